@@ -1,0 +1,18 @@
+// Compiled once per instruction set, with FASTSNN_ISA and the matching compiler flags.
+#include "kernels.h"
+
+#include "lif.h"
+#include "standardize.h"
+
+#define FASTSNN_STRING_(x) #x
+#define FASTSNN_STRING(x) FASTSNN_STRING_(x)
+
+namespace fastsnn {
+namespace FASTSNN_ISA {
+
+extern const Kernels kernels;
+const Kernels kernels = {FASTSNN_STRING(FASTSNN_ISA), lif_forward,         lif_backward_online,
+                         lif_backward_bptt,           standardize_forward, standardize_backward};
+
+}  // namespace FASTSNN_ISA
+}  // namespace fastsnn

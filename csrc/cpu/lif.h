@@ -1,0 +1,302 @@
+#pragma once
+
+#include <limits>
+
+#include "../core/lif.h"
+#include "../core/trace.h"
+#include "loops.h"
+
+// LIF forward and backward: the T loop runs inside a chunk of neurons whose state stays in L1.
+namespace fastsnn {
+namespace FASTSNN_ISA {
+
+template <class S>
+Lif<S> lif_of(const LifParams& p) {
+  return Lif<S>{S(p.leak),    S(p.gain),       S(p.bias),   S(p.threshold),
+                S(p.v_reset), S(p.reset_grad), S(p.height), S(p.slope)};
+}
+
+template <class S>
+struct ForwardRow {
+  S threshold_prev;  // +inf where the potential was already reset
+  bool first;
+  const S *x, *keep, *u_prev, *a_prev, *e_prev;
+  S *s, *u, *v, *a, *e;
+};
+
+template <class S, Reset reset, Trace trace>
+void forward_row(const Lif<S>& p, const ForwardRow<S>& row, int64_t n) {
+  const Lif<S> q = p;
+  const ForwardRow<S> r = row;
+  FASTSNN_SIMD
+  for (int64_t i = 0; i < n; i++) {
+    const S u_prev = r.u_prev[i];
+    const bool s_prev = u_prev >= r.threshold_prev;
+    const S v_prev = potential_after<reset>(u_prev, s_prev, q);
+    const S u = charge(v_prev, r.x[i], q);
+    const bool fired = u >= q.threshold;
+    const S v = potential_after<reset>(u, fired, q);
+    const S s = fired ? r.keep[i] : S(0);
+    if constexpr (trace == Trace::ottt) {
+      r.a[i] = q.leak * r.a_prev[i] + s;
+    } else if constexpr (trace == Trace::ndot) {
+      r.a[i] = r.e_prev[i] * r.a_prev[i] + s;
+      r.e[i] = ratio(v, r.first ? S(1) : v_prev, u_prev, q.leak);
+    } else if constexpr (trace == Trace::ndot_released) {
+      const S num = fired ? v - q.threshold : v;
+      const S den = s_prev ? v_prev - q.threshold : v_prev;
+      r.a[i] = ratio_released(num, den, q.leak) * r.a_prev[i] + s;
+    }
+    r.u[i] = u;
+    r.v[i] = v;
+    r.s[i] = s;
+  }
+}
+
+template <class S>
+using ForwardRowFn = void (*)(const Lif<S>&, const ForwardRow<S>&, int64_t);
+
+template <class S, Reset reset>
+ForwardRowFn<S> forward_row_of(Trace trace) {
+  switch (trace) {
+    case Trace::ottt:
+      return forward_row<S, reset, Trace::ottt>;
+    case Trace::ndot:
+      return forward_row<S, reset, Trace::ndot>;
+    case Trace::ndot_released:
+      return forward_row<S, reset, Trace::ndot_released>;
+    default:
+      return forward_row<S, reset, Trace::none>;
+  }
+}
+
+template <class T, class S = typename StateOf<T>::type>
+void lif_forward_chunks(const LifParams& params, const LifForward& k, int64_t begin, int64_t end) {
+  const Lif<S> p = lif_of<S>(params);
+  const Trace trace = Trace(params.trace);
+  const bool hard = Reset(params.reset) == Reset::hard;
+  const auto row_fn = hard ? forward_row_of<S, Reset::hard>(trace) : forward_row_of<S, Reset::soft>(trace);
+  const bool given_v = k.potential_is_v || !k.potential;
+
+  Chunk<S> x, s, u, v, a, e, ones, start, zeros;
+  ones.fill(S(1), end - begin);
+  zeros.fill(S(0), end - begin);
+  start.fill(hard ? p.v_reset : S(0), end - begin);
+
+  for (int64_t i = begin; i < end; i += kChunk) {
+    const int64_t n = std::min(kChunk, end - i);
+    ForwardRow<S> row;
+    row.threshold_prev = given_v ? std::numeric_limits<S>::infinity() : p.threshold;
+    row.keep = at_or(static_cast<const S*>(k.keep), i, static_cast<const S*>(ones.at));
+    row.u_prev = at_or(static_cast<const S*>(k.potential), i, static_cast<const S*>(start.at));
+    row.a_prev = at_or(static_cast<const S*>(k.trace), i, static_cast<const S*>(zeros.at));
+    row.e_prev = at_or(static_cast<const S*>(k.ratio), i, static_cast<const S*>(zeros.at));
+    row.first = k.first;
+    for (int64_t t = 0; t < k.T; t++) {
+      const bool last = t + 1 == k.T;
+      T* spikes = static_cast<T*>(k.spikes) + t * k.n + i;
+      row.x = load(static_cast<const T*>(k.x) + t * k.n + i, x, n);
+      row.s = store_target(spikes, s);
+      row.u = last ? at_or(static_cast<S*>(k.u_last), i, u.at) : u.at;
+      row.v = k.v_seq ? static_cast<S*>(k.v_seq) + t * k.n + i : (last ? at_or(static_cast<S*>(k.v_last), i, v.at) : v.at);
+      row.a = k.trace_seq ? static_cast<S*>(k.trace_seq) + t * k.n + i : a.at;
+      row.e = last ? at_or(static_cast<S*>(k.ratio_last), i, e.at) : e.at;
+      row_fn(p, row, n);
+      store(spikes, s, n);
+      row.threshold_prev = p.threshold;
+      row.first = false;
+      row.u_prev = row.u;
+      row.a_prev = row.a;
+      row.e_prev = row.e;
+    }
+  }
+}
+
+void lif_forward(const LifParams& p, const LifForward& k) {
+  with_dtype(k.dtype, [&](auto zero) {
+    parallel_chunks(k.n, kChunk, k.n * k.T, k.threads, [&](int64_t begin, int64_t end) {
+      lif_forward_chunks<decltype(zero)>(p, k, begin, end);
+    });
+  });
+}
+
+// u[t] of one row, as the forward computed it
+template <class S, Reset reset>
+void potential_row(const Lif<S>& p, S threshold_prev, const S* u_prev, const S* x, S* u, int64_t n) {
+  const Lif<S> q = p;
+  FASTSNN_SIMD
+  for (int64_t i = 0; i < n; i++) {
+    u[i] = charge(potential_after<reset>(u_prev[i], u_prev[i] >= threshold_prev, q), x[i], q);
+  }
+}
+
+// Walks the potentials of a chunk: reads them where they were saved, else recomputes them from x.
+template <class T, class S>
+struct Potentials {
+  const LifBackward& k;
+  const Lif<S>& p;
+  bool hard;
+  int64_t i, n;
+  Chunk<S>& x;
+  const Chunk<S>& start;
+
+  const S* row(int64_t t, const S* u_prev, S* into) const {
+    if (k.u) return static_cast<const S*>(k.u) + t * k.n + i;
+    const bool given_v = t == 0 && (k.potential_is_v || !k.potential);
+    if (t == 0) u_prev = at_or(static_cast<const S*>(k.potential), i, static_cast<const S*>(start.at));
+    const S threshold_prev = given_v ? std::numeric_limits<S>::infinity() : p.threshold;
+    const S* input = load(static_cast<const T*>(k.x) + t * k.n + i, x, n);
+    const auto advance = hard ? potential_row<S, Reset::hard> : potential_row<S, Reset::soft>;
+    advance(p, threshold_prev, u_prev, input, into, n);
+    return into;
+  }
+};
+
+// g_x[t] = gain * g_s[t] * sg(u[t] - th)
+template <class S, Surrogate shape>
+void online_row(const Lif<S>& p, const S* g_s, const S* keep, const S* u, S* g_x, int64_t n) {
+  const Lif<S> q = p;
+  FASTSNN_SIMD
+  for (int64_t i = 0; i < n; i++) {
+    g_x[i] = q.gain * ((g_s[i] * keep[i]) * surrogate<shape>(u[i] - q.threshold, q.height, q.slope));
+  }
+}
+
+// g_u = g_s*sg + g_v*dv/du ; g_x = gain*g_u ; g_v[t-1] = lam*g_u
+template <class S, Reset reset, Surrogate shape>
+void bptt_row(const Lif<S>& p, const S* g_s, const S* keep, const S* g_v_out, const S* u, S* g_v, S* g_x, int64_t n) {
+  const Lif<S> q = p;
+  FASTSNN_SIMD
+  for (int64_t i = 0; i < n; i++) {
+    const S sg = surrogate<shape>(u[i] - q.threshold, q.height, q.slope);
+    const S g_after = g_v[i] + g_v_out[i];
+    const S g_u = (g_s[i] * keep[i]) * sg + g_after * reset_derivative<reset>(u[i], sg, q);
+    g_x[i] = q.gain * g_u;
+    g_v[i] = q.leak * g_u;
+  }
+}
+
+template <template <Surrogate> class Pick>
+auto pick_surrogate(int shape) {
+  switch (Surrogate(shape)) {
+    case Surrogate::sigmoid:
+      return Pick<Surrogate::sigmoid>::fn;
+    case Surrogate::triangle:
+      return Pick<Surrogate::triangle>::fn;
+    case Surrogate::rectangle:
+      return Pick<Surrogate::rectangle>::fn;
+    case Surrogate::rect_open:
+      return Pick<Surrogate::rect_open>::fn;
+    case Surrogate::atan:
+      return Pick<Surrogate::atan>::fn;
+    case Surrogate::piecewise_exp:
+      return Pick<Surrogate::piecewise_exp>::fn;
+    case Surrogate::soft_sign:
+      return Pick<Surrogate::soft_sign>::fn;
+    default:
+      return Pick<Surrogate::erf>::fn;
+  }
+}
+
+template <class S>
+struct Online {
+  template <Surrogate shape>
+  struct Row {
+    static constexpr auto fn = online_row<S, shape>;
+  };
+};
+template <class S, Reset reset>
+struct Bptt {
+  template <Surrogate shape>
+  struct Row {
+    static constexpr auto fn = bptt_row<S, reset, shape>;
+  };
+};
+
+template <class T, class S = typename StateOf<T>::type>
+void lif_backward_online_chunks(const LifParams& params, const LifBackward& k, int64_t begin, int64_t end) {
+  const Lif<S> p = lif_of<S>(params);
+  const bool hard = Reset(params.reset) == Reset::hard;
+  const auto row_fn = pick_surrogate<Online<S>::template Row>(params.surrogate);
+
+  Chunk<S> x, g_s, g_x, u_buffer, ones, zeros, start;
+  ones.fill(S(1), end - begin);
+  zeros.fill(S(0), end - begin);
+  start.fill(hard ? p.v_reset : S(0), end - begin);
+
+  for (int64_t i = begin; i < end; i += kChunk) {
+    const int64_t n = std::min(kChunk, end - i);
+    const S* keep = at_or(static_cast<const S*>(k.keep), i, static_cast<const S*>(ones.at));
+    const Potentials<T, S> potentials{k, p, hard, i, n, x, start};
+    const S* u = nullptr;
+    for (int64_t t = 0; t < k.T; t++) {
+      const int64_t at = t * k.n + i;
+      u = potentials.row(t, u, u_buffer.at);
+      const S* g = k.g_spikes ? load(static_cast<const T*>(k.g_spikes) + at, g_s, n) : zeros.at;
+      T* out = static_cast<T*>(k.g_x) + at;
+      row_fn(p, g, keep, u, store_target(out, g_x), n);
+      store(out, g_x, n);
+    }
+  }
+}
+
+void lif_backward_online(const LifParams& p, const LifBackward& k) {
+  with_dtype(k.dtype, [&](auto zero) {
+    parallel_chunks(k.n, kChunk, k.n * k.T, k.threads, [&](int64_t begin, int64_t end) {
+      lif_backward_online_chunks<decltype(zero)>(p, k, begin, end);
+    });
+  });
+}
+
+// Neurons a chunk, so that the recomputed potentials of all T steps stay in L2.
+inline int64_t bptt_chunk(int64_t T) {
+  constexpr int64_t kBudget = 65536;
+  return std::max<int64_t>(64, std::min<int64_t>(kChunk, kBudget / std::max<int64_t>(T, 1)));
+}
+
+template <class T, class S = typename StateOf<T>::type>
+void lif_backward_bptt_chunks(const LifParams& params, const LifBackward& k, int64_t begin, int64_t end) {
+  const Lif<S> p = lif_of<S>(params);
+  const bool hard = Reset(params.reset) == Reset::hard;
+  const auto row_fn = hard ? pick_surrogate<Bptt<S, Reset::hard>::template Row>(params.surrogate)
+                           : pick_surrogate<Bptt<S, Reset::soft>::template Row>(params.surrogate);
+  const int64_t chunk = bptt_chunk(k.T);
+  std::vector<S> u_rows(k.u ? 0 : chunk * k.T);
+
+  Chunk<S> x, g_s, g_x, g_v, ones, zeros, start;
+  ones.fill(S(1), end - begin);
+  zeros.fill(S(0), end - begin);
+  start.fill(hard ? p.v_reset : S(0), end - begin);
+
+  for (int64_t i = begin; i < end; i += chunk) {
+    const int64_t n = std::min(chunk, end - i);
+    const S* keep = at_or(static_cast<const S*>(k.keep), i, static_cast<const S*>(ones.at));
+    const Potentials<T, S> potentials{k, p, hard, i, n, x, start};
+    if (!k.u) {
+      const S* u = nullptr;
+      for (int64_t t = 0; t < k.T; t++) u = potentials.row(t, u, u_rows.data() + t * chunk);
+    }
+    std::copy_n(at_or(static_cast<const S*>(k.g_v_last), i, static_cast<const S*>(zeros.at)), n, g_v.at);
+    for (int64_t t = k.T - 1; t >= 0; t--) {
+      const int64_t at = t * k.n + i;
+      const S* u = k.u ? static_cast<const S*>(k.u) + at : u_rows.data() + t * chunk;
+      const S* g = k.g_spikes ? load(static_cast<const T*>(k.g_spikes) + at, g_s, n) : zeros.at;
+      const S* g_v_out = at_or(static_cast<const S*>(k.g_v_seq), at, static_cast<const S*>(zeros.at));
+      T* out = static_cast<T*>(k.g_x) + at;
+      row_fn(p, g, keep, g_v_out, u, g_v.at, store_target(out, g_x), n);
+      store(out, g_x, n);
+    }
+    if (k.g_v_first) std::copy_n(g_v.at, n, static_cast<S*>(k.g_v_first) + i);
+  }
+}
+
+void lif_backward_bptt(const LifParams& p, const LifBackward& k) {
+  with_dtype(k.dtype, [&](auto zero) {
+    parallel_chunks(k.n, bptt_chunk(k.T), k.n * k.T, k.threads, [&](int64_t begin, int64_t end) {
+      lif_backward_bptt_chunks<decltype(zero)>(p, k, begin, end);
+    });
+  });
+}
+
+}  // namespace FASTSNN_ISA
+}  // namespace fastsnn

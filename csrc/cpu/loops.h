@@ -1,0 +1,138 @@
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <vector>
+
+#include "../core/half.h"
+#include "kernels.h"
+
+#if defined(_OPENMP)
+#include <omp.h>
+#endif
+
+#if defined(_MSC_VER) && !defined(__clang__)
+#define FASTSNN_SIMD
+#elif defined(__clang__)
+#define FASTSNN_SIMD _Pragma("clang loop vectorize(enable) interleave(enable)")
+#else
+#define FASTSNN_SIMD _Pragma("GCC ivdep")
+#endif
+
+// What every CPU loop shares: chunks that fit L1, threads, loads and stores through half types.
+namespace fastsnn {
+namespace FASTSNN_ISA {
+
+constexpr int64_t kChunk = 1024;
+constexpr int64_t kGrain = 16384;  // elements below which a second thread costs more than it saves
+
+template <Dtype dtype>
+struct Storage {
+  using type = float;
+};
+template <>
+struct Storage<Dtype::f64> {
+  using type = double;
+};
+template <>
+struct Storage<Dtype::bf16> {
+  using type = BFloat16;
+};
+template <>
+struct Storage<Dtype::f16> {
+  using type = Half;
+};
+
+template <class T>
+struct StateOf {
+  using type = float;
+};
+template <>
+struct StateOf<double> {
+  using type = double;
+};
+
+inline float widen(float f) { return f; }
+inline double widen(double f) { return f; }
+inline float widen(Half h) { return to_float(h); }
+inline float widen(BFloat16 b) { return to_float(b); }
+inline void narrow(float f, float& out) { out = f; }
+inline void narrow(double f, double& out) { out = f; }
+inline void narrow(float f, Half& out) { out = to_half(f); }
+inline void narrow(float f, BFloat16& out) { out = to_bfloat16(f); }
+
+template <class S>
+struct alignas(64) Chunk {
+  S at[kChunk];
+  void fill(S value, int64_t n) { std::fill_n(at, std::min(n, kChunk), value); }
+};
+
+// A row of n elements as S: the memory itself when it is S already, else converted into `buffer`.
+template <class S, class T>
+const S* load(const T* row, Chunk<S>& buffer, int64_t n) {
+  if constexpr (sizeof(T) == sizeof(S)) {
+    return row;
+  } else {
+    FASTSNN_SIMD
+    for (int64_t i = 0; i < n; i++) buffer.at[i] = widen(row[i]);
+    return buffer.at;
+  }
+}
+
+template <class S, class T>
+S* store_target(T* row, Chunk<S>& buffer) {
+  if constexpr (sizeof(T) == sizeof(S)) {
+    return row;
+  } else {
+    return buffer.at;
+  }
+}
+
+template <class S, class T>
+void store(T* row, const Chunk<S>& buffer, int64_t n) {
+  if constexpr (sizeof(T) != sizeof(S)) {
+    FASTSNN_SIMD
+    for (int64_t i = 0; i < n; i++) narrow(buffer.at[i], row[i]);
+  }
+}
+
+// Pointer to chunk `offset` of an optional array; a null array reads from / writes to `standin`.
+template <class P>
+P* at_or(P* base, int64_t offset, P* standin) {
+  return base ? base + offset : standin;
+}
+
+// Split [0, n) into one contiguous range a thread, each a multiple of `chunk`.
+template <class Body>
+void parallel_chunks(int64_t n, int64_t chunk, int64_t work, int threads, const Body& body) {
+  const int64_t chunks = (n + chunk - 1) / chunk;
+  const int64_t wanted = std::min<int64_t>({threads, chunks, 1 + work / kGrain});
+#if defined(_OPENMP)
+  if (wanted > 1) {
+#pragma omp parallel num_threads(int(wanted))
+    {
+      const int64_t team = omp_get_num_threads(), rank = omp_get_thread_num();
+      body(std::min(n, chunks * rank / team * chunk), std::min(n, chunks * (rank + 1) / team * chunk));
+    }
+    return;
+  }
+#endif
+  body(0, n);
+}
+
+template <class F>
+void with_dtype(Dtype dtype, const F& f) {
+  switch (dtype) {
+    case Dtype::f32:
+      return f(float{});
+    case Dtype::f64:
+      return f(double{});
+    case Dtype::bf16:
+      return f(BFloat16{});
+    default:
+      return f(Half{});
+  }
+}
+
+}  // namespace FASTSNN_ISA
+}  // namespace fastsnn

@@ -1,0 +1,43 @@
+"""Kernels see flat memory: tensors that meet in one call must be dense and lie in the same order."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def is_dense(x: Tensor) -> bool:
+    """Whether x fills its memory without gaps or overlap, in any order of dimensions."""
+    if x.is_contiguous():
+        return True
+    expected = 1
+    for stride, size in sorted((x.stride(d), x.shape[d]) for d in range(x.dim()) if x.shape[d] > 1):
+        if stride != expected:
+            return False
+        expected *= size
+    return True
+
+
+def dense(x: Tensor, sequence: bool = False) -> Tensor:
+    """x where it is dense (each step of it, one after another, for a sequence), else a contiguous copy."""
+    if x.is_contiguous():
+        return x
+    if sequence:
+        one = x[0] if len(x) else x
+        return x if len(x) and is_dense(one) and x.stride(0) == one.numel() else x.contiguous()
+    return x if is_dense(x) else x.contiguous()
+
+
+def like(x: Tensor, model: Tensor) -> Tensor:
+    """x in the memory order of the dense tensor `model`."""
+    if x.stride() == model.stride() or (x.is_contiguous() and model.is_contiguous()):
+        return x
+    return torch.empty_strided(model.shape, model.stride(), dtype=x.dtype, device=x.device).copy_(x)
+
+
+def sequence_like(x: Tensor, one: Tensor) -> Tensor:
+    """A sequence x whose every step lies as the dense tensor `one`."""
+    strides = (one.numel(), *one.stride())
+    if x.stride() == strides or (x.is_contiguous() and one.is_contiguous()):
+        return x
+    return torch.empty_strided(x.shape, strides, dtype=x.dtype, device=x.device).copy_(x)

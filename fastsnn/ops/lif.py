@@ -1,0 +1,248 @@
+"""The LIF operation: checks, autograd.Functions and the functional entry."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from .. import backends, surrogate
+from . import layout
+from .types import EMPTY, FLOATING, LIFParams, LIFState, Saved, cached_params, state_dtype
+
+__all__ = ["LIFResult", "lif_sequence", "lif_step", "run"]
+
+
+def check_input(x: Tensor, sequence: bool) -> None:
+    """Raises TypeError or ValueError where x is not a floating tensor (with a time dimension for a sequence)."""
+    if not isinstance(x, Tensor):
+        raise TypeError(f"x is {type(x).__name__}; it must be a torch.Tensor of input current")
+    if x.dtype not in FLOATING:
+        raise TypeError(
+            f"x has dtype {x.dtype}; allowed: {', '.join(str(d) for d in FLOATING)}. Convert it with x.float()"
+        )
+    if sequence and (x.dim() == 0 or len(x) == 0):
+        raise ValueError(f"x has shape {tuple(x.shape)}; step_mode 'm' needs [T, N, *] with T >= 1")
+
+
+def check_state(x: Tensor, state: LIFState, sequence: bool) -> None:
+    """Raises ValueError where a state tensor does not fit one step of x."""
+    shape = x.shape[1:] if sequence else x.shape
+    dtype = state_dtype(x.dtype)
+    for name, value in zip(state._fields, state, strict=True):
+        if not isinstance(value, Tensor):
+            continue
+        if value.shape != shape:
+            raise ValueError(
+                f"state {name} has shape {tuple(value.shape)} and x needs {tuple(shape)}: call fastsnn.reset(net) "
+                "before a new sequence, or pass a state of x's shape"
+            )
+        if value.dtype != dtype:
+            raise ValueError(
+                f"state {name} has dtype {value.dtype} and x ({x.dtype}) needs {dtype}: call fastsnn.reset(net), "
+                f"or convert it with .to({dtype})"
+            )
+        if value.device != x.device:
+            raise ValueError(
+                f"state {name} is on {value.device} and x on {x.device}: call fastsnn.reset(net), or move one of them"
+            )
+
+
+def _aligned(x: Tensor, state: LIFState, sequence: bool) -> tuple[Tensor, LIFState]:
+    """x and the state in one memory order: that of the state where there is one, else x's."""
+    if state.potential is None and state.keep is None:
+        return layout.dense(x, sequence), state
+    model = state.potential if state.potential is not None else state.keep
+    if not layout.is_dense(model):
+        model = model.contiguous()
+    state = state.map(lambda tensor: layout.like(tensor, model))
+    return (layout.sequence_like if sequence else layout.like)(x, model), state
+
+
+class OnlineLIF(torch.autograd.Function):
+    """Spikes of an online rule; v[t-1] is detached, so g_x[t] = gain*g_s[t]*sg(u[t] - th) (SPEC 1)."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, state: LIFState, p: LIFParams, sequence: bool, v_seq: bool, kernels: Any) -> Any:
+        out = kernels.forward(p, x, state, sequence, v_seq)
+        ctx.set_materialize_grads(False)
+        ctx.call = (p, kernels, state.is_v, sequence)
+        ctx.dtype = x.dtype
+        if sequence:
+            ctx.save_for_backward(x, state.potential, state.keep)
+        else:
+            ctx.save_for_backward(out.u, state.keep)
+        # a tuple of one: torch returns it as a tensor and the rest untouched
+        return out.spikes, out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, g_s: Tensor | None, _: Any) -> Any:
+        if g_s is None:
+            return None, None, None, None, None, None
+        p, kernels, is_v, sequence = ctx.call
+        if sequence:
+            x, potential, keep = ctx.saved_tensors
+            saved = Saved(ctx.dtype, None, x, potential, is_v, keep)
+            g_s = layout.sequence_like(g_s, x[0])
+        else:
+            u, keep = ctx.saved_tensors
+            saved = Saved(ctx.dtype, u, keep=keep)
+            g_s = layout.like(g_s, u)
+        return kernels.backward(p, saved, g_s)[0], None, None, None, None, None
+
+
+class BPTTLIF(torch.autograd.Function):
+    """Spikes and v with the gradient through time (SPEC 1). v is that of the last step, or of every step."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, v: Tensor | None, keep: Tensor | None, p: LIFParams, sequence: bool, v_seq: bool, kernels: Any
+    ) -> Any:
+        out = kernels.forward(p, x, LIFState(v, True, keep=keep), sequence, v_seq)
+        ctx.set_materialize_grads(False)
+        ctx.call = (p, kernels, sequence, v_seq)
+        ctx.dtype = x.dtype
+        ctx.save_for_backward(*((x, v, keep) if sequence else (out.u, keep)))
+        return out.spikes, out.v
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, g_s: Tensor | None, g_v: Tensor | None) -> Any:
+        p, kernels, sequence, v_seq = ctx.call
+        if sequence:
+            x, potential, keep = ctx.saved_tensors
+            saved, one = Saved(ctx.dtype, None, x, potential, True, keep), x[0]
+            g_s = None if g_s is None else layout.sequence_like(g_s, one)
+        else:
+            u, keep = ctx.saved_tensors
+            saved, one = Saved(ctx.dtype, u, keep=keep), u
+            g_s = None if g_s is None else layout.like(g_s, one)
+        g_v_seq = None
+        if g_v is not None and v_seq and sequence:
+            g_v, g_v_seq = None, layout.sequence_like(g_v, one)
+        elif g_v is not None:
+            g_v = layout.like(g_v, one)
+        g_x, g_v_first = kernels.backward(p, saved, g_s, g_v, g_v_seq, ctx.needs_input_grad[1])
+        return g_x, g_v_first, None, None, None, None, None
+
+
+class Ran(NamedTuple):
+    """One call's outcome: spikes, state after it, trace of every step, v (of every step where asked)."""
+
+    spikes: Tensor
+    state: LIFState
+    trace: Tensor | None
+    v: Tensor | None
+    backend: str
+
+
+def run(p: LIFParams, x: Tensor, state: LIFState = EMPTY, sequence: bool = False, v_seq: bool = False) -> Ran:
+    """One step (or a sequence [T, *]) of p from `state`.
+
+    Raises TypeError or ValueError for an input or a state that does not fit, BackendError where no backend runs.
+    """
+    check_input(x, sequence)
+    if state is not EMPTY:
+        check_state(x, state, sequence)
+    x, state = _aligned(x, state, sequence)
+    kernels = backends.select("lif", x)
+    if p.online:
+        if x.requires_grad and torch.is_grad_enabled():
+            spikes, out = OnlineLIF.apply(x, state, p, sequence, v_seq, kernels)
+        else:
+            out = kernels.forward(p, x, state, sequence, v_seq)
+            spikes = out.spikes
+        last = out.trace[-1].clone() if sequence and out.trace is not None else out.trace
+        return Ran(spikes, LIFState(out.u, False, last, out.ratio, state.keep), out.trace, out.v, kernels.NAME)
+    start = _as_v(p, state)
+    if torch.is_grad_enabled() and (x.requires_grad or (start is not None and start.requires_grad)):
+        spikes, v = BPTTLIF.apply(x, start, state.keep, p, sequence, v_seq, kernels)
+    else:
+        out = kernels.forward(p, x, LIFState(start, True, keep=state.keep), sequence, v_seq)
+        spikes, v = out.spikes, out.v
+    last_v = v[-1] if v_seq and sequence else v
+    return Ran(spikes, LIFState(last_v, True, keep=state.keep), None, v, kernels.NAME)
+
+
+def _as_v(p: LIFParams, state: LIFState) -> Tensor | None:
+    """v of the state: itself, or the reset potential."""
+    if state.potential is None or state.is_v:
+        return state.potential
+    return reset_potential(p, state.potential)
+
+
+def reset_potential(p: LIFParams, u: Tensor) -> Tensor:
+    """v of u: u - th (soft) or v_reset (hard) where u >= th (SPEC 1)."""
+    after = u - p.threshold if p.v_reset is None else torch.full_like(u, p.v_reset)
+    return torch.where(u >= p.threshold, after, u)
+
+
+class LIFResult(NamedTuple):
+    """spikes in x's dtype; v after reset, trace and ratio in the state's dtype (None where the rule has none)."""
+
+    spikes: Tensor
+    v: Tensor
+    trace: Tensor | None
+    ratio: Tensor | None
+
+
+def _functional(x: Tensor, state: LIFState, p: LIFParams, sequence: bool, v_seq: bool) -> LIFResult:
+    ran = run(p, x, state, sequence, v_seq)
+    v = ran.v if ran.v is not None else reset_potential(p, ran.state.potential)
+    return LIFResult(ran.spikes, v, ran.trace, ran.state.ratio)
+
+
+def lif_step(
+    x: Tensor,
+    v: Tensor | None = None,
+    trace: Tensor | None = None,
+    ratio: Tensor | None = None,
+    *,
+    keep: Tensor | None = None,
+    tau: float = 2.0,
+    decay_input: bool = True,
+    v_threshold: float = 1.0,
+    v_reset: float | None = 0.0,
+    surrogate_function: surrogate.Surrogate = surrogate.Sigmoid(),  # noqa: B008 (immutable)
+    detach_reset: bool = False,
+    rule: str = "bptt",
+) -> LIFResult:
+    """One LIF step with explicit state (SPEC 1 to 3; Xiao et al. 2022, Jiang et al. 2024, Meng et al. 2023).
+
+    x [N, *], input current. v, trace, ratio: state before the step, shape of x, float64 for float64 x and
+    float32 otherwise; None before the first step. keep: dropout mask of the sequence, 0 or 1/(1-p), of the
+    state's dtype. The rest as `fastsnn.LIF`.
+
+    Returns spikes, v, trace a[t] and ratio e[t]. Gradients: to x, and through v under rule "bptt".
+    Raises TypeError and ValueError for arguments that do not fit, BackendError where no backend runs.
+    """
+    p = cached_params(tau, decay_input, v_threshold, v_reset, surrogate_function, detach_reset, rule)
+    return _functional(x, LIFState(v, True, trace, ratio, keep), p, False, False)
+
+
+def lif_sequence(
+    x: Tensor,
+    v: Tensor | None = None,
+    trace: Tensor | None = None,
+    ratio: Tensor | None = None,
+    *,
+    keep: Tensor | None = None,
+    tau: float = 2.0,
+    decay_input: bool = True,
+    v_threshold: float = 1.0,
+    v_reset: float | None = 0.0,
+    surrogate_function: surrogate.Surrogate = surrogate.Sigmoid(),  # noqa: B008 (immutable)
+    detach_reset: bool = False,
+    rule: str = "bptt",
+    store_v_seq: bool = False,
+) -> LIFResult:
+    """All T steps of x [T, N, *] in one kernel; equals the loop over `lif_step` exactly.
+
+    Arguments and errors as `lif_step`. Returns spikes [T, N, *], v after the last step (of every step,
+    [T, N, *], with store_v_seq), the trace of every step [T, N, *] and the last ratio.
+    """
+    p = cached_params(tau, decay_input, v_threshold, v_reset, surrogate_function, detach_reset, rule)
+    return _functional(x, LIFState(v, True, trace, ratio, keep), p, True, store_v_seq)

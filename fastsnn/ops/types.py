@@ -1,0 +1,166 @@
+"""What the LIF family's backends exchange."""
+
+from __future__ import annotations
+
+import math
+import numbers
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..surrogate import Sigmoid, Surrogate, coerce
+
+
+class Rule(NamedTuple):
+    online: bool  # v[t-1] is detached
+    trace: str
+
+
+RULES = {
+    "bptt": Rule(False, "none"),
+    "sltt": Rule(True, "none"),
+    "ottt": Rule(True, "ottt"),
+    "ndot": Rule(True, "ndot"),
+    "ndot_released": Rule(True, "ndot_released"),
+}
+
+FLOATING = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+
+
+def state_dtype(dtype: torch.dtype) -> torch.dtype:
+    """float64 for float64 input, float32 otherwise."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def _number(name: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise TypeError(f"{name} is {value!r} ({type(value).__name__}); it must be a number")
+    if math.isnan(value):
+        raise ValueError(f"{name} is NaN; it must be a number")
+    return float(value)
+
+
+@dataclass(frozen=True)
+class LIFParams:
+    """A validated LIF configuration and what kernels need of it. Arguments as `fastsnn.LIF`'s."""
+
+    tau: float = 2.0
+    decay_input: bool = True
+    v_threshold: float = 1.0
+    v_reset: float | None = 0.0
+    surrogate: Surrogate = Sigmoid()
+    detach_reset: bool = False
+    rule: str = "bptt"
+
+    def __post_init__(self) -> None:
+        tau = _number("tau", self.tau)
+        if not tau > 1:
+            raise ValueError(f"tau is {self.tau}; it must be > 1 (the leak is 1 - 1/tau): 2.0 is the usual choice")
+        _number("v_threshold", self.v_threshold)
+        if self.v_reset is not None and not math.isfinite(_number("v_reset", self.v_reset)):
+            raise ValueError(f"v_reset is {self.v_reset}; it must be finite, or None for soft reset")
+        if self.rule not in RULES:
+            raise ValueError(f"rule is {self.rule!r}; allowed: {', '.join(RULES)}")
+        if self.trace.startswith("ndot") and self.v_reset is not None:
+            raise ValueError(
+                f"rule {self.rule!r} needs soft reset and v_reset is {self.v_reset}: its ratio is that of potentials "
+                f"after soft reset. Pass v_reset=None, or use fastsnn.LIF.for_rule({self.rule!r})"
+            )
+        object.__setattr__(self, "surrogate", coerce(self.surrogate))
+
+    @property
+    def online(self) -> bool:
+        return RULES[self.rule].online
+
+    @property
+    def trace(self) -> str:
+        return RULES[self.rule].trace
+
+    @cached_property
+    def leak(self) -> float:
+        return 1.0 - 1.0 / self.tau
+
+    @cached_property
+    def gain(self) -> float:
+        return 1.0 / self.tau if self.decay_input else 1.0
+
+    @cached_property
+    def bias(self) -> float:
+        return (self.v_reset or 0.0) / self.tau
+
+    @cached_property
+    def threshold(self) -> float:
+        return float(self.v_threshold)
+
+    @cached_property
+    def v_start(self) -> float:
+        return float(self.v_reset or 0.0)
+
+    @cached_property
+    def reset_grad(self) -> float:
+        """Factor of the reset's sg term: th (soft) or 1 (hard), 0 where there is none."""
+        if self.detach_reset or math.isinf(self.v_threshold):
+            return 0.0
+        return self.threshold if self.v_reset is None else 1.0
+
+    @property
+    def shape(self) -> str:
+        return self.surrogate.shape
+
+    @cached_property
+    def height(self) -> float:
+        return self.surrogate.height
+
+    @cached_property
+    def slope(self) -> float:
+        return self.surrogate.slope
+
+
+@lru_cache(maxsize=256)
+def cached_params(*args: Any) -> LIFParams:
+    """LIFParams of hashable arguments, built once."""
+    return LIFParams(*args)
+
+
+class LIFState(NamedTuple):
+    """State between steps. All tensors have the shape of one step's input.
+
+    potential: u[t] before reset, or v[t] after it where is_v; None before the first step.
+    trace, ratio: a[t] and e[t] of the rule. keep: the sequence's dropout mask, already scaled.
+    """
+
+    potential: Tensor | None = None
+    is_v: bool = False
+    trace: Tensor | None = None
+    ratio: Tensor | None = None
+    keep: Tensor | None = None
+
+    def map(self, fn: Any) -> LIFState:
+        return LIFState(*(fn(value) if isinstance(value, Tensor) else value for value in self))
+
+
+EMPTY = LIFState()
+
+
+class Forward(NamedTuple):
+    """What a backend's forward returns: spikes, u and v after the last step, trace, last ratio."""
+
+    spikes: Tensor
+    u: Tensor | None
+    v: Tensor | None
+    trace: Tensor | None
+    ratio: Tensor | None
+
+
+class Saved(NamedTuple):
+    """What a backend's backward works from: u of the one step, or x of the sequence and its first state."""
+
+    dtype: torch.dtype
+    u: Tensor | None = None
+    x: Tensor | None = None
+    potential: Tensor | None = None
+    is_v: bool = False
+    keep: Tensor | None = None
