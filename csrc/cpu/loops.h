@@ -23,7 +23,7 @@
 namespace fastsnn {
 namespace FASTSNN_ISA {
 
-constexpr int64_t kChunk = 1024;
+constexpr int64_t kChunk = 2048;
 constexpr int64_t kGrain = 16384;  // elements below which a second thread costs more than it saves
 
 template <Dtype dtype>

@@ -48,7 +48,7 @@ if os.environ.get("FASTSNN_BACKEND"):
 def refusal(family: str, backend: str, device: str) -> str | None:
     """Why `backend` cannot run `family` on tensors of `device`; None where it can."""
     if backend in ("cuda", "triton"):
-        return f"fastsnn {__import__('fastsnn').__version__} has no {backend} kernels yet"
+        return f"this version of fastsnn has no {backend} kernels"
     if backend == "cpu":
         if device != "cpu":
             return f"the cpu backend takes CPU tensors and this one is on {device}"

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..ops.types import Forward, LIFParams, LIFState, Saved, state_dtype
+from ..ops.types import EMPTY, Forward, LIFParams, LIFState, Saved, state_dtype
 
 try:
     from .. import _cpu
@@ -68,19 +68,26 @@ class lif:
     NAME = "cpu"
 
     @staticmethod
-    def forward(p: LIFParams, x: Tensor, state: LIFState, sequence: bool, v_seq: bool = False) -> Forward:
+    def forward(
+        p: LIFParams, x: Tensor, state: LIFState, sequence: bool, v_seq: bool = False, into: LIFState = EMPTY
+    ) -> Forward:
         potential, is_v, trace, ratio, keep = state
         one = x[0] if sequence else x
         # without a dtype change empty_like is enough, and cheaper
         same = x.dtype == torch.float32 or x.dtype == torch.float64
         dtype = None if same else torch.float32
         spikes = torch.empty_like(x)
-        u = torch.empty_like(one, dtype=dtype)
+        u = into.potential
+        if u is None:
+            u = torch.empty_like(one, dtype=dtype)
         v = None if p.online else torch.empty_like(x if v_seq else one, dtype=dtype)
         if v_seq and v is None:
             v = torch.empty_like(x, dtype=dtype)
-        a = None if p.trace == "none" else torch.empty_like(x, dtype=dtype)
-        e = torch.empty_like(one, dtype=dtype) if p.trace == "ndot" else None
+        a, e = into.trace, into.ratio
+        if a is None and p.trace != "none":
+            a = torch.empty_like(x, dtype=dtype)
+        if e is None and p.trace == "ndot":
+            e = torch.empty_like(one, dtype=dtype)
         _cpu.lif_forward(
             _native(p),
             len(x) if sequence else 1,

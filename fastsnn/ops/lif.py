@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from .. import backends, surrogate
-from . import layout
+from . import layout, memory
 from .types import EMPTY, FLOATING, LIFParams, LIFState, Saved, cached_params, state_dtype
 
 __all__ = ["LIFResult", "lif_sequence", "lif_step", "run"]
@@ -65,8 +65,10 @@ class OnlineLIF(torch.autograd.Function):
     """Spikes of an online rule; v[t-1] is detached, so g_x[t] = gain*g_s[t]*sg(u[t] - th) (SPEC 1)."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, state: LIFState, p: LIFParams, sequence: bool, v_seq: bool, kernels: Any) -> Any:
-        out = kernels.forward(p, x, state, sequence, v_seq)
+    def forward(
+        ctx: Any, x: Tensor, state: LIFState, p: LIFParams, sequence: bool, v_seq: bool, into: LIFState, kernels: Any
+    ) -> Any:
+        out = kernels.forward(p, x, state, sequence, v_seq, into)
         ctx.set_materialize_grads(False)
         ctx.call = (p, kernels, state.is_v, sequence)
         ctx.dtype = x.dtype
@@ -74,14 +76,13 @@ class OnlineLIF(torch.autograd.Function):
             ctx.save_for_backward(x, state.potential, state.keep)
         else:
             ctx.save_for_backward(out.u, state.keep)
-        # a tuple of one: torch returns it as a tensor and the rest untouched
         return out.spikes, out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, g_s: Tensor | None, _: Any) -> Any:
         if g_s is None:
-            return None, None, None, None, None, None
+            return (None,) * 7
         p, kernels, is_v, sequence = ctx.call
         if sequence:
             x, potential, keep = ctx.saved_tensors
@@ -91,7 +92,7 @@ class OnlineLIF(torch.autograd.Function):
             u, keep = ctx.saved_tensors
             saved = Saved(ctx.dtype, u, keep=keep)
             g_s = layout.like(g_s, u)
-        return kernels.backward(p, saved, g_s)[0], None, None, None, None, None
+        return kernels.backward(p, saved, g_s)[0], None, None, None, None, None, None
 
 
 class BPTTLIF(torch.autograd.Function):
@@ -139,8 +140,11 @@ class Ran(NamedTuple):
     backend: str
 
 
-def run(p: LIFParams, x: Tensor, state: LIFState = EMPTY, sequence: bool = False, v_seq: bool = False) -> Ran:
-    """One step (or a sequence [T, *]) of p from `state`.
+def run(
+    p: LIFParams, x: Tensor, state: LIFState = EMPTY, sequence: bool = False, v_seq: bool = False, reuse: bool = False
+) -> Ran:
+    """One step (or a sequence [T, *]) of p from `state`. With reuse, an online rule's new state takes the memory
+    of the old one wherever nothing else holds it.
 
     Raises TypeError or ValueError for an input or a state that does not fit, BackendError where no backend runs.
     """
@@ -150,10 +154,11 @@ def run(p: LIFParams, x: Tensor, state: LIFState = EMPTY, sequence: bool = False
     x, state = _aligned(x, state, sequence)
     kernels = backends.select("lif", x)
     if p.online:
+        into = _reusable(state) if reuse and not sequence and state.potential is not None else EMPTY
         if x.requires_grad and torch.is_grad_enabled():
-            spikes, out = OnlineLIF.apply(x, state, p, sequence, v_seq, kernels)
+            spikes, out = OnlineLIF.apply(x, state, p, sequence, v_seq, into, kernels)
         else:
-            out = kernels.forward(p, x, state, sequence, v_seq)
+            out = kernels.forward(p, x, state, sequence, v_seq, into)
             spikes = out.spikes
         last = out.trace[-1].clone() if sequence and out.trace is not None else out.trace
         return Ran(spikes, LIFState(out.u, False, last, out.ratio, state.keep), out.trace, out.v, kernels.NAME)
@@ -165,6 +170,11 @@ def run(p: LIFParams, x: Tensor, state: LIFState = EMPTY, sequence: bool = False
         spikes, v = out.spikes, out.v
     last_v = v[-1] if v_seq and sequence else v
     return Ran(spikes, LIFState(last_v, True, keep=state.keep), None, v, kernels.NAME)
+
+
+def _reusable(state: LIFState) -> LIFState:
+    """The state's tensors whose memory the next state may take; None for the rest."""
+    return LIFState(*(t if isinstance(t, Tensor) and memory.is_sole_owner(t) else None for t in state))
 
 
 def _as_v(p: LIFParams, state: LIFState) -> Tensor | None:

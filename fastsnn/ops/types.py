@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import numbers
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from functools import cached_property, lru_cache
 from typing import Any, NamedTuple
 
@@ -71,6 +71,9 @@ class LIFParams:
             )
         object.__setattr__(self, "surrogate", coerce(self.surrogate))
 
+    def __reduce__(self) -> Any:
+        return LIFParams, tuple(getattr(self, field.name) for field in fields(self))
+
     @property
     def online(self) -> bool:
         return RULES[self.rule].online
@@ -78,6 +81,11 @@ class LIFParams:
     @property
     def trace(self) -> str:
         return RULES[self.rule].trace
+
+    @cached_property
+    def untraced(self) -> LIFParams:
+        """The same neuron without a trace."""
+        return replace(self, rule="sltt")
 
     @cached_property
     def leak(self) -> float:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..ops.types import Forward, LIFParams, LIFState, Saved, state_dtype
+from ..ops.types import EMPTY, Forward, LIFParams, LIFState, Saved, state_dtype
 from . import surrogate
 
 NAME = "reference"
@@ -73,9 +73,12 @@ def step(p: LIFParams, x: Tensor, state: LIFState) -> tuple[Tensor, Tensor, Tens
     return s, u, v, None, None
 
 
-def forward(p: LIFParams, x: Tensor, state: LIFState, sequence: bool, v_seq: bool = False) -> Forward:
+def forward(
+    p: LIFParams, x: Tensor, state: LIFState, sequence: bool, v_seq: bool = False, into: LIFState = EMPTY
+) -> Forward:
     """All steps of x ([T, *] for a sequence). Returns spikes, u and v after the last step (v of every step
-    with v_seq), the trace of every step and the last ratio."""
+    with v_seq), the trace of every step and the last ratio. `into`, memory a backend may write the new state
+    to, is not used here."""
     steps = x.to(state_dtype(x.dtype)) if sequence else x.to(state_dtype(x.dtype)).unsqueeze(0)
     if state.potential is None:
         state = state._replace(potential=initial_v(p, steps[0]), is_v=True)

@@ -1,0 +1,239 @@
+"""The LIF neuron as a layer."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .. import backends, surrogate
+from ..ops import lif as op
+from ..ops.types import EMPTY, RULES, LIFParams, LIFState, state_dtype
+from .traced import TracedSpikes, plain
+
+__all__ = ["LIF"]
+
+# what a rule's paper and released code use where SpikingJelly's LIFNode has other defaults
+PAPER = {
+    "bptt": {},
+    "sltt": {"decay_input": False, "v_reset": None, "surrogate_function": surrogate.Triangle()},
+    "ottt": {"decay_input": False, "v_reset": None, "surrogate_function": surrogate.Sigmoid(4.0)},
+    "ndot": {"decay_input": False, "v_reset": None, "surrogate_function": surrogate.Sigmoid(4.0)},
+    "ndot_released": {"decay_input": False, "v_reset": None, "surrogate_function": surrogate.Sigmoid(4.0)},
+}
+
+
+def _parameter(name: str) -> Any:
+    """A property that reads and replaces one field of the layer's validated parameters."""
+
+    def get(self: LIF) -> Any:
+        return getattr(self._params, name)
+
+    def put(self: LIF, value: Any) -> None:
+        self._params = replace(self._params, **{name: value})
+
+    return property(get, put, doc=f"LIFParams.{name}; assigning validates.")
+
+
+class LIF(nn.Module):
+    """Leaky integrate-and-fire neuron with surrogate gradient, through time or online.
+
+    u[t] = lam*v[t-1] + x[t], s[t] = H(u[t] - th), v[t] = reset of u[t], lam = 1 - 1/tau (SPEC section 1).
+    Arguments, meaning and defaults are those of SpikingJelly's LIFNode; change the import and a network runs.
+
+    Args:
+        tau: membrane time constant in steps, > 1. Default 2.0.
+        decay_input: whether the input is divided by tau. Default True.
+        v_threshold: threshold th; `inf` never fires. Default 1.0.
+        v_reset: potential after a spike; None subtracts the threshold (soft reset). Default 0.0.
+        surrogate_function: one of `fastsnn.surrogate`, or SpikingJelly's of the same name. Default Sigmoid(4).
+        detach_reset: keep the reset out of the gradient (rule "bptt"). Default False.
+        step_mode: "s": forward takes one step [N, *] and keeps state between calls; "m": forward takes
+            [T, N, *] and runs all steps in one kernel. Default "s".
+        store_v_seq: keep v after every step in `v_seq` [T, N, *]. Default False.
+        rule: gradient rule. "bptt": through time. "sltt": spatial only (Meng et al. 2023). "ottt", "ndot",
+            "ndot_released": spatial, and synapses behind take their weight gradient from the trace of
+            Xiao et al. 2022 (a[t] = lam*a[t-1] + s[t]) or Jiang et al. 2024 (eq. 12 and appendix A.2). Default "bptt".
+        dropout: probability of dropping a neuron for the whole sequence, in training; kept spikes are scaled
+            by 1/(1-p), reset and ratio see the unmasked spike, the trace the masked one. Default 0.
+
+    In training mode a traced rule returns `TracedSpikes`; in evaluation every rule returns plain spikes.
+    `v` is the potential after reset, as in SpikingJelly. State is not in `state_dict`; it stays until
+    `fastsnn.reset(net)`, and another input shape without a reset raises.
+
+    Raises TypeError or ValueError for arguments out of range, and for "ndot" rules with hard reset.
+    """
+
+    tau = _parameter("tau")
+    decay_input = _parameter("decay_input")
+    v_threshold = _parameter("v_threshold")
+    v_reset = _parameter("v_reset")
+    detach_reset = _parameter("detach_reset")
+    surrogate_function = _parameter("surrogate")
+    rule = _parameter("rule")
+
+    def __init__(
+        self,
+        tau: float = 2.0,
+        decay_input: bool = True,
+        v_threshold: float = 1.0,
+        v_reset: float | None = 0.0,
+        surrogate_function: Any = surrogate.Sigmoid(),  # noqa: B008 (immutable)
+        detach_reset: bool = False,
+        step_mode: str = "s",
+        store_v_seq: bool = False,
+        *,
+        rule: str = "bptt",
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self._params = LIFParams(tau, decay_input, v_threshold, v_reset, surrogate_function, detach_reset, rule)
+        if not 0 <= dropout < 1:
+            raise ValueError(f"dropout is {dropout}; it must be in [0, 1)")
+        self.step_mode = step_mode
+        self.store_v_seq = store_v_seq
+        self.dropout = dropout
+        self.reset()
+
+    @classmethod
+    def for_rule(cls, rule: str, **kwargs: Any) -> LIF:
+        """A neuron with the defaults of the rule's paper (soft reset, decay_input False, its surrogate).
+
+        Keyword arguments override them. Raises ValueError for an unknown rule.
+        """
+        if rule not in RULES:
+            raise ValueError(f"rule is {rule!r}; allowed: {', '.join(RULES)}")
+        return cls(**{**PAPER[rule], **kwargs}, rule=rule)
+
+    @property
+    def step_mode(self) -> str:
+        return self._step_mode
+
+    @step_mode.setter
+    def step_mode(self, mode: str) -> None:
+        if mode not in ("s", "m"):
+            raise ValueError(f"step_mode is {mode!r}; allowed: 's' (one step a call) and 'm' ([T, N, *] a call)")
+        self._step_mode = mode
+
+    @property
+    def state(self) -> LIFState:
+        """The state between steps; assign one to restore it."""
+        return self._state
+
+    @state.setter
+    def state(self, state: LIFState) -> None:
+        self._state = LIFState(*state)
+
+    @property
+    def v(self) -> Tensor | float:
+        """Potential after the last step's reset; the reset potential as a number before the first step."""
+        potential = self._state.potential
+        if potential is None:
+            return self._params.v_start
+        return potential if self._state.is_v else op.reset_potential(self._params, potential)
+
+    @v.setter
+    def v(self, value: Tensor) -> None:
+        self._state = self._state._replace(potential=value, is_v=True)
+
+    @property
+    def trace(self) -> Tensor | None:
+        """Eligibility trace after the last step; None before the first, and where the rule has none."""
+        return self._state.trace
+
+    def reset(self) -> None:
+        """Forget the state: the next call is t = 1."""
+        self._state = EMPTY
+        self.v_seq: Tensor | None = None
+        self._backend: str | None = None
+
+    def detach(self) -> None:
+        """Cut the state out of the graph."""
+        self._state = self._state.map(Tensor.detach)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Spikes of one step [N, *], or of a sequence [T, N, *] in step mode "m".
+
+        Raises TypeError or ValueError for an input that is not floating or does not fit the state.
+        """
+        if torch.compiler.is_compiling():
+            return _eager_step(self, plain(x))
+        return self._advance(plain(x))
+
+    def _advance(self, x: Tensor) -> Tensor:
+        sequence = self._step_mode == "m"
+        state = self._state
+        if self.training:
+            if self.dropout and state.keep is None:
+                op.check_input(x, sequence)
+                state = state._replace(keep=self._draw_keep(x[0] if sequence else x))
+        elif state.keep is not None or state.trace is not None:
+            state = state._replace(keep=None, trace=None, ratio=None)
+        params = self._params if self.training else self._evaluation_params()
+        ran = op.run(params, x, state, sequence, self.store_v_seq and sequence, reuse=True)
+        self._state = ran.state
+        self._backend = ran.backend
+        if self.store_v_seq:
+            self._store(ran.v if sequence else self.v, sequence)
+        return ran.spikes if ran.trace is None else TracedSpikes.of(ran.spikes, ran.trace)
+
+    def _evaluation_params(self) -> LIFParams:
+        """Without a trace: nothing is trained."""
+        return self._params if self._params.trace == "none" else self._params.untraced
+
+    def _store(self, v: Tensor, sequence: bool) -> None:
+        if sequence:
+            self.v_seq = v
+        else:
+            row = v.unsqueeze(0)
+            self.v_seq = row if self.v_seq is None else torch.cat([self.v_seq, row])
+
+    def _draw_keep(self, x: Tensor) -> Tensor:
+        """Dropout mask of a sequence: 0 or 1/(1-p)."""
+        ones = torch.ones_like(x, dtype=state_dtype(x.dtype), requires_grad=False)
+        return nn.functional.dropout(ones, self.dropout, True)
+
+    def explain(self, device: str | torch.device = "cpu") -> str:
+        """Which backend ran last, and for every backend whether it would run on `device` and why."""
+        rows = backends.explain("lif", torch.device(device).type)
+        lines = [f"last call: {self._backend or 'none yet'}", *(f"{name}: {verdict}" for name, verdict in rows)]
+        return "\n".join(lines)
+
+    def extra_repr(self) -> str:
+        p = self._params
+        text = (
+            f"rule={p.rule!r}, tau={p.tau}, decay_input={p.decay_input}, v_threshold={p.v_threshold}, "
+            f"v_reset={p.v_reset}, surrogate_function={p.surrogate}, detach_reset={p.detach_reset}, "
+            f"step_mode={self.step_mode!r}"
+        )
+        return text + (f", dropout={self.dropout}" if self.dropout else "")
+
+    def _apply(self, fn: Any, recurse: bool = True) -> LIF:
+        super()._apply(fn, recurse)
+        self._state = self._state.map(fn)
+        return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Copies and pickles carry the state's values, not its graph."""
+        fields = self.__dict__.copy()
+        fields["_state"] = self._state.map(Tensor.detach)
+        fields["v_seq"] = None if self.v_seq is None else self.v_seq.detach()
+        return fields
+
+    def _replicate_for_data_parallel(self) -> LIF:
+        if self.step_mode == "s":
+            raise RuntimeError(
+                "DataParallel drops a replica's state after every call, so step_mode 's' would restart each step: use "
+                "step_mode='m' ([T, N, *], dim=1), or DistributedDataParallel"
+            )
+        replica = super()._replicate_for_data_parallel()
+        replica.reset()
+        return replica
+
+
+@torch.compiler.disable
+def _eager_step(neuron: LIF, x: Tensor) -> Tensor:
+    """Under torch.compile the neuron runs eagerly, between compiled pieces."""
+    return neuron._advance(x)

@@ -1,0 +1,88 @@
+"""Weight-standardised layers and the output scale that goes with them (SPEC section 2)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..ops import standardize as op
+
+__all__ = ["SIGMA_H_INVERSE", "Scale", "WSConv2d", "WSLinear"]
+
+# 1/sigma_H, sigma_H^2 = p(1-p), p = erfc(1/sqrt 2)/2: the factor of a LIF's output under sWS
+SIGMA_H_INVERSE = 2.74
+
+
+class _Standardized(nn.Module):
+    """Mixin: `standardized_weight()`, computed once for each value of weight and gain."""
+
+    weight: nn.Parameter
+    gain: nn.Parameter
+
+    def _init_gain(self) -> None:
+        if self.weight[:1].numel() < 2:
+            raise ValueError(
+                f"weight has shape {tuple(self.weight.shape)}: a fan-in of 1 has no variance to standardise; use a "
+                "plain layer"
+            )
+        shape = (len(self.weight),) + (1,) * (self.weight.dim() - 1)
+        factory = {"dtype": self.weight.dtype, "device": self.weight.device}
+        self.gain = nn.Parameter(torch.ones(shape, **factory))
+        self._done: tuple[Any, op.Standardized] | None = None
+
+    def standardized_weight(self) -> Tensor:
+        """W_hat = gain * (W - mean) / sqrt(var*N + 1e-4), with gradient to weight and gain."""
+        key = tuple((id(p), p.data_ptr(), p._version, p.dtype) for p in (self.weight, self.gain))
+        if self._done is None or self._done[0] != key:
+            self._done = (key, op.compute(self.weight, self.gain))
+        return op.standardize(self.weight, self.gain, done=self._done[1])
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_done": None}
+
+
+class WSLinear(_Standardized, nn.Linear):
+    """nn.Linear with scaled weight standardisation (Xiao et al. 2022, appendix C.1). Arguments as nn.Linear.
+
+    `gain` [out, 1] is learnable and starts at 1. Raises ValueError for a fan-in of 1.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._init_gain()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """y = W_hat x + b; traced spikes give W_hat its gradient from the trace."""
+        return F.linear(x, self.standardized_weight(), self.bias)
+
+
+class WSConv2d(_Standardized, nn.Conv2d):
+    """nn.Conv2d with scaled weight standardisation (Xiao et al. 2022, appendix C.1). Arguments as nn.Conv2d.
+
+    `gain` [out, 1, 1, 1] is learnable and starts at 1. Raises ValueError for a fan-in of 1.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._init_gain()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """y = W_hat * x + b; traced spikes give W_hat its gradient from the trace."""
+        return self._conv_forward(x, self.standardized_weight(), self.bias)
+
+
+class Scale(nn.Module):
+    """Multiplies by a constant, spikes and trace alike. Default 2.74, the factor of a LIF under sWS."""
+
+    def __init__(self, factor: float = SIGMA_H_INVERSE) -> None:
+        super().__init__()
+        self.factor = float(factor)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.factor
+
+    def extra_repr(self) -> str:
+        return f"factor={self.factor}"

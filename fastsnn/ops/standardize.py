@@ -1,0 +1,74 @@
+"""Weight standardisation: checks, autograd.Function and the functional entry."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from .. import backends
+from .types import FLOATING
+
+EPS = 1e-4
+
+
+class Standardized(NamedTuple):
+    """W_hat as computed, with the statistics its gradient needs."""
+
+    value: Tensor
+    mean: Tensor
+    inverse: Tensor
+
+
+def check(weight: Tensor, gain: Tensor) -> None:
+    """Raises TypeError or ValueError where weight [out, *] and gain [out, 1, ...] do not fit."""
+    if weight.dtype not in FLOATING:
+        raise TypeError(f"weight has dtype {weight.dtype}; allowed: {', '.join(str(d) for d in FLOATING)}")
+    if weight.dim() < 2 or weight[:1].numel() < 2:
+        raise ValueError(
+            f"weight has shape {tuple(weight.shape)}; its unbiased variance needs [out, *] with a fan-in of at least 2"
+        )
+    if gain.numel() != len(weight) or gain.dtype != weight.dtype or gain.device != weight.device:
+        raise ValueError(
+            f"gain has shape {tuple(gain.shape)}, {gain.dtype} on {gain.device}; it must hold one value an output "
+            f"channel ({len(weight)}) of weight's dtype {weight.dtype} on {weight.device}"
+        )
+
+
+def compute(weight: Tensor, gain: Tensor, eps: float = EPS) -> Standardized:
+    """W_hat and its statistics, outside autograd."""
+    check(weight, gain)
+    with torch.no_grad():
+        kernels = backends.select("standardize", weight)
+        return Standardized(*kernels.forward(weight.contiguous(), gain.contiguous(), eps))
+
+
+class Standardize(torch.autograd.Function):
+    """Attaches the gradient of sWS to values computed before, so that several graphs may share them."""
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, gain: Tensor, done: Standardized, eps: float) -> Tensor:
+        ctx.save_for_backward(weight, gain, done.mean, done.inverse)
+        ctx.eps = eps
+        return done.value.view_as(done.value)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, g_out: Tensor) -> Any:
+        weight, gain, mean, inverse = ctx.saved_tensors
+        kernels = backends.select("standardize", weight)
+        operands = (weight.contiguous(), gain.contiguous(), mean, inverse, g_out.contiguous())
+        g_weight, g_gain = kernels.backward(*operands, ctx.eps)
+        return g_weight, g_gain, None, None
+
+
+def standardize(weight: Tensor, gain: Tensor, eps: float = EPS, done: Standardized | None = None) -> Tensor:
+    """W_hat = gain * (W - mean) / sqrt(var*N + eps), per output channel over its fan-in N, var unbiased
+    (scaled weight standardisation; Brock et al. 2021, as in Xiao et al. 2022, appendix C.1).
+
+    weight [out, *], gain [out, 1, ...] of one dtype. done: the result of `compute` on the same values.
+    Raises TypeError or ValueError for operands that do not fit (a fan-in below 2 has no variance).
+    """
+    return Standardize.apply(weight, gain, compute(weight, gain, eps) if done is None else done, eps)

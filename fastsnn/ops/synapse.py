@@ -1,0 +1,135 @@
+"""Synapses that follow a traced neuron: run once forward, weight gradient from the trace (SPEC section 2).
+
+    y = W*s + b ;  g_W = weight_grad(input = a, g_y) ;  g_b = sum g_y ;  g_s = input_grad(W, g_y)
+
+The products themselves are torch's on every backend; what is ours is which operand each gradient takes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+CONV = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
+
+
+def _cast(tensor: Tensor, like: Tensor) -> Tensor:
+    return tensor.to(like.dtype)
+
+
+class TracedLinear(torch.autograd.Function):
+    """F.linear(s, W, b) with g_W = g_y^T a."""
+
+    @staticmethod
+    def forward(ctx: Any, s: Tensor, trace: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.save_for_backward(trace, weight)
+        ctx.input_dtype = s.dtype
+        return F.linear(s, weight, bias)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, g_y: Tensor) -> Any:
+        trace, weight = ctx.saved_tensors
+        g_s = g_weight = g_bias = None
+        if ctx.needs_input_grad[0]:
+            g_s = (g_y @ _cast(weight, g_y)).to(ctx.input_dtype)
+        flat = g_y.reshape(-1, g_y.shape[-1])
+        if ctx.needs_input_grad[2]:
+            g_weight = (flat.t() @ _cast(trace, g_y).reshape(-1, trace.shape[-1])).to(weight.dtype)
+        if ctx.needs_input_grad[3]:
+            g_bias = flat.sum(0, dtype=weight.dtype)
+        return g_s, None, g_weight, g_bias
+
+
+class TracedConv(torch.autograd.Function):
+    """Convolution of s over 1, 2 or 3 dimensions with its weight gradient taken from the trace."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        s: Tensor,
+        trace: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        stride: list[int],
+        padding: list[int],
+        dilation: list[int],
+        groups: int,
+    ) -> Tensor:
+        ctx.save_for_backward(trace, weight)
+        ctx.input_dtype = s.dtype
+        ctx.geometry = (stride, padding, dilation, groups)
+        return CONV[weight.dim() - 2](s, weight, bias, stride, padding, dilation, groups)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, g_y: Tensor) -> Any:
+        trace, weight = ctx.saved_tensors
+        stride, padding, dilation, groups = ctx.geometry
+        wants = ctx.needs_input_grad
+        # the input gradient reads only W, the weight gradient only the input: so the input is the trace
+        g_s, g_weight, g_bias = torch.ops.aten.convolution_backward(
+            g_y,
+            _cast(trace, g_y),
+            _cast(weight, g_y),
+            [weight.shape[0]] if wants[3] else None,
+            stride,
+            padding,
+            dilation,
+            False,
+            [0] * len(stride),
+            groups,
+            [wants[0], wants[2], wants[3]],
+        )
+        g_s = g_s if g_s is None else g_s.to(ctx.input_dtype)
+        g_weight = g_weight if g_weight is None else g_weight.to(weight.dtype)
+        g_bias = g_bias if g_bias is None else g_bias.to(weight.dtype)
+        return g_s, None, g_weight, g_bias, None, None, None, None
+
+
+def linear(s: Tensor, trace: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """F.linear(s, weight, bias) whose weight gradient is taken with `trace` ([*, in], as s) in place of s."""
+    return TracedLinear.apply(s, trace, weight, bias)
+
+
+def _tuple(value: Any, dims: int) -> list[int]:
+    return [value] * dims if isinstance(value, int) else list(value) * (dims if len(value) == 1 else 1)
+
+
+def conv(
+    s: Tensor,
+    trace: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+) -> Tensor:
+    """F.conv1d, conv2d or conv3d (by the weight's shape) whose weight gradient is taken with `trace`."""
+    dims = weight.dim() - 2
+    stride, dilation = _tuple(stride, dims), _tuple(dilation, dims)
+    if isinstance(padding, str):
+        s, trace, padding = _named_padding(s, trace, padding, weight.shape[2:], dilation)
+    unbatched = s.dim() == dims + 1
+    if unbatched:
+        s, trace = s.unsqueeze(0), trace.unsqueeze(0)
+    y = TracedConv.apply(s, trace, weight, bias, stride, _tuple(padding, dims), dilation, groups)
+    return y.squeeze(0) if unbatched else y
+
+
+def _named_padding(
+    s: Tensor, trace: Tensor, padding: str, kernel: torch.Size, dilation: list[int]
+) -> tuple[Tensor, Tensor, list[int]]:
+    """'valid' and 'same' as numbers; an odd total of 'same' is padded at the end first, as torch does."""
+    if padding == "valid":
+        return s, trace, [0] * len(dilation)
+    total = [d * (k - 1) for d, k in zip(dilation, kernel, strict=True)]
+    if any(p % 2 for p in total):
+        ends = [side for p in reversed(total) for side in (0, p % 2)]
+        s, trace = F.pad(s, ends), F.pad(trace, ends)
+    return s, trace, [p // 2 for p in total]
