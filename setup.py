@@ -53,8 +53,15 @@ def unix_toolchain(compiler, version):
         link.append("-fopenmp")
     isas = {"generic": []}
     if X86 and sys.platform != "darwin":
-        isas["avx2"] = ["-mavx2"]
-        isas["avx512"] = ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mprefer-vector-width=512"]
+        isas["avx2"] = ["-mavx2", "-mfma"]
+        isas["avx512"] = [
+            "-mavx512f",
+            "-mavx512bw",
+            "-mavx512dq",
+            "-mavx512vl",
+            "-mfma",
+            "-mprefer-vector-width=512",
+        ]
         common.append("-DFASTSNN_X86_ISAS")
     return common, isas, link
 
@@ -80,9 +87,16 @@ def ninja_file(compiler, target, version):
         dependencies = " depfile = $out.d\n deps = gcc"
     objects = {f"{Path(source).stem}.o": (source, []) for source in SOURCES}
     objects |= {
-        f"kernels_{isa}.o": ("cpu/kernels.cpp", [f"-DFASTSNN_ISA={isa}", *extra]) for isa, extra in isas.items()
+        f"kernels_{isa}.o": ("cpu/kernels.cpp", [f"-DFASTSNN_ISA={isa}", *extra])
+        for isa, extra in isas.items()
     }
-    lines = ["rule cxx", f" command = {compile_command}", dependencies, "rule link", f" command = {link_command}"]
+    lines = [
+        "rule cxx",
+        f" command = {compile_command}",
+        dependencies,
+        "rule link",
+        f" command = {link_command}",
+    ]
     for name, (source, extra) in objects.items():
         lines += [f"build {name}: cxx {escape(CSRC / source)}", f" extra = {' '.join(extra)}"]
     lines.append(f"build {escape(target)}: link {' '.join(objects)}")
@@ -107,7 +121,11 @@ class NinjaBuild(build_ext):
 
 
 if PURE_PYTHON:
-    print("*" * 88, "\nfastsnn: FASTSNN_PURE_PYTHON=1, the native core is NOT built.\n" + "*" * 88, file=sys.stderr)
+    print(
+        "*" * 88,
+        "\nfastsnn: FASTSNN_PURE_PYTHON=1, the native core is NOT built.\n" + "*" * 88,
+        file=sys.stderr,
+    )
 
 setup(
     packages=[*find_packages(include=["fastsnn", "fastsnn.*"]), "fastsnn._triton", "fastsnn._bench"],

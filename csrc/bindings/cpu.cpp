@@ -61,17 +61,17 @@ void lif_backward(const LifParams& p, bool bptt, int64_t T, int64_t n, int dtype
   py::gil_scoped_release nogil;
   const Kernels& kernels = active_kernels();
   (bptt ? kernels.lif_backward_bptt : kernels.lif_backward_online)(
-      p, LifBackward{T, n, Dtype(dtype), threads, potential_is_v, pointer(g_spikes), pointer(keep), pointer(u),
-                     pointer(x), pointer(potential), pointer(g_v_last), pointer(g_v_seq), pointer(g_x),
-                     pointer(g_v_first)});
+      p,
+      LifBackward{T, n, Dtype(dtype), threads, potential_is_v, pointer(g_spikes), pointer(keep), pointer(u), pointer(x),
+                  pointer(potential), pointer(g_v_last), pointer(g_v_seq), pointer(g_x), pointer(g_v_first)});
 }
 
 Standardize standardize(int64_t rows, int64_t cols, int dtype, int threads, double eps, Address weight, Address gain,
                         Address mean, Address inverse) {
   check(rows, cols, dtype, threads);
   require(weight && gain && mean && inverse, "pointers must not be null");
-  return Standardize{rows,           cols, Dtype(dtype),  threads, eps, pointer(weight), pointer(gain),
-                     pointer(mean), pointer(inverse)};
+  return Standardize{rows,          cols,          Dtype(dtype),    threads, eps, pointer(weight),
+                     pointer(gain), pointer(mean), pointer(inverse)};
 }
 
 void standardize_forward(int64_t rows, int64_t cols, int dtype, int threads, double eps, Address weight, Address gain,
@@ -89,8 +89,7 @@ void standardize_backward(int64_t rows, int64_t cols, int dtype, int threads, do
   const Standardize base = standardize(rows, cols, dtype, threads, eps, weight, gain, mean, inverse);
   require(g_out && g_weight && g_gain, "gradients must not be null");
   py::gil_scoped_release nogil;
-  active_kernels().standardize_backward(
-      StandardizeBackward{base, pointer(g_out), pointer(g_weight), pointer(g_gain)});
+  active_kernels().standardize_backward(StandardizeBackward{base, pointer(g_out), pointer(g_weight), pointer(g_gain)});
 }
 
 }  // namespace

@@ -11,12 +11,12 @@ enum class Reset : int { soft, hard, count };
 
 template <class S>
 struct Lif {
-  S leak;       // lam = 1 - 1/tau
-  S gain;       // 1, or 1/tau with decay_input
-  S bias;       // v_reset/tau
-  S threshold;  // th
-  S v_reset;    // r
-  S reset_grad; // soft: th, hard: 1; 0 with detach_reset
+  S leak;        // lam = 1 - 1/tau
+  S gain;        // 1, or 1/tau with decay_input
+  S bias;        // v_reset/tau
+  S threshold;   // th
+  S v_reset;     // r
+  S reset_grad;  // soft: th, hard: 1; 0 with detach_reset
   S height, slope;
 };
 

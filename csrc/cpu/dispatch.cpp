@@ -24,7 +24,7 @@ std::vector<const Kernels*> usable() {
       __builtin_cpu_supports("avx512vl")) {
     found.push_back(&avx512::kernels);
   }
-  if (__builtin_cpu_supports("avx2")) found.push_back(&avx2::kernels);
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) found.push_back(&avx2::kernels);
 #endif
   found.push_back(&generic::kernels);
   return found;

@@ -20,19 +20,19 @@ struct LifForward {
   int64_t T, n;
   Dtype dtype;
   int threads;
-  bool first;           // t = 1 of a sequence: r[0] = 1 (ndot)
-  bool potential_is_v;  // the potential was already reset
+  bool first;             // t = 1 of a sequence: r[0] = 1 (ndot)
+  bool potential_is_v;    // the potential was already reset
   const void* x;          // [T, n]
   const void* potential;  // [n], u[t-1] or v[t-1]; null: v_reset, or 0
   const void* trace;      // [n], a[t-1]
   const void* ratio;      // [n], e[t-1] (ndot)
   const void* keep;       // [n], dropout mask in the state's type, already scaled; null: ones
-  void* spikes;     // [T, n]
-  void* u_last;     // [n], optional
-  void* v_last;      // [n], optional; v_seq ends with it
-  void* v_seq;       // [T, n], optional
-  void* trace_seq;   // [T, n]
-  void* ratio_last;  // [n] (ndot)
+  void* spikes;           // [T, n]
+  void* u_last;           // [n], optional
+  void* v_last;           // [n], optional; v_seq ends with it
+  void* v_seq;            // [T, n], optional
+  void* trace_seq;        // [T, n]
+  void* ratio_last;       // [n] (ndot)
 };
 
 struct LifBackward {

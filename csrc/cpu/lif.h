@@ -25,31 +25,39 @@ struct ForwardRow {
 };
 
 template <class S, Reset reset, Trace trace>
-void forward_row(const Lif<S>& p, const ForwardRow<S>& row, int64_t n) {
-  const Lif<S> q = p;
-  const ForwardRow<S> r = row;
+void forward_block(const Lif<S> p, const ForwardRow<S> r, int64_t begin, int64_t end) {
   FASTSNN_SIMD
-  for (int64_t i = 0; i < n; i++) {
-    const S u_prev = r.u_prev[i];
+  for (int64_t i = begin; i < end; i++) {
+    const S u_prev = r.u_prev[i], keep = r.keep[i];
     const bool s_prev = u_prev >= r.threshold_prev;
-    const S v_prev = potential_after<reset>(u_prev, s_prev, q);
-    const S u = charge(v_prev, r.x[i], q);
-    const bool fired = u >= q.threshold;
-    const S v = potential_after<reset>(u, fired, q);
-    const S s = fired ? r.keep[i] : S(0);
+    const S v_prev = potential_after<reset>(u_prev, s_prev, p);
+    const S u = charge(v_prev, r.x[i], p);
+    const bool fired = u >= p.threshold;
+    const S v = potential_after<reset>(u, fired, p);
+    const S s = fired ? keep : S(0);
     if constexpr (trace == Trace::ottt) {
-      r.a[i] = q.leak * r.a_prev[i] + s;
+      r.a[i] = p.leak * r.a_prev[i] + s;
     } else if constexpr (trace == Trace::ndot) {
       r.a[i] = r.e_prev[i] * r.a_prev[i] + s;
-      r.e[i] = ratio(v, r.first ? S(1) : v_prev, u_prev, q.leak);
+      r.e[i] = ratio(v, r.first ? S(1) : v_prev, u_prev, p.leak);
     } else if constexpr (trace == Trace::ndot_released) {
-      const S num = fired ? v - q.threshold : v;
-      const S den = s_prev ? v_prev - q.threshold : v_prev;
-      r.a[i] = ratio_released(num, den, q.leak) * r.a_prev[i] + s;
+      const S num = fired ? v - p.threshold : v;
+      const S den = s_prev ? v_prev - p.threshold : v_prev;
+      r.a[i] = ratio_released(num, den, p.leak) * r.a_prev[i] + s;
     }
     r.u[i] = u;
     r.v[i] = v;
     r.s[i] = s;
+  }
+}
+
+template <class S, Reset reset, Trace trace>
+void forward_row(const Lif<S>& p, const ForwardRow<S>& r, int64_t n) {
+  for (int64_t i = 0; i < n; i += kBlock) {
+    prefetch_all(i, r.x, r.u_prev, r.s);
+    if constexpr (trace != Trace::none) prefetch_all(i, r.a_prev);
+    if constexpr (trace == Trace::ndot) prefetch_all(i, r.e_prev);
+    forward_block<S, reset, trace>(p, r, i, std::min(n, i + kBlock));
   }
 }
 
@@ -98,7 +106,8 @@ void lif_forward_chunks(const LifParams& params, const LifForward& k, int64_t be
       row.x = load(static_cast<const T*>(k.x) + t * k.n + i, x, n);
       row.s = store_target(spikes, s);
       row.u = last ? at_or(static_cast<S*>(k.u_last), i, u.at) : u.at;
-      row.v = k.v_seq ? static_cast<S*>(k.v_seq) + t * k.n + i : (last ? at_or(static_cast<S*>(k.v_last), i, v.at) : v.at);
+      row.v =
+          k.v_seq ? static_cast<S*>(k.v_seq) + t * k.n + i : (last ? at_or(static_cast<S*>(k.v_last), i, v.at) : v.at);
       row.a = k.trace_seq ? static_cast<S*>(k.trace_seq) + t * k.n + i : a.at;
       row.e = last ? at_or(static_cast<S*>(k.ratio_last), i, e.at) : e.at;
       row_fn(p, row, n);
@@ -114,9 +123,8 @@ void lif_forward_chunks(const LifParams& params, const LifForward& k, int64_t be
 
 void lif_forward(const LifParams& p, const LifForward& k) {
   with_dtype(k.dtype, [&](auto zero) {
-    parallel_chunks(k.n, kChunk, k.n * k.T, k.threads, [&](int64_t begin, int64_t end) {
-      lif_forward_chunks<decltype(zero)>(p, k, begin, end);
-    });
+    parallel_chunks(k.n, kChunk, k.n * k.T, k.threads,
+                    [&](int64_t begin, int64_t end) { lif_forward_chunks<decltype(zero)>(p, k, begin, end); });
   });
 }
 
@@ -126,7 +134,8 @@ void potential_row(const Lif<S>& p, S threshold_prev, const S* u_prev, const S* 
   const Lif<S> q = p;
   FASTSNN_SIMD
   for (int64_t i = 0; i < n; i++) {
-    u[i] = charge(potential_after<reset>(u_prev[i], u_prev[i] >= threshold_prev, q), x[i], q);
+    const S v = potential_after<reset>(u_prev[i], u_prev[i] >= threshold_prev, q);
+    u[i] = charge(v, x[i], q);
   }
 }
 
@@ -154,25 +163,40 @@ struct Potentials {
 
 // g_x[t] = gain * g_s[t] * sg(u[t] - th)
 template <class S, Surrogate shape>
-void online_row(const Lif<S>& p, const S* g_s, const S* keep, const S* u, S* g_x, int64_t n) {
-  const Lif<S> q = p;
+void online_block(const Lif<S> p, const S* g_s, const S* keep, const S* u, S* g_x, int64_t begin, int64_t end) {
   FASTSNN_SIMD
-  for (int64_t i = 0; i < n; i++) {
-    g_x[i] = q.gain * ((g_s[i] * keep[i]) * surrogate<shape>(u[i] - q.threshold, q.height, q.slope));
+  for (int64_t i = begin; i < end; i++) {
+    g_x[i] = p.gain * ((g_s[i] * keep[i]) * surrogate<shape>(u[i] - p.threshold, p.height, p.slope));
+  }
+}
+
+template <class S, Surrogate shape>
+void online_row(const Lif<S>& p, const S* g_s, const S* keep, const S* u, S* g_x, int64_t n) {
+  for (int64_t i = 0; i < n; i += kBlock) {
+    prefetch_all(i, g_s, u, g_x);
+    online_block<S, shape>(p, g_s, keep, u, g_x, i, std::min(n, i + kBlock));
   }
 }
 
 // g_u = g_s*sg + g_v*dv/du ; g_x = gain*g_u ; g_v[t-1] = lam*g_u
 template <class S, Reset reset, Surrogate shape>
-void bptt_row(const Lif<S>& p, const S* g_s, const S* keep, const S* g_v_out, const S* u, S* g_v, S* g_x, int64_t n) {
-  const Lif<S> q = p;
+void bptt_block(const Lif<S> p, const S* g_s, const S* keep, const S* g_v_out, const S* u, S* g_v, S* g_x,
+                int64_t begin, int64_t end) {
   FASTSNN_SIMD
-  for (int64_t i = 0; i < n; i++) {
-    const S sg = surrogate<shape>(u[i] - q.threshold, q.height, q.slope);
+  for (int64_t i = begin; i < end; i++) {
+    const S sg = surrogate<shape>(u[i] - p.threshold, p.height, p.slope);
     const S g_after = g_v[i] + g_v_out[i];
-    const S g_u = (g_s[i] * keep[i]) * sg + g_after * reset_derivative<reset>(u[i], sg, q);
-    g_x[i] = q.gain * g_u;
-    g_v[i] = q.leak * g_u;
+    const S g_u = (g_s[i] * keep[i]) * sg + g_after * reset_derivative<reset>(u[i], sg, p);
+    g_x[i] = p.gain * g_u;
+    g_v[i] = p.leak * g_u;
+  }
+}
+
+template <class S, Reset reset, Surrogate shape>
+void bptt_row(const Lif<S>& p, const S* g_s, const S* keep, const S* g_v_out, const S* u, S* g_v, S* g_x, int64_t n) {
+  for (int64_t i = 0; i < n; i += kBlock) {
+    prefetch_all(i, g_s, u, g_x);
+    bptt_block<S, reset, shape>(p, g_s, keep, g_v_out, u, g_v, g_x, i, std::min(n, i + kBlock));
   }
 }
 
@@ -242,9 +266,8 @@ void lif_backward_online_chunks(const LifParams& params, const LifBackward& k, i
 
 void lif_backward_online(const LifParams& p, const LifBackward& k) {
   with_dtype(k.dtype, [&](auto zero) {
-    parallel_chunks(k.n, kChunk, k.n * k.T, k.threads, [&](int64_t begin, int64_t end) {
-      lif_backward_online_chunks<decltype(zero)>(p, k, begin, end);
-    });
+    parallel_chunks(k.n, kChunk, k.n * k.T, k.threads,
+                    [&](int64_t begin, int64_t end) { lif_backward_online_chunks<decltype(zero)>(p, k, begin, end); });
   });
 }
 
@@ -292,9 +315,8 @@ void lif_backward_bptt_chunks(const LifParams& params, const LifBackward& k, int
 
 void lif_backward_bptt(const LifParams& p, const LifBackward& k) {
   with_dtype(k.dtype, [&](auto zero) {
-    parallel_chunks(k.n, bptt_chunk(k.T), k.n * k.T, k.threads, [&](int64_t begin, int64_t end) {
-      lif_backward_bptt_chunks<decltype(zero)>(p, k, begin, end);
-    });
+    parallel_chunks(k.n, bptt_chunk(k.T), k.n * k.T, k.threads,
+                    [&](int64_t begin, int64_t end) { lif_backward_bptt_chunks<decltype(zero)>(p, k, begin, end); });
   });
 }
 

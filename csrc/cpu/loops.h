@@ -24,6 +24,7 @@ namespace fastsnn {
 namespace FASTSNN_ISA {
 
 constexpr int64_t kChunk = 2048;
+constexpr int64_t kBlock = 256;    // elements between two rounds of prefetches
 constexpr int64_t kGrain = 16384;  // elements below which a second thread costs more than it saves
 
 template <Dtype dtype>
@@ -94,6 +95,20 @@ void store(T* row, const Chunk<S>& buffer, int64_t n) {
     FASTSNN_SIMD
     for (int64_t i = 0; i < n; i++) narrow(buffer.at[i], row[i]);
   }
+}
+
+// Ask for what a stream holds one page ahead: the hardware's prefetchers stop at page ends.
+template <class S>
+inline void prefetch(const S* stream) {
+#if defined(__GNUC__)
+  const char* ahead = reinterpret_cast<const char*>(stream) + 4096;
+  for (int64_t line = 0; line < kBlock * int64_t(sizeof(S)); line += 64) __builtin_prefetch(ahead + line);
+#endif
+}
+
+template <class... Streams>
+void prefetch_all(int64_t at, const Streams*... streams) {
+  (prefetch(streams + at), ...);
 }
 
 // Pointer to chunk `offset` of an optional array; a null array reads from / writes to `standin`.

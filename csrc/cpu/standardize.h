@@ -69,15 +69,13 @@ void standardize_backward_row(const StandardizeBackward& k, int64_t r) {
 }
 
 void standardize_forward(const StandardizeForward& k) {
-  with_dtype(k.dtype, [&](auto zero) {
-    parallel_rows(k, [&](int64_t r) { standardize_forward_row<decltype(zero)>(k, r); });
-  });
+  with_dtype(k.dtype,
+             [&](auto zero) { parallel_rows(k, [&](int64_t r) { standardize_forward_row<decltype(zero)>(k, r); }); });
 }
 
 void standardize_backward(const StandardizeBackward& k) {
-  with_dtype(k.dtype, [&](auto zero) {
-    parallel_rows(k, [&](int64_t r) { standardize_backward_row<decltype(zero)>(k, r); });
-  });
+  with_dtype(k.dtype,
+             [&](auto zero) { parallel_rows(k, [&](int64_t r) { standardize_backward_row<decltype(zero)>(k, r); }); });
 }
 
 }  // namespace FASTSNN_ISA

@@ -59,7 +59,8 @@ def refusal(family: str, backend: str, device: str) -> str | None:
 def available() -> dict[str, str]:
     """Every backend and 'available', or the reason why it is not."""
     return {
-        name: refusal("lif", name, "cuda" if name in ("cuda", "triton") else "cpu") or "available" for name in NAMES
+        name: refusal("lif", name, "cuda" if name in ("cuda", "triton") else "cpu") or "available"
+        for name in NAMES
     }
 
 
@@ -83,7 +84,9 @@ def _select(family: str, device: str) -> Any:
             f"Remove the override (fastsnn.use_backend(None), FASTSNN_BACKEND), or see `python -m fastsnn info`"
         )
     if _forced is None and runs == "reference":
-        reason = "; ".join(f"{backend}: {verdict}" for backend, verdict in rows if verdict not in ("runs", "not reached"))
+        reason = "; ".join(
+            f"{backend}: {verdict}" for backend, verdict in rows if verdict not in ("runs", "not reached")
+        )
         reason = reason or f"no kernels for {device} tensors"
         if reason not in _warned:
             _warned.add(reason)

@@ -89,7 +89,9 @@ class LIF(nn.Module):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        self._params = LIFParams(tau, decay_input, v_threshold, v_reset, surrogate_function, detach_reset, rule)
+        self._params = LIFParams(
+            tau, decay_input, v_threshold, v_reset, surrogate_function, detach_reset, rule
+        )
         if not 0 <= dropout < 1:
             raise ValueError(f"dropout is {dropout}; it must be in [0, 1)")
         self.step_mode = step_mode
@@ -114,7 +116,9 @@ class LIF(nn.Module):
     @step_mode.setter
     def step_mode(self, mode: str) -> None:
         if mode not in ("s", "m"):
-            raise ValueError(f"step_mode is {mode!r}; allowed: 's' (one step a call) and 'm' ([T, N, *] a call)")
+            raise ValueError(
+                f"step_mode is {mode!r}; allowed: 's' (one step a call) and 'm' ([T, N, *] a call)"
+            )
         self._step_mode = mode
 
     @property
@@ -164,24 +168,19 @@ class LIF(nn.Module):
 
     def _advance(self, x: Tensor) -> Tensor:
         sequence = self._step_mode == "m"
-        state = self._state
-        if self.training:
-            if self.dropout and state.keep is None:
-                op.check_input(x, sequence)
-                state = state._replace(keep=self._draw_keep(x[0] if sequence else x))
-        elif state.keep is not None or state.trace is not None:
-            state = state._replace(keep=None, trace=None, ratio=None)
-        params = self._params if self.training else self._evaluation_params()
+        params, state = self._params, self._state
+        if not self.training:
+            params, state = params.untraced, state._replace(keep=None, trace=None, ratio=None)
+        elif self.dropout and state.keep is None:
+            op.check_input(x, sequence)
+            state = state._replace(keep=self._draw_keep(x[0] if sequence else x))
         ran = op.run(params, x, state, sequence, self.store_v_seq and sequence, reuse=True)
-        self._state = ran.state
-        self._backend = ran.backend
+        # nn.Module.__setattr__ costs as much as a small step
+        self.__dict__["_state"] = ran.state
+        self.__dict__["_backend"] = ran.backend
         if self.store_v_seq:
             self._store(ran.v if sequence else self.v, sequence)
         return ran.spikes if ran.trace is None else TracedSpikes.of(ran.spikes, ran.trace)
-
-    def _evaluation_params(self) -> LIFParams:
-        """Without a trace: nothing is trained."""
-        return self._params if self._params.trace == "none" else self._params.untraced
 
     def _store(self, v: Tensor, sequence: bool) -> None:
         if sequence:
@@ -198,7 +197,10 @@ class LIF(nn.Module):
     def explain(self, device: str | torch.device = "cpu") -> str:
         """Which backend ran last, and for every backend whether it would run on `device` and why."""
         rows = backends.explain("lif", torch.device(device).type)
-        lines = [f"last call: {self._backend or 'none yet'}", *(f"{name}: {verdict}" for name, verdict in rows)]
+        lines = [
+            f"last call: {self._backend or 'none yet'}",
+            *(f"{name}: {verdict}" for name, verdict in rows),
+        ]
         return "\n".join(lines)
 
     def extra_repr(self) -> str:

@@ -49,6 +49,10 @@ class TracedSpikes(Tensor):
         """The eligibility trace a[t], in the state's dtype, outside autograd."""
         return self._trace
 
+    def backward(self, *args: Any, **kwargs: Any) -> None:  # type: ignore[override]
+        """As Tensor.backward."""
+        self._spikes.backward(*args, **kwargs)
+
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -99,7 +103,9 @@ def _property(func: Any, args: Any, kwargs: Any) -> Any:
     with torch._C.DisableTorchFunctionSubclass():
         out = func(*args, **kwargs)
     if isinstance(out, Tensor) and func.__self__ is not Tensor.grad:
-        raise TraceError(f".{func.__self__.__name__} of traced spikes has no rule: use transpose, or `s.spikes`")
+        raise TraceError(
+            f".{func.__self__.__name__} of traced spikes has no rule: use transpose, or `s.spikes`"
+        )
     return out
 
 
@@ -119,7 +125,9 @@ def _linear(func: Any, input: Any, weight: Tensor, bias: Tensor | None = None) -
     return synapse.linear(input._spikes, input._trace, weight, bias)
 
 
-def _conv(func: Any, input: Any, weight: Tensor, bias: Tensor | None = None, *args: Any, **kwargs: Any) -> Tensor:
+def _conv(
+    func: Any, input: Any, weight: Tensor, bias: Tensor | None = None, *args: Any, **kwargs: Any
+) -> Tensor:
     if not isinstance(input, TracedSpikes):
         raise TraceError("a convolution has traced spikes as its weight; pass `s.spikes`")
     return synapse.conv(input._spikes, input._trace, weight, bias, *args, **kwargs)
@@ -127,7 +135,9 @@ def _conv(func: Any, input: Any, weight: Tensor, bias: Tensor | None = None, *ar
 
 def _matmul(func: Any, a: Any, b: Any) -> Tensor:
     if not isinstance(a, TracedSpikes) or isinstance(b, TracedSpikes) or b.dim() != 2:
-        raise TraceError("matmul() of traced spikes is a synapse only as `spikes @ W` with a plain W [in, out]")
+        raise TraceError(
+            "matmul() of traced spikes is a synapse only as `spikes @ W` with a plain W [in, out]"
+        )
     return synapse.linear(a._spikes, a._trace, b.t())
 
 
@@ -135,7 +145,11 @@ def _scaled(func: Any, a: Any, b: Any, *args: Any, **kwargs: Any) -> Any:
     """Product or quotient with a constant."""
     other = b if isinstance(a, TracedSpikes) else a
     quotient = "div" in func.__name__
-    if isinstance(other, TracedSpikes) or (quotient and isinstance(b, TracedSpikes)) or kwargs.get("rounding_mode"):
+    if (
+        isinstance(other, TracedSpikes)
+        or (quotient and isinstance(b, TracedSpikes))
+        or kwargs.get("rounding_mode")
+    ):
         raise TraceError(f"{func.__name__}() of two spike tensors is not linear; pass `s.spikes`")
     if isinstance(other, Tensor) and other.requires_grad:
         raise TraceError(
@@ -187,7 +201,7 @@ INSPECT = frozenset(
     (
         "size dim ndimension numel nelement stride storage_offset is_contiguous is_floating_point is_complex element_size "
         "data_ptr untyped_storage storage get_device type is_pinned __len__ __bool__ __float__ __int__ __repr__ __str__ "
-        "__format__ __contains__ __hash__ item tolist numpy __array__ detach backward retain_grad register_hook "
+        "__format__ __contains__ __hash__ item tolist numpy __array__ detach retain_grad register_hook "
         "requires_grad_ eq ne gt lt ge le __eq__ __ne__ __gt__ __lt__ __ge__ __le__ logical_and logical_or logical_not "
         "equal allclose isclose isnan isinf isfinite any all argmax argmin max min amax amin topk sort argsort std var "
         "norm count_nonzero nonzero unique histc bincount softmax log_softmax cross_entropy mse_loss l1_loss "
@@ -200,7 +214,9 @@ RULES: dict[str, Callable[..., Any]] = {
     **dict.fromkeys([*STRUCTURE, *POOLING], _both),
     **dict.fromkeys("add sub __add__ __radd__ __sub__ __rsub__ rsub".split(), _both),
     **dict.fromkeys("__iadd__ __isub__".split(), _out_of_place),
-    **dict.fromkeys("mul div multiply divide true_divide __mul__ __rmul__ __truediv__ __div__".split(), _scaled),
+    **dict.fromkeys(
+        "mul div multiply divide true_divide __mul__ __rmul__ __truediv__ __div__".split(), _scaled
+    ),
     **dict.fromkeys("__imul__ __itruediv__ __idiv__".split(), _scaled_out_of_place),
     **dict.fromkeys("conv1d conv2d conv3d".split(), _conv),
     **dict.fromkeys("matmul mm __matmul__".split(), _matmul),

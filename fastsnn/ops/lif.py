@@ -6,10 +6,10 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from .. import backends, surrogate
 from . import layout, memory
+from .autograd import first_order
 from .types import EMPTY, FLOATING, LIFParams, LIFState, Saved, cached_params, state_dtype
 
 __all__ = ["LIFResult", "lif_sequence", "lif_step", "run"]
@@ -32,21 +32,13 @@ def check_state(x: Tensor, state: LIFState, sequence: bool) -> None:
     shape = x.shape[1:] if sequence else x.shape
     dtype = state_dtype(x.dtype)
     for name, value in zip(state._fields, state, strict=True):
-        if not isinstance(value, Tensor):
-            continue
-        if value.shape != shape:
+        if isinstance(value, Tensor) and not (
+            value.shape == shape and value.dtype == dtype and value.device == x.device
+        ):
             raise ValueError(
-                f"state {name} has shape {tuple(value.shape)} and x needs {tuple(shape)}: call fastsnn.reset(net) "
-                "before a new sequence, or pass a state of x's shape"
-            )
-        if value.dtype != dtype:
-            raise ValueError(
-                f"state {name} has dtype {value.dtype} and x ({x.dtype}) needs {dtype}: call fastsnn.reset(net), "
-                f"or convert it with .to({dtype})"
-            )
-        if value.device != x.device:
-            raise ValueError(
-                f"state {name} is on {value.device} and x on {x.device}: call fastsnn.reset(net), or move one of them"
+                f"state {name} is {tuple(value.shape)}, {value.dtype} on {value.device} and x ({x.dtype}) needs "
+                f"{tuple(shape)}, {dtype} on {x.device}: call fastsnn.reset(net) before a new sequence, or pass a state "
+                "that fits"
             )
 
 
@@ -54,6 +46,12 @@ def _aligned(x: Tensor, state: LIFState, sequence: bool) -> tuple[Tensor, LIFSta
     """x and the state in one memory order: that of the state where there is one, else x's."""
     if state.potential is None and state.keep is None:
         return layout.dense(x, sequence), state
+    if (
+        not sequence
+        and x.is_contiguous()
+        and all(t is None or t.is_contiguous() for t in (state[0], *state[2:]))
+    ):
+        return x, state
     model = state.potential if state.potential is not None else state.keep
     if not layout.is_dense(model):
         model = model.contiguous()
@@ -66,7 +64,14 @@ class OnlineLIF(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, state: LIFState, p: LIFParams, sequence: bool, v_seq: bool, into: LIFState, kernels: Any
+        ctx: Any,
+        x: Tensor,
+        state: LIFState,
+        p: LIFParams,
+        sequence: bool,
+        v_seq: bool,
+        into: LIFState,
+        kernels: Any,
     ) -> Any:
         out = kernels.forward(p, x, state, sequence, v_seq, into)
         ctx.set_materialize_grads(False)
@@ -79,7 +84,7 @@ class OnlineLIF(torch.autograd.Function):
         return out.spikes, out
 
     @staticmethod
-    @once_differentiable
+    @first_order
     def backward(ctx: Any, g_s: Tensor | None, _: Any) -> Any:
         if g_s is None:
             return (None,) * 7
@@ -100,7 +105,14 @@ class BPTTLIF(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, v: Tensor | None, keep: Tensor | None, p: LIFParams, sequence: bool, v_seq: bool, kernels: Any
+        ctx: Any,
+        x: Tensor,
+        v: Tensor | None,
+        keep: Tensor | None,
+        p: LIFParams,
+        sequence: bool,
+        v_seq: bool,
+        kernels: Any,
     ) -> Any:
         out = kernels.forward(p, x, LIFState(v, True, keep=keep), sequence, v_seq)
         ctx.set_materialize_grads(False)
@@ -110,7 +122,7 @@ class BPTTLIF(torch.autograd.Function):
         return out.spikes, out.v
 
     @staticmethod
-    @once_differentiable
+    @first_order
     def backward(ctx: Any, g_s: Tensor | None, g_v: Tensor | None) -> Any:
         p, kernels, sequence, v_seq = ctx.call
         if sequence:
@@ -141,7 +153,12 @@ class Ran(NamedTuple):
 
 
 def run(
-    p: LIFParams, x: Tensor, state: LIFState = EMPTY, sequence: bool = False, v_seq: bool = False, reuse: bool = False
+    p: LIFParams,
+    x: Tensor,
+    state: LIFState = EMPTY,
+    sequence: bool = False,
+    v_seq: bool = False,
+    reuse: bool = False,
 ) -> Ran:
     """One step (or a sequence [T, *]) of p from `state`. With reuse, an online rule's new state takes the memory
     of the old one wherever nothing else holds it.
@@ -161,7 +178,9 @@ def run(
             out = kernels.forward(p, x, state, sequence, v_seq, into)
             spikes = out.spikes
         last = out.trace[-1].clone() if sequence and out.trace is not None else out.trace
-        return Ran(spikes, LIFState(out.u, False, last, out.ratio, state.keep), out.trace, out.v, kernels.NAME)
+        return Ran(
+            spikes, LIFState(out.u, False, last, out.ratio, state.keep), out.trace, out.v, kernels.NAME
+        )
     start = _as_v(p, state)
     if torch.is_grad_enabled() and (x.requires_grad or (start is not None and start.requires_grad)):
         spikes, v = BPTTLIF.apply(x, start, state.keep, p, sequence, v_seq, kernels)

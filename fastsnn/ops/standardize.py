@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from .. import backends
+from .autograd import first_order
 from .types import FLOATING
 
 EPS = 1e-4
@@ -55,7 +55,7 @@ class Standardize(torch.autograd.Function):
         return done.value.view_as(done.value)
 
     @staticmethod
-    @once_differentiable
+    @first_order
     def backward(ctx: Any, g_out: Tensor) -> Any:
         weight, gain, mean, inverse = ctx.saved_tensors
         kernels = backends.select("standardize", weight)

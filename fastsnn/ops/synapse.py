@@ -12,7 +12,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
+
+from .autograd import first_order
 
 CONV = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 
@@ -31,7 +32,7 @@ class TracedLinear(torch.autograd.Function):
         return F.linear(s, weight, bias)
 
     @staticmethod
-    @once_differentiable
+    @first_order
     def backward(ctx: Any, g_y: Tensor) -> Any:
         trace, weight = ctx.saved_tensors
         g_s = g_weight = g_bias = None
@@ -66,7 +67,7 @@ class TracedConv(torch.autograd.Function):
         return CONV[weight.dim() - 2](s, weight, bias, stride, padding, dilation, groups)
 
     @staticmethod
-    @once_differentiable
+    @first_order
     def backward(ctx: Any, g_y: Tensor) -> Any:
         trace, weight = ctx.saved_tensors
         stride, padding, dilation, groups = ctx.geometry

@@ -58,7 +58,9 @@ class LIFParams:
     def __post_init__(self) -> None:
         tau = _number("tau", self.tau)
         if not tau > 1:
-            raise ValueError(f"tau is {self.tau}; it must be > 1 (the leak is 1 - 1/tau): 2.0 is the usual choice")
+            raise ValueError(
+                f"tau is {self.tau}; it must be > 1 (the leak is 1 - 1/tau): 2.0 is the usual choice"
+            )
         _number("v_threshold", self.v_threshold)
         if self.v_reset is not None and not math.isfinite(_number("v_reset", self.v_reset)):
             raise ValueError(f"v_reset is {self.v_reset}; it must be finite, or None for soft reset")
@@ -74,18 +76,18 @@ class LIFParams:
     def __reduce__(self) -> Any:
         return LIFParams, tuple(getattr(self, field.name) for field in fields(self))
 
-    @property
+    @cached_property
     def online(self) -> bool:
         return RULES[self.rule].online
 
-    @property
+    @cached_property
     def trace(self) -> str:
         return RULES[self.rule].trace
 
     @cached_property
     def untraced(self) -> LIFParams:
-        """The same neuron without a trace."""
-        return replace(self, rule="sltt")
+        """The same neuron in evaluation: no trace, nothing is trained with it."""
+        return self if self.trace == "none" else replace(self, rule="sltt")
 
     @cached_property
     def leak(self) -> float:

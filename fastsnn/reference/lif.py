@@ -49,7 +49,9 @@ def ratio_released(p: LIFParams, num: Tensor, den: Tensor) -> Tensor:
     return torch.where(usable, q.clamp(-p.leak, p.leak), torch.full_like(q, p.leak))
 
 
-def step(p: LIFParams, x: Tensor, state: LIFState) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None]:
+def step(
+    p: LIFParams, x: Tensor, state: LIFState
+) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None]:
     """One step from a full state: s, u, v, a and e."""
     potential = state.potential
     s_prev = torch.zeros_like(potential, dtype=torch.bool) if state.is_v else fire(p, potential)
