@@ -1,0 +1,272 @@
+"""One training run and its folder: configuration, metrics, curves, checkpoint."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from . import backends, data, models
+from .nn import LIF, plain, reset
+from .online import Trainer
+from .ops.types import RULES
+
+CHECKPOINT = "checkpoint.pt"
+FORMAT = 1  # of the checkpoint
+
+
+class RunError(Exception):
+    """A run cannot start or go on; the message is for the user."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """All that determines a run. Raises RunError for values that do not fit together."""
+
+    data: str = "digits"
+    rule: str = "ottt"
+    mode: str = "O"
+    steps: int = 6
+    epochs: int = 12
+    batch_size: int = 64
+    lr: float = 0.1
+    seed: int = 0
+    device: str = "cpu"
+    backend: str | None = None
+
+    def __post_init__(self) -> None:
+        allowed = {"data": data.DATASETS, "rule": tuple(RULES), "mode": ("O", "A")}
+        for name, values in allowed.items():
+            if getattr(self, name) not in values:
+                raise RunError(f"--{name} is {getattr(self, name)!r}; allowed: {', '.join(values)}")
+        for name in ("steps", "epochs", "batch_size"):
+            if getattr(self, name) < 1:
+                raise RunError(f"--{name.replace('_', '-')} is {getattr(self, name)}; it must be at least 1")
+        if not 0 < self.lr < float("inf"):
+            raise RunError(f"--lr is {self.lr}; it must be a positive number")
+        if self.rule == "bptt" and self.mode == "O":
+            raise RunError("--rule bptt goes back through all steps at once: use it with --mode A")
+        if self.data == "sequential-digits" and self.steps != 8:
+            raise RunError(f"--steps is {self.steps}; sequential-digits has 8 rows, one a step")
+
+    @classmethod
+    def of(cls, **given: Any) -> Config:
+        """Defaults of the data set and rule, with the given values that are not None."""
+        given = {name: value for name, value in given.items() if value is not None}
+        if given.get("data") == "sequential-digits":
+            given = {"steps": 8, "epochs": 30, **given}
+        if given.get("rule") == "bptt":
+            given = {"mode": "A", **given}
+        return cls(**given)
+
+
+@dataclass
+class Progress:
+    """Where a run stands: epochs done, batches done in this epoch, and the epoch's sums so far."""
+
+    epoch: int = 0
+    batch: int = 0
+    loss: float = 0.0
+    correct: int = 0
+    samples: int = 0
+    epochs: list[dict[str, Any]] = field(default_factory=list)
+
+
+class Experiment:
+    """A run in its folder. `run()` trains to the end or until `stop` is set; what it wrote can be resumed.
+
+    A resumed run is bitwise the run that was not interrupted (same device, threads and versions).
+    """
+
+    def __init__(self, config: Config, folder: Path) -> None:
+        self.config, self.folder = config, folder
+        self.stop = False
+        self.progress = Progress()
+        self.seconds_before = 0.0
+        torch.manual_seed(config.seed)
+        self.data = data.load(config.data).to(config.device)
+        build = models.digits_mlp if self.data.sequential else models.digits_conv
+        self.net = build(config.rule, self.data.classes).to(config.device)
+        optimizer = torch.optim.SGD(self.net.parameters(), config.lr, momentum=0.9)
+        scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, config.epochs)
+        self.trainer = Trainer(self.net, optimizer, scheduler, mode=config.mode)
+        self.neurons = {name: module for name, module in self.net.named_modules() if isinstance(module, LIF)}
+
+    @property
+    def batches(self) -> int:
+        """Batches of one epoch."""
+        return -(-len(self.data.train_y) // self.config.batch_size)
+
+    def run(self, on_batch: Callable[[Experiment], None] = lambda _: None) -> bool:
+        """Train; True where the run is complete, False where it was stopped. on_batch is called after each batch."""
+        while self.progress.epoch < self.config.epochs:
+            if not self._epoch(on_batch):
+                self.save()
+                return False
+            self.save()
+        return True
+
+    def _order(self) -> Tensor:
+        """The epoch's order of samples, a function of seed and epoch alone."""
+        generator = torch.Generator().manual_seed(self.config.seed * 1_000_003 + self.progress.epoch)
+        return torch.randperm(len(self.data.train_y), generator=generator)
+
+    def _epoch(self, on_batch: Callable[[Experiment], None]) -> bool:
+        progress, start = self.progress, time.perf_counter()
+        done = progress.batch * self.config.batch_size
+        for x, y in self.data.train_batches(self.config.steps, self.config.batch_size, self._order()[done:]):
+            result = self.trainer.train_batch(x, y)
+            progress.batch += 1
+            progress.loss += result.loss
+            progress.correct += result.correct
+            progress.samples += result.samples
+            on_batch(self)
+            if self.stop and progress.batch < self.batches:
+                self.seconds_before += time.perf_counter() - start
+                return False
+        self._finish_epoch(self.seconds_before + time.perf_counter() - start)
+        return not self.stop or progress.epoch == self.config.epochs
+
+    def _finish_epoch(self, seconds: float) -> None:
+        progress = self.progress
+        self.trainer.epoch_done()
+        rates, test = self._evaluate()
+        row = {
+            "epoch": progress.epoch + 1,
+            "train_loss": progress.loss / progress.batch,
+            "train_accuracy": progress.correct / progress.samples,
+            "test_loss": test.loss,
+            "test_accuracy": test.correct / test.samples,
+            "firing_rates": rates,
+            "seconds": seconds,
+            "samples_per_second": progress.samples / seconds,
+        }
+        self.progress = Progress(epoch=progress.epoch + 1, epochs=[*progress.epochs, row])
+        self.seconds_before = 0.0
+
+    def _evaluate(self) -> tuple[dict[str, float], Any]:
+        """Firing rate of every layer over the test split, and the test result."""
+        fired = dict.fromkeys(self.neurons, 0.0)
+        seen = dict.fromkeys(self.neurons, 0)
+
+        def count(name: str) -> Callable[..., None]:
+            def hook(_module: nn.Module, _inputs: Any, spikes: Tensor) -> None:
+                fired[name] += float(plain(spikes).sum())
+                seen[name] += spikes.numel()
+
+            return hook
+
+        hooks = [neuron.register_forward_hook(count(name)) for name, neuron in self.neurons.items()]
+        try:
+            result = self.trainer.evaluate(self.data.test_batches(self.config.steps))
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return {name: fired[name] / seen[name] for name in fired}, result
+
+    @torch.no_grad()
+    def potentials(self) -> dict[str, Tensor]:
+        """Potential v of every layer after the last step, over the test split."""
+        rows: dict[str, list[Tensor]] = {name: [] for name in self.neurons}
+        self.net.eval()
+        for x, _ in self.data.test_batches(self.config.steps):
+            reset(self.net)
+            for x_t in x:
+                self.net(x_t)
+            for name, neuron in self.neurons.items():
+                rows[name].append(torch.as_tensor(neuron.v).flatten().cpu())
+        reset(self.net)
+        self.net.train()
+        return {name: torch.cat(values) for name, values in rows.items()}
+
+    def save(self) -> None:
+        """Write checkpoint, metrics and configuration; each replaces the old file only once it is whole."""
+        state = {
+            "format": FORMAT,
+            "config": asdict(self.config),
+            "progress": asdict(self.progress),
+            "seconds_before": self.seconds_before,
+            "trainer": self.trainer.state_dict(),
+            "rng": torch.get_rng_state(),
+        }
+        write_whole(self.folder / CHECKPOINT, lambda file: torch.save(state, file))
+        write_json(self.folder / "config.json", asdict(self.config))
+        write_json(self.folder / "metrics.json", self.metrics())
+
+    def metrics(self) -> dict[str, Any]:
+        """What metrics.json holds."""
+        return {
+            "config": asdict(self.config),
+            "complete": self.progress.epoch == self.config.epochs,
+            "backend": _runs(self.config.device),
+            "epochs": self.progress.epochs,
+        }
+
+    @classmethod
+    def resume(cls, folder: Path) -> Experiment:
+        """The run of a folder, where it stopped. Raises RunError where its checkpoint cannot be read."""
+        saved = read_checkpoint(folder / CHECKPOINT)
+        experiment = cls(Config(**saved["config"]), folder)
+        experiment.trainer.load_state_dict(saved["trainer"])
+        experiment.progress = Progress(**saved["progress"])
+        experiment.seconds_before = saved["seconds_before"]
+        torch.set_rng_state(saved["rng"])
+        return experiment
+
+
+def _runs(device: str) -> str:
+    rows = backends.explain("lif", torch.device(device).type)
+    return next((name for name, verdict in rows if verdict == "runs"), "none")
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """A checkpoint's contents. Raises RunError naming the file and what is wrong with it."""
+    try:
+        saved = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise RunError(f"--resume: {path} does not exist; give the folder of a run (it holds {CHECKPOINT})") from error
+    except Exception as error:
+        raise RunError(
+            f"--resume: {path} is not a readable checkpoint ({type(error).__name__}); it may be truncated or of "
+            "another program: resume another run, or start anew"
+        ) from error
+    wanted = {"format", "config", "progress", "seconds_before", "trainer", "rng"}
+    if not isinstance(saved, dict) or not wanted <= saved.keys() or saved["format"] != FORMAT:
+        found = saved.get("format") if isinstance(saved, dict) else None
+        raise RunError(f"--resume: {path} has checkpoint format {found!r} and this fastsnn reads {FORMAT}")
+    known = {f.name for f in dataclasses.fields(Config)}
+    if saved["config"].keys() != known:
+        raise RunError(f"--resume: {path} holds another version's configuration ({sorted(saved['config'])})")
+    return saved
+
+
+def write_whole(path: Path, write: Callable[[Any], None]) -> None:
+    """Write beside `path` and move into place: a full disk or a crash leaves the old file as it was.
+
+    Raises RunError where it cannot be written.
+    """
+    temporary = None
+    try:
+        with tempfile.NamedTemporaryFile("wb", dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+            temporary = file.name
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except (OSError, RuntimeError) as error:
+        if temporary is not None:
+            Path(temporary).unlink(missing_ok=True)
+        raise RunError(f"could not write {path} ({error}); the file from before, if any, is unchanged") from error
+
+
+def write_json(path: Path, value: Any) -> None:
+    write_whole(path, lambda file: file.write((json.dumps(value, indent=2) + "\n").encode()))

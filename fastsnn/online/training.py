@@ -1,0 +1,158 @@
+"""Update modes of SPEC section 2, random back-propagation of SPEC section 4, and a trainer around them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from ..nn import LIF, plain, reset
+from .losses import loss as mixed_loss
+
+Loss = Callable[[Tensor, Tensor, int], Tensor]
+
+
+class BatchResult(NamedTuple):
+    """Of one batch: the loss summed over time, correct predictions, samples."""
+
+    loss: float
+    correct: int
+    samples: int
+
+
+def _through_time(net: nn.Module) -> bool:
+    return any(isinstance(module, LIF) and module.rule == "bptt" for module in net.modules())
+
+
+def _check(net: nn.Module, x: Sequence[Tensor] | Tensor, mode: str, backward_steps: int | None) -> None:
+    if mode not in ("O", "A"):
+        raise ValueError(f"mode is {mode!r}; allowed: 'O' (an update each step) and 'A' (one update a batch)")
+    if len(x) < 1:
+        raise ValueError("x has no time steps; it must hold one input a step, [T, N, *]")
+    if backward_steps is not None and not 1 <= backward_steps <= len(x):
+        raise ValueError(f"backward_steps is {backward_steps}; it must be in 1..T = {len(x)}, or None for all")
+    if _through_time(net) and (mode == "O" or backward_steps is not None):
+        raise ValueError(
+            "rule 'bptt' differentiates through all steps at once: it has no mode 'O' and no random back-propagation; "
+            "use mode='A', or an online rule (sltt, ottt, ndot)"
+        )
+
+
+def train_batch(
+    net: nn.Module,
+    x: Sequence[Tensor] | Tensor,
+    y: Tensor,
+    optimizer: Optimizer,
+    *,
+    mode: str = "O",
+    backward_steps: int | None = None,
+    loss: Loss = mixed_loss,
+    clip: float | None = None,
+    generator: torch.Generator | None = None,
+) -> BatchResult:
+    """Train on one batch: x holds the input of each step ([T, N, *], or any sequence of T tensors).
+
+    mode "O": zero_grad, backward and step at every t; state and dropout masks persist across the update.
+    mode "A": gradients accumulate over t, one step at the end. A network of rule "bptt" is trained in mode
+    "A" with one backward through all steps.
+    backward_steps K: random back-propagation; K steps, drawn anew for each batch, have a gradient, the others
+    run without a graph; the loss stays divided by T (Hao et al. 2024, section 4.3).
+    clip: largest norm of the gradient before each update. generator: of the draw of K.
+
+    Raises ValueError for a mode, K or rule that do not fit together.
+    """
+    _check(net, x, mode, backward_steps)
+    steps = len(x)
+    kept = range(steps) if backward_steps is None else torch.randperm(steps, generator=generator)[:backward_steps]
+    chosen = {int(t) for t in kept}
+    through_time = _through_time(net)
+    reset(net)
+    optimizer.zero_grad()
+    summed: Any = 0
+    total, logits_sum = 0.0, None
+    for t in range(steps):
+        with torch.set_grad_enabled(t in chosen):
+            logits = plain(net(x[t]))
+            step_loss = loss(logits, y, steps)
+        total += float(step_loss.detach())
+        logits_sum = logits.detach() if logits_sum is None else logits_sum + logits.detach()
+        if through_time:
+            summed = summed + step_loss
+        elif t in chosen:
+            step_loss.backward()
+            if mode == "O":
+                _update(net, optimizer, clip)
+    if through_time:
+        summed.backward()
+    if mode == "A":
+        _update(net, optimizer, clip)
+    reset(net)
+    return BatchResult(total, int((logits_sum.argmax(-1) == y).sum()), len(y))
+
+
+def _update(net: nn.Module, optimizer: Optimizer, clip: float | None) -> None:
+    if clip is not None:
+        nn.utils.clip_grad_norm_(net.parameters(), clip)
+    optimizer.step()
+    optimizer.zero_grad()
+
+
+@torch.no_grad()
+def evaluate(net: nn.Module, batches: Iterable[tuple[Any, Tensor]], loss: Loss = mixed_loss) -> BatchResult:
+    """Loss and correct predictions over (x, y) batches in evaluation mode; prediction = argmax of sum_t o[t]."""
+    was_training = net.training
+    net.eval()
+    total, correct, samples = 0.0, 0, 0
+    for x, y in batches:
+        reset(net)
+        outputs = [plain(net(x_t)) for x_t in x]
+        total += sum(float(loss(o, y, len(x))) for o in outputs) * len(y)
+        correct += int((sum(outputs).argmax(-1) == y).sum())
+        samples += len(y)
+    reset(net)
+    net.train(was_training)
+    return BatchResult(total / max(samples, 1), correct, samples)
+
+
+class Trainer:
+    """`train_batch` with its options kept, and state that can be saved between batches.
+
+    Args: as `train_batch`; scheduler, where given, steps after each call of `epoch_done`.
+    """
+
+    def __init__(
+        self,
+        net: nn.Module,
+        optimizer: Optimizer,
+        scheduler: LRScheduler | None = None,
+        **options: Any,
+    ) -> None:
+        self.net, self.optimizer, self.scheduler, self.options = net, optimizer, scheduler, options
+
+    def train_batch(self, x: Sequence[Tensor] | Tensor, y: Tensor) -> BatchResult:
+        """One batch, in training mode."""
+        self.net.train()
+        return train_batch(self.net, x, y, self.optimizer, **self.options)
+
+    def evaluate(self, batches: Iterable[tuple[Any, Tensor]]) -> BatchResult:
+        """As `evaluate`, with the training loss."""
+        return evaluate(self.net, batches, self.options.get("loss", mixed_loss))
+
+    def epoch_done(self) -> None:
+        if self.scheduler is not None:
+            self.scheduler.step()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Network, optimizer and scheduler; load it with `load_state_dict`."""
+        scheduler = None if self.scheduler is None else self.scheduler.state_dict()
+        return {"net": self.net.state_dict(), "optimizer": self.optimizer.state_dict(), "scheduler": scheduler}
+
+    def load_state_dict(self, saved: dict[str, Any]) -> None:
+        self.net.load_state_dict(saved["net"])
+        self.optimizer.load_state_dict(saved["optimizer"])
+        if self.scheduler is not None:
+            self.scheduler.load_state_dict(saved["scheduler"])

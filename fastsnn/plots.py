@@ -1,0 +1,45 @@
+"""Curves of a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from .experiment import RunError, write_whole
+
+
+def curves(metrics: dict[str, Any], potentials: dict[str, Tensor], threshold: float, path: Path) -> None:
+    """Loss, accuracy, firing rates and, per layer, the histogram of v after the last step, as one PNG.
+
+    Raises RunError, with the remedy, without matplotlib.
+    """
+    try:
+        import matplotlib
+
+        matplotlib.use("Agg")
+        from matplotlib import pyplot as plt
+    except ImportError as error:
+        raise RunError("curves.png needs matplotlib: pip install 'fastsnn[train]'") from error
+    epochs = metrics["epochs"]
+    x = [row["epoch"] for row in epochs]
+    figure, axes = plt.subplots(1, 4, figsize=(18, 4), layout="constrained")
+    config = metrics["config"]
+    figure.suptitle(f"{config['data']}, {config['rule']}, mode {config['mode']}, T = {config['steps']}")
+    for split in ("train", "test"):
+        axes[0].plot(x, [row[f"{split}_loss"] for row in epochs], marker=".", label=split)
+        axes[1].plot(x, [100 * row[f"{split}_accuracy"] for row in epochs], marker=".", label=split)
+    for name in epochs[-1]["firing_rates"]:
+        axes[2].plot(x, [row["firing_rates"][name] for row in epochs], marker=".", label=f"layer {name}")
+    for name, v in potentials.items():
+        axes[3].hist(v.double().numpy(), bins=100, density=True, histtype="step", label=f"layer {name}")
+    axes[3].axvline(threshold, color="grey", linestyle=":", label="threshold")
+    titles = ("loss (sum over T)", "accuracy (%)", "firing rate (spikes per neuron and step)", "potential v after step T")
+    for axis, title in zip(axes, titles, strict=True):
+        axis.set_title(title)
+        axis.set_xlabel("v" if axis is axes[3] else "epoch")
+        axis.legend(fontsize=8)
+    axes[3].set_ylabel("density")
+    write_whole(path, lambda file: figure.savefig(file, dpi=110, format="png"))
+    plt.close(figure)
