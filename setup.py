@@ -87,8 +87,7 @@ def ninja_file(compiler, target, version):
         dependencies = " depfile = $out.d\n deps = gcc"
     objects = {f"{Path(source).stem}.o": (source, []) for source in SOURCES}
     objects |= {
-        f"kernels_{isa}.o": ("cpu/kernels.cpp", [f"-DFASTSNN_ISA={isa}", *extra])
-        for isa, extra in isas.items()
+        f"kernels_{isa}.o": ("cpu/kernels.cpp", [f"-DFASTSNN_ISA={isa}", *extra]) for isa, extra in isas.items()
     }
     lines = [
         "rule cxx",

@@ -53,6 +53,7 @@ class Config:
                 raise RunError(f"--{name.replace('_', '-')} is {getattr(self, name)}; it must be at least 1")
         if not 0 < self.lr < float("inf"):
             raise RunError(f"--lr is {self.lr}; it must be a positive number")
+        check_device(self.device)
         if self.rule == "bptt" and self.mode == "O":
             raise RunError("--rule bptt goes back through all steps at once: use it with --mode A")
         if self.data == "sequential-digits" and self.steps != 8:
@@ -67,6 +68,17 @@ class Config:
         if given.get("rule") == "bptt":
             given = {"mode": "A", **given}
         return cls(**given)
+
+
+def check_device(name: str) -> None:
+    """Raises RunError where `name` is no CPU or CUDA device of this machine."""
+    try:
+        if torch.device(name).type not in ("cpu", "cuda"):
+            raise RuntimeError("allowed: cpu, cuda and cuda:N")
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise RunError(f"--device {name} cannot be used ({reason}); --device cpu always can") from error
 
 
 @dataclass

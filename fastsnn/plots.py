@@ -35,7 +35,12 @@ def curves(metrics: dict[str, Any], potentials: dict[str, Tensor], threshold: fl
     for name, v in potentials.items():
         axes[3].hist(v.double().numpy(), bins=100, density=True, histtype="step", label=f"layer {name}")
     axes[3].axvline(threshold, color="grey", linestyle=":", label="threshold")
-    titles = ("loss (sum over T)", "accuracy (%)", "firing rate (spikes per neuron and step)", "potential v after step T")
+    titles = (
+        "loss (sum over T)",
+        "accuracy (%)",
+        "firing rate (spikes per neuron and step)",
+        "potential v after step T",
+    )
     for axis, title in zip(axes, titles, strict=True):
         axis.set_title(title)
         axis.set_xlabel("v" if axis is axes[3] else "epoch")

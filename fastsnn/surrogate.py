@@ -43,9 +43,7 @@ class Surrogate:
 
     def __post_init__(self) -> None:
         if not (isinstance(self.alpha, (int, float)) and 0 < self.alpha < math.inf):
-            raise ValueError(
-                f"alpha of surrogate {type(self).__name__} is {self.alpha!r}; it must be a positive, finite number"
-            )
+            raise ValueError(f"alpha of {type(self).__name__} is {self.alpha!r}; it must be a positive, finite number")
 
     @property
     def height(self) -> float:
@@ -106,7 +104,7 @@ class Rectangle(Surrogate):
 
 @dataclass(frozen=True)
 class Rect(Surrogate):
-    """alpha where |z| < 0.5/alpha: SpikingJelly's rectangle (its alpha is one over Rectangle's). alpha = 1."""
+    """alpha where |z| < 0.5/alpha: SpikingJelly's rectangle; its alpha is 1/Rectangle's. alpha = 1."""
 
     alpha: float = 1.0
     shape: ClassVar[str] = "rect_open"
@@ -221,6 +219,6 @@ def coerce(surrogate: Any) -> Surrogate:
         )
     if not getattr(surrogate, "spiking", True):
         raise ValueError(
-            f"surrogate_function {surrogate!r} has spiking=False; fastsnn neurons always fire: set spiking=True"
+            f"surrogate_function {surrogate!r} has spiking=False and fastsnn neurons fire: set spiking=True"
         )
     return cls(float(surrogate.alpha))

@@ -59,8 +59,7 @@ def refusal(family: str, backend: str, device: str) -> str | None:
 def available() -> dict[str, str]:
     """Every backend and 'available', or the reason why it is not."""
     return {
-        name: refusal("lif", name, "cuda" if name in ("cuda", "triton") else "cpu") or "available"
-        for name in NAMES
+        name: refusal("lif", name, "cuda" if name in ("cuda", "triton") else "cpu") or "available" for name in NAMES
     }
 
 

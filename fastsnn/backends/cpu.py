@@ -119,14 +119,14 @@ class lif:
         g_v_seq: Tensor | None = None,
         want_v: bool = False,
     ) -> tuple[Tensor, Tensor | None]:
-        like = saved.x if saved.u is None else saved.u
-        one = saved.x[0] if saved.u is None else saved.u
+        like: Any = saved.x if saved.u is None else saved.u
+        one = like[0] if saved.u is None else like
         g_x = torch.empty_like(like, dtype=saved.dtype)
         g_v_first = torch.empty_like(one, dtype=state_dtype(saved.dtype)) if want_v else None
         _cpu.lif_backward(
             _native(p),
             not p.online,
-            len(saved.x) if saved.u is None else 1,
+            len(like) if saved.u is None else 1,
             one.numel(),
             _DTYPES[saved.dtype],
             torch.get_num_threads(),

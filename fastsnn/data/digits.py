@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -44,8 +44,8 @@ class Dataset:
         return ((self.steps(x, T), y) for x, y in pairs)
 
     def to(self, device: torch.device | str) -> Dataset:
-        tensors = (t.to(device) for t in (self.train_x, self.train_y, self.test_x, self.test_y))
-        return Dataset(self.name, *tensors, self.classes)
+        moved = {name: getattr(self, name).to(device) for name in ("train_x", "train_y", "test_x", "test_y")}
+        return replace(self, **moved)
 
 
 DATASETS = ("digits", "sequential-digits")

@@ -16,7 +16,7 @@ from .traced import TracedSpikes, plain
 __all__ = ["LIF"]
 
 # what a rule's paper and released code use where SpikingJelly's LIFNode has other defaults
-PAPER = {
+PAPER: dict[str, dict[str, Any]] = {
     "bptt": {},
     "sltt": {"decay_input": False, "v_reset": None, "surrogate_function": surrogate.Triangle()},
     "ottt": {"decay_input": False, "v_reset": None, "surrogate_function": surrogate.Sigmoid(4.0)},
@@ -89,9 +89,7 @@ class LIF(nn.Module):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        self._params = LIFParams(
-            tau, decay_input, v_threshold, v_reset, surrogate_function, detach_reset, rule
-        )
+        self._params = LIFParams(tau, decay_input, v_threshold, v_reset, surrogate_function, detach_reset, rule)
         if not 0 <= dropout < 1:
             raise ValueError(f"dropout is {dropout}; it must be in [0, 1)")
         self.step_mode = step_mode
@@ -116,9 +114,7 @@ class LIF(nn.Module):
     @step_mode.setter
     def step_mode(self, mode: str) -> None:
         if mode not in ("s", "m"):
-            raise ValueError(
-                f"step_mode is {mode!r}; allowed: 's' (one step a call) and 'm' ([T, N, *] a call)"
-            )
+            raise ValueError(f"step_mode is {mode!r}; allowed: 's' (one step a call) and 'm' ([T, N, *] a call)")
         self._step_mode = mode
 
     @property
@@ -182,7 +178,7 @@ class LIF(nn.Module):
             self._store(ran.v if sequence else self.v, sequence)
         return ran.spikes if ran.trace is None else TracedSpikes.of(ran.spikes, ran.trace)
 
-    def _store(self, v: Tensor, sequence: bool) -> None:
+    def _store(self, v: Any, sequence: bool) -> None:
         if sequence:
             self.v_seq = v
         else:

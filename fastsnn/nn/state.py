@@ -17,7 +17,7 @@ def _neurons(net: nn.Module) -> Iterator[tuple[str, LIF]]:
 
 
 def reset(net: nn.Module) -> None:
-    """Forget the state of every fastsnn neuron in `net`: call it before each new sequence. Other modules keep theirs."""
+    """Forget the state of every fastsnn neuron in `net`, before each new sequence. Other modules keep theirs."""
     for _, neuron in _neurons(net):
         neuron.reset()
 

@@ -45,11 +45,11 @@ class TracedSpikes(Tensor):
         return self._spikes
 
     @property
-    def trace(self) -> Tensor:
+    def trace(self) -> Tensor:  # type: ignore[override]
         """The eligibility trace a[t], in the state's dtype, outside autograd."""
         return self._trace
 
-    def backward(self, *args: Any, **kwargs: Any) -> None:  # type: ignore[override]
+    def backward(self, *args: Any, **kwargs: Any) -> None:
         """As Tensor.backward."""
         self._spikes.backward(*args, **kwargs)
 
@@ -103,9 +103,7 @@ def _property(func: Any, args: Any, kwargs: Any) -> Any:
     with torch._C.DisableTorchFunctionSubclass():
         out = func(*args, **kwargs)
     if isinstance(out, Tensor) and func.__self__ is not Tensor.grad:
-        raise TraceError(
-            f".{func.__self__.__name__} of traced spikes has no rule: use transpose, or `s.spikes`"
-        )
+        raise TraceError(f".{func.__self__.__name__} of traced spikes has no rule: use transpose, or `s.spikes`")
     return out
 
 
@@ -125,9 +123,7 @@ def _linear(func: Any, input: Any, weight: Tensor, bias: Tensor | None = None) -
     return synapse.linear(input._spikes, input._trace, weight, bias)
 
 
-def _conv(
-    func: Any, input: Any, weight: Tensor, bias: Tensor | None = None, *args: Any, **kwargs: Any
-) -> Tensor:
+def _conv(func: Any, input: Any, weight: Tensor, bias: Tensor | None = None, *args: Any, **kwargs: Any) -> Tensor:
     if not isinstance(input, TracedSpikes):
         raise TraceError("a convolution has traced spikes as its weight; pass `s.spikes`")
     return synapse.conv(input._spikes, input._trace, weight, bias, *args, **kwargs)
@@ -135,9 +131,7 @@ def _conv(
 
 def _matmul(func: Any, a: Any, b: Any) -> Tensor:
     if not isinstance(a, TracedSpikes) or isinstance(b, TracedSpikes) or b.dim() != 2:
-        raise TraceError(
-            "matmul() of traced spikes is a synapse only as `spikes @ W` with a plain W [in, out]"
-        )
+        raise TraceError("matmul() of traced spikes is a synapse only as `spikes @ W` with a plain W [in, out]")
     return synapse.linear(a._spikes, a._trace, b.t())
 
 
@@ -145,11 +139,7 @@ def _scaled(func: Any, a: Any, b: Any, *args: Any, **kwargs: Any) -> Any:
     """Product or quotient with a constant."""
     other = b if isinstance(a, TracedSpikes) else a
     quotient = "div" in func.__name__
-    if (
-        isinstance(other, TracedSpikes)
-        or (quotient and isinstance(b, TracedSpikes))
-        or kwargs.get("rounding_mode")
-    ):
+    if isinstance(other, TracedSpikes) or (quotient and isinstance(b, TracedSpikes)) or kwargs.get("rounding_mode"):
         raise TraceError(f"{func.__name__}() of two spike tensors is not linear; pass `s.spikes`")
     if isinstance(other, Tensor) and other.requires_grad:
         raise TraceError(
@@ -189,9 +179,9 @@ def _reduce(func: Any, input: Any, dim: Any = None, *args: Any, **kwargs: Any) -
 
 
 STRUCTURE = (
-    "reshape view flatten unflatten squeeze unsqueeze permute transpose swapaxes swapdims movedim contiguous clone "
-    "to float double half bfloat16 type_as cpu cuda expand expand_as repeat repeat_interleave tile narrow select "
-    "index_select __getitem__ chunk split unbind tensor_split cat concat stack hstack vstack roll flip view_as "
+    "reshape view flatten unflatten squeeze unsqueeze permute transpose swapaxes swapdims movedim contiguous "
+    "clone to float double half bfloat16 type_as cpu cuda expand expand_as repeat repeat_interleave tile narrow "
+    "select index_select __getitem__ chunk split unbind tensor_split cat concat stack hstack vstack roll flip view_as "
     "reshape_as unfold pixel_shuffle pixel_unshuffle neg __neg__ t"
 ).split()
 POOLING = (
@@ -214,9 +204,7 @@ RULES: dict[str, Callable[..., Any]] = {
     **dict.fromkeys([*STRUCTURE, *POOLING], _both),
     **dict.fromkeys("add sub __add__ __radd__ __sub__ __rsub__ rsub".split(), _both),
     **dict.fromkeys("__iadd__ __isub__".split(), _out_of_place),
-    **dict.fromkeys(
-        "mul div multiply divide true_divide __mul__ __rmul__ __truediv__ __div__".split(), _scaled
-    ),
+    **dict.fromkeys("mul div multiply divide true_divide __mul__ __rmul__ __truediv__ __div__".split(), _scaled),
     **dict.fromkeys("__imul__ __itruediv__ __idiv__".split(), _scaled_out_of_place),
     **dict.fromkeys("conv1d conv2d conv3d".split(), _conv),
     **dict.fromkeys("matmul mm __matmul__".split(), _matmul),

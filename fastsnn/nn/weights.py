@@ -19,7 +19,7 @@ SIGMA_H_INVERSE = 2.74
 class _Standardized(nn.Module):
     """Mixin: `standardized_weight()`, computed once for each value of weight and gain."""
 
-    weight: nn.Parameter
+    weight: Tensor
     gain: nn.Parameter
 
     def _init_gain(self) -> None:
@@ -29,8 +29,7 @@ class _Standardized(nn.Module):
                 "plain layer"
             )
         shape = (len(self.weight),) + (1,) * (self.weight.dim() - 1)
-        factory = {"dtype": self.weight.dtype, "device": self.weight.device}
-        self.gain = nn.Parameter(torch.ones(shape, **factory))
+        self.gain = nn.Parameter(torch.ones(shape, dtype=self.weight.dtype, device=self.weight.device))
         self._done: tuple[Any, op.Standardized] | None = None
 
     def standardized_weight(self) -> Tensor:

@@ -73,13 +73,14 @@ def train_batch(
     reset(net)
     optimizer.zero_grad()
     summed: Any = 0
-    total, logits_sum = 0.0, None
+    logits_sum: Any = 0
+    total = 0.0
     for t in range(steps):
         with torch.set_grad_enabled(t in chosen):
             logits = plain(net(x[t]))
             step_loss = loss(logits, y, steps)
         total += float(step_loss.detach())
-        logits_sum = logits.detach() if logits_sum is None else logits_sum + logits.detach()
+        logits_sum = logits_sum + logits.detach()
         if through_time:
             summed = summed + step_loss
         elif t in chosen:
@@ -149,7 +150,11 @@ class Trainer:
     def state_dict(self) -> dict[str, Any]:
         """Network, optimizer and scheduler; load it with `load_state_dict`."""
         scheduler = None if self.scheduler is None else self.scheduler.state_dict()
-        return {"net": self.net.state_dict(), "optimizer": self.optimizer.state_dict(), "scheduler": scheduler}
+        return {
+            "net": self.net.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": scheduler,
+        }
 
     def load_state_dict(self, saved: dict[str, Any]) -> None:
         self.net.load_state_dict(saved["net"])

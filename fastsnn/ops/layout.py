@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -28,7 +30,7 @@ def dense(x: Tensor, sequence: bool = False) -> Tensor:
     return x if is_dense(x) else x.contiguous()
 
 
-def like(x: Tensor, model: Tensor) -> Tensor:
+def like(x: Tensor, model: Any) -> Tensor:
     """x in the memory order of the dense tensor `model`."""
     if x.stride() == model.stride() or (x.is_contiguous() and model.is_contiguous()):
         return x

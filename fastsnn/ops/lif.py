@@ -37,26 +37,39 @@ def check_state(x: Tensor, state: LIFState, sequence: bool) -> None:
         ):
             raise ValueError(
                 f"state {name} is {tuple(value.shape)}, {value.dtype} on {value.device} and x ({x.dtype}) needs "
-                f"{tuple(shape)}, {dtype} on {x.device}: call fastsnn.reset(net) before a new sequence, or pass a state "
-                "that fits"
+                f"{tuple(shape)}, {dtype} on {x.device}: call fastsnn.reset(net) before a new sequence, or pass a "
+                "state that fits"
             )
 
 
 def _aligned(x: Tensor, state: LIFState, sequence: bool) -> tuple[Tensor, LIFState]:
     """x and the state in one memory order: that of the state where there is one, else x's."""
-    if state.potential is None and state.keep is None:
+    if all(tensor is None for tensor in (state.potential, *state[2:])):
         return layout.dense(x, sequence), state
-    if (
-        not sequence
-        and x.is_contiguous()
-        and all(t is None or t.is_contiguous() for t in (state[0], *state[2:]))
-    ):
+    if not sequence and x.is_contiguous() and all(t is None or t.is_contiguous() for t in (state[0], *state[2:])):
         return x, state
-    model = state.potential if state.potential is not None else state.keep
+    model = next(tensor for tensor in state if isinstance(tensor, Tensor))
     if not layout.is_dense(model):
         model = model.contiguous()
     state = state.map(lambda tensor: layout.like(tensor, model))
     return (layout.sequence_like if sequence else layout.like)(x, model), state
+
+
+def _load(ctx: Any) -> Saved:
+    if ctx.sequence:
+        x, potential, keep = ctx.saved_tensors
+        return Saved(ctx.dtype, None, x, potential, ctx.is_v, keep)
+    u, keep = ctx.saved_tensors
+    return Saved(ctx.dtype, u, keep=keep)
+
+
+def _fit(g: Tensor | None, saved: Saved, sequence: bool) -> Tensor | None:
+    """A gradient in the memory order of what was saved."""
+    if g is None:
+        return None
+    if saved.x is None:
+        return layout.like(g, saved.u)
+    return layout.sequence_like(g, saved.x[0]) if sequence else layout.like(g, saved.x[0])
 
 
 class OnlineLIF(torch.autograd.Function):
@@ -64,23 +77,12 @@ class OnlineLIF(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any,
-        x: Tensor,
-        state: LIFState,
-        p: LIFParams,
-        sequence: bool,
-        v_seq: bool,
-        into: LIFState,
-        kernels: Any,
+        ctx: Any, x: Tensor, state: LIFState, p: LIFParams, sequence: bool, v_seq: bool, into: LIFState, kernels: Any
     ) -> Any:
         out = kernels.forward(p, x, state, sequence, v_seq, into)
         ctx.set_materialize_grads(False)
-        ctx.call = (p, kernels, state.is_v, sequence)
-        ctx.dtype = x.dtype
-        if sequence:
-            ctx.save_for_backward(x, state.potential, state.keep)
-        else:
-            ctx.save_for_backward(out.u, state.keep)
+        ctx.p, ctx.kernels, ctx.sequence, ctx.is_v, ctx.dtype = p, kernels, sequence, state.is_v, x.dtype
+        ctx.save_for_backward(*((x, state.potential, state.keep) if sequence else (out.u, state.keep)))
         return out.spikes, out
 
     @staticmethod
@@ -88,16 +90,9 @@ class OnlineLIF(torch.autograd.Function):
     def backward(ctx: Any, g_s: Tensor | None, _: Any) -> Any:
         if g_s is None:
             return (None,) * 7
-        p, kernels, is_v, sequence = ctx.call
-        if sequence:
-            x, potential, keep = ctx.saved_tensors
-            saved = Saved(ctx.dtype, None, x, potential, is_v, keep)
-            g_s = layout.sequence_like(g_s, x[0])
-        else:
-            u, keep = ctx.saved_tensors
-            saved = Saved(ctx.dtype, u, keep=keep)
-            g_s = layout.like(g_s, u)
-        return kernels.backward(p, saved, g_s)[0], None, None, None, None, None, None
+        saved = _load(ctx)
+        g_x, _ = ctx.kernels.backward(ctx.p, saved, _fit(g_s, saved, ctx.sequence))
+        return g_x, None, None, None, None, None, None
 
 
 class BPTTLIF(torch.autograd.Function):
@@ -116,29 +111,19 @@ class BPTTLIF(torch.autograd.Function):
     ) -> Any:
         out = kernels.forward(p, x, LIFState(v, True, keep=keep), sequence, v_seq)
         ctx.set_materialize_grads(False)
-        ctx.call = (p, kernels, sequence, v_seq)
-        ctx.dtype = x.dtype
+        ctx.p, ctx.kernels, ctx.sequence, ctx.is_v, ctx.dtype = p, kernels, sequence, True, x.dtype
+        ctx.v_seq = v_seq
         ctx.save_for_backward(*((x, v, keep) if sequence else (out.u, keep)))
         return out.spikes, out.v
 
     @staticmethod
     @first_order
     def backward(ctx: Any, g_s: Tensor | None, g_v: Tensor | None) -> Any:
-        p, kernels, sequence, v_seq = ctx.call
-        if sequence:
-            x, potential, keep = ctx.saved_tensors
-            saved, one = Saved(ctx.dtype, None, x, potential, True, keep), x[0]
-            g_s = None if g_s is None else layout.sequence_like(g_s, one)
-        else:
-            u, keep = ctx.saved_tensors
-            saved, one = Saved(ctx.dtype, u, keep=keep), u
-            g_s = None if g_s is None else layout.like(g_s, one)
-        g_v_seq = None
-        if g_v is not None and v_seq and sequence:
-            g_v, g_v_seq = None, layout.sequence_like(g_v, one)
-        elif g_v is not None:
-            g_v = layout.like(g_v, one)
-        g_x, g_v_first = kernels.backward(p, saved, g_s, g_v, g_v_seq, ctx.needs_input_grad[1])
+        saved = _load(ctx)
+        g_v = _fit(g_v, saved, ctx.v_seq)
+        last, every = (None, g_v) if ctx.v_seq else (g_v, None)
+        g_s = _fit(g_s, saved, ctx.sequence)
+        g_x, g_v_first = ctx.kernels.backward(ctx.p, saved, g_s, last, every, ctx.needs_input_grad[1])
         return g_x, g_v_first, None, None, None, None, None
 
 
@@ -178,9 +163,7 @@ def run(
             out = kernels.forward(p, x, state, sequence, v_seq, into)
             spikes = out.spikes
         last = out.trace[-1].clone() if sequence and out.trace is not None else out.trace
-        return Ran(
-            spikes, LIFState(out.u, False, last, out.ratio, state.keep), out.trace, out.v, kernels.NAME
-        )
+        return Ran(spikes, LIFState(out.u, False, last, out.ratio, state.keep), out.trace, out.v, kernels.NAME)
     start = _as_v(p, state)
     if torch.is_grad_enabled() and (x.requires_grad or (start is not None and start.requires_grad)):
         spikes, v = BPTTLIF.apply(x, start, state.keep, p, sequence, v_seq, kernels)
@@ -193,7 +176,7 @@ def run(
 
 def _reusable(state: LIFState) -> LIFState:
     """The state's tensors whose memory the next state may take; None for the rest."""
-    return LIFState(*(t if isinstance(t, Tensor) and memory.is_sole_owner(t) else None for t in state))
+    return state.map(lambda tensor: tensor if memory.is_sole_owner(tensor) else None)
 
 
 def _as_v(p: LIFParams, state: LIFState) -> Tensor | None:
@@ -203,7 +186,7 @@ def _as_v(p: LIFParams, state: LIFState) -> Tensor | None:
     return reset_potential(p, state.potential)
 
 
-def reset_potential(p: LIFParams, u: Tensor) -> Tensor:
+def reset_potential(p: LIFParams, u: Any) -> Tensor:
     """v of u: u - th (soft) or v_reset (hard) where u >= th (SPEC 1)."""
     after = u - p.threshold if p.v_reset is None else torch.full_like(u, p.v_reset)
     return torch.where(u >= p.threshold, after, u)
@@ -220,7 +203,7 @@ class LIFResult(NamedTuple):
 
 def _functional(x: Tensor, state: LIFState, p: LIFParams, sequence: bool, v_seq: bool) -> LIFResult:
     ran = run(p, x, state, sequence, v_seq)
-    v = ran.v if ran.v is not None else reset_potential(p, ran.state.potential)
+    v = reset_potential(p, ran.state.potential) if ran.v is None else ran.v
     return LIFResult(ran.spikes, v, ran.trace, ran.state.ratio)
 
 

@@ -58,9 +58,7 @@ class LIFParams:
     def __post_init__(self) -> None:
         tau = _number("tau", self.tau)
         if not tau > 1:
-            raise ValueError(
-                f"tau is {self.tau}; it must be > 1 (the leak is 1 - 1/tau): 2.0 is the usual choice"
-            )
+            raise ValueError(f"tau is {self.tau}; it must be > 1 (the leak is 1 - 1/tau): 2.0 is the usual choice")
         _number("v_threshold", self.v_threshold)
         if self.v_reset is not None and not math.isfinite(_number("v_reset", self.v_reset)):
             raise ValueError(f"v_reset is {self.v_reset}; it must be finite, or None for soft reset")
@@ -149,7 +147,8 @@ class LIFState(NamedTuple):
     keep: Tensor | None = None
 
     def map(self, fn: Any) -> LIFState:
-        return LIFState(*(fn(value) if isinstance(value, Tensor) else value for value in self))
+        """fn of every tensor."""
+        return self._replace(**{n: fn(t) for n, t in self._asdict().items() if isinstance(t, Tensor)})
 
 
 EMPTY = LIFState()

@@ -49,12 +49,10 @@ def ratio_released(p: LIFParams, num: Tensor, den: Tensor) -> Tensor:
     return torch.where(usable, q.clamp(-p.leak, p.leak), torch.full_like(q, p.leak))
 
 
-def step(
-    p: LIFParams, x: Tensor, state: LIFState
-) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None]:
+def step(p: LIFParams, x: Tensor, state: LIFState) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None]:
     """One step from a full state: s, u, v, a and e."""
-    potential = state.potential
-    s_prev = torch.zeros_like(potential, dtype=torch.bool) if state.is_v else fire(p, potential)
+    potential = initial_v(p, x) if state.potential is None else state.potential
+    s_prev = fire(p, potential) & (not (state.is_v or state.potential is None))
     v_prev = reset(p, potential, s_prev)
     u = charge(p, v_prev, x)
     fired = fire(p, u)
@@ -64,9 +62,8 @@ def step(
     if p.trace == "ottt":
         return s, u, v, p.leak * a_prev + s, None
     if p.trace == "ndot":
-        first = state.ratio is None
-        e_prev = torch.zeros_like(u) if first else state.ratio
-        r_prev = torch.ones_like(u) if first else v_prev
+        e_prev = torch.zeros_like(u) if state.ratio is None else state.ratio
+        r_prev = torch.ones_like(u) if state.ratio is None else v_prev
         return s, u, v, e_prev * a_prev + s, ratio(p, v, r_prev, potential)
     if p.trace == "ndot_released":
         num = torch.where(fired, v - p.threshold, v)
@@ -82,20 +79,17 @@ def forward(
     with v_seq), the trace of every step and the last ratio. `into`, memory a backend may write the new state
     to, is not used here."""
     steps = x.to(state_dtype(x.dtype)) if sequence else x.to(state_dtype(x.dtype)).unsqueeze(0)
-    if state.potential is None:
-        state = state._replace(potential=initial_v(p, steps[0]), is_v=True)
     s_rows, v_rows, a_rows = [], [], []
-    u = v = e = None
     for x_t in steps:
         s, u, v, a, e = step(p, x_t, state)
         state = state._replace(potential=u, is_v=False, trace=a, ratio=e)
         s_rows.append(s.to(x.dtype))
         v_rows.append(v)
-        a_rows.append(a)
-    traced = a_rows[0] is not None
+        if a is not None:
+            a_rows.append(a)
     if not sequence:
-        return Forward(s_rows[0], u, v, a_rows[0], e)
-    trace = torch.stack(a_rows) if traced else None
+        return Forward(s_rows[0], u, v, a, e)
+    trace = torch.stack(a_rows) if a_rows else None
     return Forward(torch.stack(s_rows), u, torch.stack(v_rows) if v_seq else v, trace, e)
 
 
@@ -103,7 +97,8 @@ def potentials(p: LIFParams, saved: Saved) -> Tensor:
     """u[t] of every step, [T, *], saved or recomputed from x."""
     if saved.u is not None:
         return saved.u.unsqueeze(0)
-    x = saved.x.to(state_dtype(saved.x.dtype))
+    assert saved.x is not None
+    x = saved.x.to(state_dtype(saved.dtype))
     v = initial_v(p, x[0])
     if saved.potential is not None:
         fired = fire(p, saved.potential) & (not saved.is_v)

@@ -1,0 +1,62 @@
+version: str
+openmp: bool
+
+class LifParams:
+    def __init__(
+        self,
+        leak: float,
+        gain: float,
+        bias: float,
+        threshold: float,
+        v_reset: float,
+        reset_grad: float,
+        height: float,
+        slope: float,
+        reset: int,
+        trace: int,
+        surrogate: int,
+    ) -> None: ...
+
+def lif_forward(
+    p: LifParams,
+    T: int,
+    n: int,
+    dtype: int,
+    threads: int,
+    first: bool,
+    potential_is_v: bool,
+    x: int,
+    potential: int,
+    trace: int,
+    ratio: int,
+    keep: int,
+    spikes: int,
+    u_last: int,
+    v_last: int,
+    v_seq: int,
+    trace_seq: int,
+    ratio_last: int,
+) -> None: ...
+def lif_backward(
+    p: LifParams,
+    bptt: bool,
+    T: int,
+    n: int,
+    dtype: int,
+    threads: int,
+    potential_is_v: bool,
+    g_spikes: int,
+    keep: int,
+    u: int,
+    x: int,
+    potential: int,
+    g_v_last: int,
+    g_v_seq: int,
+    g_x: int,
+    g_v_first: int,
+) -> None: ...
+def standardize_forward(rows: int, cols: int, dtype: int, threads: int, eps: float, *pointers: int) -> None: ...
+def standardize_backward(rows: int, cols: int, dtype: int, threads: int, eps: float, *pointers: int) -> None: ...
+def isas() -> list[str]: ...
+def isa() -> str: ...
+def choose_isa(isa: str) -> bool: ...
