@@ -1,0 +1,111 @@
+"""What several test files share: configurations, inputs, layouts, comparison."""
+
+import itertools
+
+import pytest
+import torch
+
+import fastsnn
+from fastsnn import backends, surrogate
+from fastsnn.ops.types import RULES, state_dtype
+
+VARIANTS = [] if backends.cpu.refusal() else [f"cpu-{isa}" for isa in backends.cpu._cpu.isas()]
+BACKENDS = VARIANTS[:1]
+DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
+ONLINE = [rule for rule, traits in RULES.items() if traits.online]
+TRACED = [rule for rule, traits in RULES.items() if traits.trace != "none"]
+RESETS = {"soft": None, "hard": 0.0, "hard0.25": 0.25}
+SURROGATES = [surrogate.SURROGATES[name](1.5) for name in surrogate.SURROGATES]
+
+
+def dtype_id(dtype):
+    return str(dtype).removeprefix("torch.")
+
+
+def resets_of(rule):
+    return {"soft": None} if rule.startswith("ndot") else RESETS
+
+
+def configurations(rules=RULES, taus=(2.0, 1.7)):
+    """Every rule under every reset it allows, with and without decay_input."""
+    return [
+        pytest.param(
+            {"rule": rule, "v_reset": v_reset, "decay_input": decay, "tau": tau},
+            id=f"{rule}-{name}-{'decay' if decay else 'plain'}-tau{tau}",
+        )
+        for rule in rules
+        for name, v_reset in resets_of(rule).items()
+        for decay, tau in itertools.product((True, False), taus)
+    ]
+
+
+def current(*shape, dtype=torch.float32):
+    """Input that fires often; a third of it lies on a coarse grid, so that u == th and u == 0 occur."""
+    x = 1.5 * torch.randn(shape, dtype=torch.float64) + 0.3
+    return torch.where(torch.rand(shape) < 1 / 3, (2 * x).round() / 2, x).to(dtype)
+
+
+def dyadic(*shape, dtype=torch.float32):
+    """Input on a grid on which float32 is exact for a few steps of tau = 2."""
+    return torch.randint(-96, 160, shape).to(dtype) / 64
+
+
+def _with_gaps(x):
+    return torch.stack([x, x.neg()], -1)[..., 0]
+
+
+LAYOUTS = {
+    "contiguous": torch.Tensor.contiguous,
+    "transposed": lambda x: x.transpose(-1, -2).contiguous().transpose(-1, -2),
+    "channels_last": lambda x: x.movedim(-3, -1).contiguous().movedim(-1, -3),
+    "time_inside": lambda x: x.movedim(0, -1).contiguous().movedim(-1, 0),
+    "with_gaps": _with_gaps,
+    "offset": lambda x: torch.cat([x[:1], x])[1:],
+    "expanded": lambda x: x[..., :1].expand(x.shape),
+    "expanded_first": lambda x: x[:1].expand(x.shape),
+}
+
+
+def keep_of(x):
+    """A dropout mask for one step of x."""
+    return (torch.rand(x.shape) < 0.7).to(state_dtype(x.dtype)) / 0.7
+
+
+def steps(x, v=None, **kwargs):
+    """lif_step over x [T, *]: spikes, v and trace of every step, and the last ratio."""
+    state, rows = (v, None, None), []
+    for x_t in x:
+        out = fastsnn.functional.lif_step(x_t, *state, **kwargs)
+        state = out[1:]
+        rows.append(out)
+    spikes, v, trace, ratio = zip(*rows, strict=True)
+    trace = None if trace[0] is None else torch.stack(trace)
+    return fastsnn.functional.LIFResult(torch.stack(spikes), torch.stack(v), trace, ratio[-1])
+
+
+def sequence(x, **kwargs):
+    return fastsnn.functional.lif_sequence(x, store_v_seq=True, **kwargs)
+
+
+def on_reference(fn, *args, **kwargs):
+    with fastsnn.use_backend("reference"):
+        return fn(*args, **kwargs)
+
+
+def assert_same(actual, expected, rtol=0.0, atol=0.0):
+    """Equal shape, dtype and, by default, bits of two tensors or of two tuples of tensors and Nones."""
+    if isinstance(expected, (tuple, list)):
+        assert len(actual) == len(expected)
+        for a, e in zip(actual, expected, strict=True):
+            assert_same(a, e, rtol, atol)
+    elif expected is None:
+        assert actual is None
+    else:
+        torch.testing.assert_close(actual, expected, rtol=rtol, atol=atol)
+
+
+def poison(monkeypatch):
+    """Make torch's uninitialised memory NaN."""
+    for owner, name in ((torch, "empty"), (torch, "empty_like"), (torch.Tensor, "new_empty")):
+        original = getattr(owner, name)
+        monkeypatch.setattr(owner, name, lambda *args, _f=original, **kwargs: _f(*args, **kwargs).fill_(torch.nan))

@@ -1,0 +1,201 @@
+"""The command line: runs, run folders, interruption and resuming."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+import fastsnn
+from fastsnn import cli, experiment
+
+pytest.importorskip("sklearn", reason="the digits come with scikit-learn")
+pytest.importorskip("matplotlib", reason="curves.png is drawn by matplotlib")
+pytest.importorskip("rich", reason="progress is shown by rich")
+
+SHORT = ["train", "--data", "sequential-digits", "--epochs", "2", "--batch-size", "256"]
+
+
+@pytest.fixture(autouse=True)
+def default_backend():
+    yield
+    fastsnn.use_backend(None)
+
+
+def weights(folder):
+    return torch.load(folder / experiment.CHECKPOINT, weights_only=True)["trainer"]["net"]
+
+
+def assert_same_run(a, b):
+    first, second = weights(a), weights(b)
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    for one, other in zip(epochs(a), epochs(b), strict=True):
+        timing = ("seconds", "samples_per_second")
+        assert {k: v for k, v in one.items() if k not in timing} == {k: v for k, v in other.items() if k not in timing}
+
+
+def epochs(folder):
+    return json.loads((folder / "metrics.json").read_text())["epochs"]
+
+
+def test_train_writes_the_run_folder(tmp_path, capsys):
+    run = tmp_path / "run"
+    assert cli.main([*SHORT, "--seed", "3", "--out", str(run)]) == 0
+    shown = capsys.readouterr().out
+    assert "test accuracy" in shown
+    assert "firing rates" in shown
+    assert {p.name for p in run.iterdir()} == {"checkpoint.pt", "config.json", "curves.png", "metrics.json"}
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert metrics["complete"]
+    assert metrics["backend"] == "cpu"
+    assert metrics["config"]["seed"] == 3
+    assert [row["epoch"] for row in metrics["epochs"]] == [1, 2]
+    assert metrics["epochs"][1]["train_loss"] < metrics["epochs"][0]["train_loss"]
+    assert all(0 < rate < 1 for rate in metrics["epochs"][1]["firing_rates"].values())
+    assert (run / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.slow
+def test_the_main_job_reaches_its_accuracy(tmp_path):
+    run = tmp_path / "run"
+    assert cli.main(["train", "--out", str(run)]) == 0
+    assert epochs(run)[-1]["test_accuracy"] >= 0.985
+
+
+def test_a_seed_gives_the_same_run(tmp_path):
+    for name in ("a", "b"):
+        assert cli.main([*SHORT, "--out", str(tmp_path / name)]) == 0
+    assert_same_run(tmp_path / "a", tmp_path / "b")
+
+
+@pytest.mark.parametrize("rule", ["bptt", "sltt", "ndot", "ndot_released"])
+def test_every_rule_trains(rule, tmp_path):
+    run = tmp_path / rule
+    assert cli.main([*SHORT, "--rule", rule, "--out", str(run)]) == 0
+    assert epochs(run)[-1]["test_accuracy"] > 0.2
+
+
+def test_a_forced_backend_runs(tmp_path):
+    run = tmp_path / "run"
+    arguments = ["train", "--data", "sequential-digits", "--epochs", "1", "--batch-size", "512"]
+    assert cli.main([*arguments, "--backend", "reference", "--out", str(run)]) == 0
+    assert json.loads((run / "metrics.json").read_text())["backend"] == "reference"
+
+
+@pytest.mark.parametrize("after", [1, 6, 9])
+def test_a_stopped_run_resumes_bitwise(after, tmp_path):
+    """Stopped in the first epoch, at its end, and in the second epoch."""
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    config = experiment.Config.of(data="sequential-digits", epochs=2, batch_size=256)
+    for folder in (whole, parts):
+        folder.mkdir()
+    assert experiment.Experiment(config, whole).run()
+    stopped = experiment.Experiment(config, parts)
+    seen = []
+
+    def stop(run):
+        seen.append(run.progress.batch)
+        run.stop = len(seen) == after
+
+    assert not stopped.run(stop)
+    torch.manual_seed(99)
+    assert experiment.Experiment.resume(parts).run()
+    assert_same_run(whole, parts)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT to send to one process")
+def test_interrupt_leaves_a_checkpoint_to_resume(tmp_path):
+    run = tmp_path / "run"
+    command = [sys.executable, "-m", "fastsnn", "train", "--data", "sequential-digits", "--epochs", "400"]
+    with subprocess.Popen([*command, "--out", str(run)], stdout=subprocess.PIPE, text=True) as process:
+        deadline = time.monotonic() + 120
+        while not (run / "checkpoint.pt").exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        shown, _ = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert f"fastsnn train --resume {run}" in shown
+    assert experiment.Experiment.resume(run).progress.epoch >= 1
+
+
+def test_info_says_why(capsys):
+    assert cli.main(["info"]) == 0
+    shown = capsys.readouterr().out
+    assert fastsnn.__version__ in shown
+    assert "backend cpu        available" in shown
+    assert "no cuda kernels" in shown
+    assert fastsnn._cpu.isa() in shown
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--rule", "bptt", "--mode", "O"], "use it with --mode A"),
+        (["--epochs", "0"], "--epochs is 0"),
+        (["--batch-size", "-1"], "--batch-size is -1"),
+        (["--lr", "nan"], "--lr is nan"),
+        (["--data", "sequential-digits", "--steps", "5"], "8 rows"),
+        (["--device", "meta"], "--device meta cannot be used"),
+        (["--device", "nonsense"], "--device nonsense cannot be used"),
+    ],
+)
+def test_bad_arguments_are_named(arguments, said, tmp_path, capsys):
+    assert cli.main(["train", *arguments, "--out", str(tmp_path / "run")]) == 1
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_backend_that_cannot_run_is_refused(tmp_path, capsys):
+    assert cli.main(["train", "--backend", "cuda", "--out", str(tmp_path / "run")]) == 1
+    assert "no cuda kernels" in capsys.readouterr().err
+
+
+def test_a_folder_in_use_is_not_touched(tmp_path, capsys):
+    (tmp_path / "mine.txt").write_text("kept")
+    assert cli.main(["train", "--out", str(tmp_path)]) == 1
+    assert "is not empty" in capsys.readouterr().err
+    assert [p.name for p in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_resume_takes_no_other_options(tmp_path, capsys):
+    assert cli.main(["train", "--resume", str(tmp_path), "--lr", "1"]) == 1
+    assert "leave out --lr" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("damage", ["missing", "truncated", "foreign", "other format"])
+def test_an_unreadable_checkpoint_is_named(damage, tmp_path, capsys):
+    path = tmp_path / experiment.CHECKPOINT
+    if damage == "truncated":
+        torch.save({"format": 1, "rng": torch.get_rng_state()}, path)
+        path.write_bytes(path.read_bytes()[:200])
+    elif damage == "foreign":
+        torch.save([1, 2], path)
+    elif damage == "other format":
+        torch.save({"format": 99}, path)
+    assert cli.main(["train", "--resume", str(tmp_path)]) == 1
+    assert str(path) in capsys.readouterr().err
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the file size limit stands in for a full disk")
+def test_a_full_disk_keeps_the_checkpoint_from_before(tmp_path):
+    program = f"""
+import pathlib, resource, torch
+from fastsnn import experiment
+config = experiment.Config.of(data="sequential-digits", epochs=2, batch_size=512)
+run = experiment.Experiment(config, pathlib.Path({str(tmp_path)!r}))
+run.save()
+resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
+try:
+    run.run()
+except experiment.RunError as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert "the file from before, if any, is unchanged" in done.stdout
+    assert experiment.Experiment.resume(tmp_path).progress.epoch == 0
+    assert not [p for p in tmp_path.iterdir() if p.name.startswith(".")]
