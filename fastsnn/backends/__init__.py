@@ -39,7 +39,7 @@ def _check(name: str) -> str:
 
 _forced: str | None = None
 _warned: set[str] = set()
-_chosen: dict[tuple[str, str], Any] = {}
+_chosen: dict[tuple[str, torch.device], Any] = {}
 
 if os.environ.get("FASTSNN_BACKEND"):
     _forced = _check(os.environ["FASTSNN_BACKEND"])
@@ -95,10 +95,10 @@ def _select(family: str, device: str) -> Any:
 
 def select(family: str, tensor: torch.Tensor) -> Any:
     """The kernels of `family` for `tensor`, by the order and the override. Raises BackendError."""
-    key = (family, tensor.device.type)
+    key = (family, tensor.device)
     kernels = _chosen.get(key)
     if kernels is None:
-        kernels = _chosen[key] = _select(*key)
+        kernels = _chosen[key] = _select(family, tensor.device.type)
     return kernels
 
 

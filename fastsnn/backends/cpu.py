@@ -62,6 +62,10 @@ def _address(tensor: Tensor | None) -> int:
     return 0 if tensor is None else tensor.data_ptr()
 
 
+def _empty_float(x: Tensor) -> Tensor:
+    return torch.empty_like(x, dtype=torch.float32)
+
+
 class lif:
     """LIF kernels; signatures as fastsnn.reference.lif."""
 
@@ -73,21 +77,18 @@ class lif:
     ) -> Forward:
         potential, is_v, trace, ratio, keep = state
         one = x[0] if sequence else x
-        # without a dtype change empty_like is enough, and cheaper
-        same = x.dtype == torch.float32 or x.dtype == torch.float64
-        dtype = None if same else torch.float32
+        empty = torch.empty_like if x.dtype in (torch.float32, torch.float64) else _empty_float
         spikes = torch.empty_like(x)
-        u = into.potential
+        u, _, a, e, _ = into
+        v = None
         if u is None:
-            u = torch.empty_like(one, dtype=dtype)
-        v = None if p.online else torch.empty_like(x if v_seq else one, dtype=dtype)
-        if v_seq and v is None:
-            v = torch.empty_like(x, dtype=dtype)
-        a, e = into.trace, into.ratio
+            u = empty(one)
+        if v_seq or not p.online:
+            v = empty(x if v_seq else one)
         if a is None and p.trace != "none":
-            a = torch.empty_like(x, dtype=dtype)
+            a = empty(x)
         if e is None and p.trace == "ndot":
-            e = torch.empty_like(one, dtype=dtype)
+            e = empty(one)
         _cpu.lif_forward(
             _native(p),
             len(x) if sequence else 1,
@@ -121,7 +122,7 @@ class lif:
     ) -> tuple[Tensor, Tensor | None]:
         like: Any = saved.x if saved.u is None else saved.u
         one = like[0] if saved.u is None else like
-        g_x = torch.empty_like(like, dtype=saved.dtype)
+        g_x = torch.empty_like(like) if like.dtype == saved.dtype else torch.empty_like(like, dtype=saved.dtype)
         g_v_first = torch.empty_like(one, dtype=state_dtype(saved.dtype)) if want_v else None
         _cpu.lif_backward(
             _native(p),

@@ -10,7 +10,7 @@ from torch import Tensor
 from .. import backends, surrogate
 from . import layout, memory
 from .autograd import first_order
-from .types import EMPTY, FLOATING, LIFParams, LIFState, Saved, cached_params, state_dtype
+from .types import EMPTY, FIELDS, FLOATING, LIFParams, LIFState, Saved, cached_params, state_dtype
 
 __all__ = ["LIFResult", "lif_sequence", "lif_step", "run"]
 
@@ -30,27 +30,27 @@ def check_input(x: Tensor, sequence: bool) -> None:
 def check_state(x: Tensor, state: LIFState, sequence: bool) -> None:
     """Raises ValueError where a state tensor does not fit one step of x."""
     shape = x.shape[1:] if sequence else x.shape
-    dtype = state_dtype(x.dtype)
-    for name, value in zip(state._fields, state, strict=True):
-        if isinstance(value, Tensor) and not (
-            value.shape == shape and value.dtype == dtype and value.device == x.device
-        ):
+    dtype, device = state_dtype(x.dtype), x.device
+    value: Any
+    for name, value in zip(FIELDS, state):  # noqa: B905 (strict costs in a hot path)
+        if value is None or name == "is_v":
+            continue
+        if value.shape != shape or value.dtype != dtype or value.device != device:
             raise ValueError(
                 f"state {name} is {tuple(value.shape)}, {value.dtype} on {value.device} and x ({x.dtype}) needs "
-                f"{tuple(shape)}, {dtype} on {x.device}: call fastsnn.reset(net) before a new sequence, or pass a "
+                f"{tuple(shape)}, {dtype} on {device}: call fastsnn.reset(net) before a new sequence, or pass a "
                 "state that fits"
             )
 
 
 def _aligned(x: Tensor, state: LIFState, sequence: bool) -> tuple[Tensor, LIFState]:
     """x and the state in one memory order: that of the state where there is one, else x's."""
-    if all(tensor is None for tensor in (state.potential, *state[2:])):
-        return layout.dense(x, sequence), state
-    if not sequence and x.is_contiguous() and all(t is None or t.is_contiguous() for t in (state[0], *state[2:])):
+    held = [tensor for tensor in (state[0], state[2], state[3], state[4]) if tensor is not None]
+    if x.is_contiguous() and all(tensor.is_contiguous() for tensor in held):
         return x, state
-    model = next(tensor for tensor in state if isinstance(tensor, Tensor))
-    if not layout.is_dense(model):
-        model = model.contiguous()
+    if not held:
+        return layout.dense(x, sequence), state
+    model = held[0] if layout.is_dense(held[0]) else held[0].contiguous()
     state = state.map(lambda tensor: layout.like(tensor, model))
     return (layout.sequence_like if sequence else layout.like)(x, model), state
 
@@ -60,7 +60,7 @@ def _load(ctx: Any) -> Saved:
         x, potential, keep = ctx.saved_tensors
         return Saved(ctx.dtype, None, x, potential, ctx.is_v, keep)
     u, keep = ctx.saved_tensors
-    return Saved(ctx.dtype, u, keep=keep)
+    return Saved(ctx.dtype, u, None, None, False, keep)
 
 
 def _fit(g: Tensor | None, saved: Saved, sequence: bool) -> Tensor | None:
@@ -156,7 +156,7 @@ def run(
     x, state = _aligned(x, state, sequence)
     kernels = backends.select("lif", x)
     if p.online:
-        into = _reusable(state) if reuse and not sequence and state.potential is not None else EMPTY
+        into = _reusable(state) if reuse and not sequence and x.numel() >= memory.WORTH_ASKING else EMPTY
         if x.requires_grad and torch.is_grad_enabled():
             spikes, out = OnlineLIF.apply(x, state, p, sequence, v_seq, into, kernels)
         else:

@@ -20,4 +20,4 @@ _UNSHARED = _holders(torch.empty(1)) if _use_count else 0
 
 def is_sole_owner(tensor: Tensor) -> bool:
     """Whether nothing but `tensor` keeps its memory: no graph, no view, no other tensor."""
-    return _use_count is not None and tensor.numel() >= WORTH_ASKING and _holders(tensor) == _UNSHARED
+    return _use_count is not None and _holders(tensor) == _UNSHARED

@@ -152,6 +152,7 @@ class LIFState(NamedTuple):
 
 
 EMPTY = LIFState()
+FIELDS = LIFState._fields
 
 
 class Forward(NamedTuple):
