@@ -189,15 +189,16 @@ POOLING = (
 ).split()
 INSPECT = frozenset(
     (
-        "size dim ndimension numel nelement stride storage_offset is_contiguous is_floating_point is_complex element_size "
-        "data_ptr untyped_storage storage get_device type is_pinned __len__ __bool__ __float__ __int__ __repr__ __str__ "
-        "__format__ __contains__ __hash__ item tolist numpy __array__ detach retain_grad register_hook "
-        "requires_grad_ eq ne gt lt ge le __eq__ __ne__ __gt__ __lt__ __ge__ __le__ logical_and logical_or logical_not "
-        "equal allclose isclose isnan isinf isfinite any all argmax argmin max min amax amin topk sort argsort std var "
-        "norm count_nonzero nonzero unique histc bincount softmax log_softmax cross_entropy mse_loss l1_loss "
-        "smooth_l1_loss huber_loss nll_loss kl_div binary_cross_entropy binary_cross_entropy_with_logits one_hot "
-        "cosine_similarity multi_margin_loss zeros_like ones_like empty_like full_like rand_like randn_like new_zeros "
-        "new_ones new_empty new_full new_tensor new_empty_strided is_same_size is_nonzero has_names is_inference"
+        "size dim ndimension numel nelement stride storage_offset is_contiguous is_floating_point is_complex "
+        "element_size data_ptr untyped_storage storage get_device type is_pinned __len__ __bool__ __float__ "
+        "__int__ __repr__ __str__ __format__ __contains__ __hash__ item tolist numpy __array__ detach "
+        "retain_grad register_hook requires_grad_ eq ne gt lt ge le __eq__ __ne__ __gt__ __lt__ __ge__ __le__ "
+        "logical_and logical_or logical_not equal allclose isclose isnan isinf isfinite any all argmax argmin "
+        "max min amax amin topk sort argsort std var norm count_nonzero nonzero unique histc bincount softmax "
+        "log_softmax cross_entropy mse_loss l1_loss smooth_l1_loss huber_loss nll_loss kl_div "
+        "binary_cross_entropy binary_cross_entropy_with_logits one_hot cosine_similarity multi_margin_loss "
+        "zeros_like ones_like empty_like full_like rand_like randn_like new_zeros new_ones new_empty new_full "
+        "new_tensor new_empty_strided is_same_size is_nonzero has_names is_inference"
     ).split()
 )
 RULES: dict[str, Callable[..., Any]] = {

@@ -10,7 +10,7 @@ from torch import Tensor
 from .. import backends, surrogate
 from . import layout, memory
 from .autograd import first_order
-from .types import EMPTY, FIELDS, FLOATING, LIFParams, LIFState, Saved, cached_params, state_dtype
+from .types import EMPTY, FIELDS, FLOATING, Forward, LIFParams, LIFState, Saved, cached_params, state_dtype
 
 __all__ = ["LIFResult", "lif_sequence", "lif_step", "run"]
 
@@ -55,76 +55,78 @@ def _aligned(x: Tensor, state: LIFState, sequence: bool) -> tuple[Tensor, LIFSta
     return (layout.sequence_like if sequence else layout.like)(x, model), state
 
 
+class Call:
+    """One call of a kernel on its way through autograd: a single argument is much cheaper than seven."""
+
+    __slots__ = ("kernels", "out", "p", "sequence", "state", "v_seq")
+
+    def __init__(self, p: LIFParams, kernels: Any, state: LIFState, sequence: bool, v_seq: bool) -> None:
+        self.p, self.kernels, self.state, self.sequence, self.v_seq = p, kernels, state, sequence, v_seq
+
+    def forward(self, ctx: Any, x: Tensor, into: LIFState = EMPTY) -> Forward:
+        """Run it, and keep in ctx what the backward needs: u of a step, which lives as state; x of a sequence."""
+        state = self.state
+        self.out = out = self.kernels.forward(self.p, x, state, self.sequence, self.v_seq, into)
+        ctx.kept = (self.p, self.kernels, self.sequence, self.v_seq, state.is_v, x.dtype)
+        ctx.set_materialize_grads(False)
+        if self.sequence:
+            ctx.save_for_backward(x, state.potential, state.keep)
+        else:
+            ctx.save_for_backward(out.u, state.keep)
+        return out
+
+
 def _load(ctx: Any) -> Saved:
-    if ctx.sequence:
+    _, _, sequence, _, is_v, dtype = ctx.kept
+    if sequence:
         x, potential, keep = ctx.saved_tensors
-        return Saved(ctx.dtype, None, x, potential, ctx.is_v, keep)
+        return Saved(dtype, None, x, potential, is_v, keep)
     u, keep = ctx.saved_tensors
-    return Saved(ctx.dtype, u, None, None, False, keep)
+    return Saved(dtype, u, None, None, False, keep)
 
 
 def _fit(g: Tensor | None, saved: Saved, sequence: bool) -> Tensor | None:
     """A gradient in the memory order of what was saved."""
     if g is None:
         return None
-    if saved.x is None:
-        return layout.like(g, saved.u)
-    return layout.sequence_like(g, saved.x[0]) if sequence else layout.like(g, saved.x[0])
+    one: Any = saved.u if saved.x is None else saved.x[0]
+    return layout.sequence_like(g, one) if sequence else layout.like(g, one)
 
 
 class OnlineLIF(torch.autograd.Function):
     """Spikes of an online rule; v[t-1] is detached, so g_x[t] = gain*g_s[t]*sg(u[t] - th) (SPEC 1)."""
 
     @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, state: LIFState, p: LIFParams, sequence: bool, v_seq: bool, into: LIFState, kernels: Any
-    ) -> Any:
-        out = kernels.forward(p, x, state, sequence, v_seq, into)
-        ctx.set_materialize_grads(False)
-        ctx.p, ctx.kernels, ctx.sequence, ctx.is_v, ctx.dtype = p, kernels, sequence, state.is_v, x.dtype
-        ctx.save_for_backward(*((x, state.potential, state.keep) if sequence else (out.u, state.keep)))
-        return out.spikes, out
+    def forward(ctx: Any, x: Tensor, call: Call, into: LIFState) -> Any:
+        return call.forward(ctx, x, into).spikes
 
     @staticmethod
     @first_order
-    def backward(ctx: Any, g_s: Tensor | None, _: Any) -> Any:
+    def backward(ctx: Any, g_s: Tensor | None) -> Any:
         if g_s is None:
-            return (None,) * 7
+            return None, None, None
+        p, kernels, sequence, *_ = ctx.kept
         saved = _load(ctx)
-        g_x, _ = ctx.kernels.backward(ctx.p, saved, _fit(g_s, saved, ctx.sequence))
-        return g_x, None, None, None, None, None, None
+        return kernels.backward(p, saved, _fit(g_s, saved, sequence))[0], None, None
 
 
 class BPTTLIF(torch.autograd.Function):
     """Spikes and v with the gradient through time (SPEC 1). v is that of the last step, or of every step."""
 
     @staticmethod
-    def forward(
-        ctx: Any,
-        x: Tensor,
-        v: Tensor | None,
-        keep: Tensor | None,
-        p: LIFParams,
-        sequence: bool,
-        v_seq: bool,
-        kernels: Any,
-    ) -> Any:
-        out = kernels.forward(p, x, LIFState(v, True, keep=keep), sequence, v_seq)
-        ctx.set_materialize_grads(False)
-        ctx.p, ctx.kernels, ctx.sequence, ctx.is_v, ctx.dtype = p, kernels, sequence, True, x.dtype
-        ctx.v_seq = v_seq
-        ctx.save_for_backward(*((x, v, keep) if sequence else (out.u, keep)))
+    def forward(ctx: Any, x: Tensor, v: Tensor | None, call: Call) -> Any:
+        out = call.forward(ctx, x)
         return out.spikes, out.v
 
     @staticmethod
     @first_order
     def backward(ctx: Any, g_s: Tensor | None, g_v: Tensor | None) -> Any:
+        p, kernels, sequence, v_seq, *_ = ctx.kept
         saved = _load(ctx)
-        g_v = _fit(g_v, saved, ctx.v_seq)
-        last, every = (None, g_v) if ctx.v_seq else (g_v, None)
-        g_s = _fit(g_s, saved, ctx.sequence)
-        g_x, g_v_first = ctx.kernels.backward(ctx.p, saved, g_s, last, every, ctx.needs_input_grad[1])
-        return g_x, g_v_first, None, None, None, None, None
+        g_v = _fit(g_v, saved, v_seq)
+        last, every = (None, g_v) if v_seq else (g_v, None)
+        g_x, g_v_first = kernels.backward(p, saved, _fit(g_s, saved, sequence), last, every, ctx.needs_input_grad[1])
+        return g_x, g_v_first, None
 
 
 class Ran(NamedTuple):
@@ -158,20 +160,21 @@ def run(
     if p.online:
         into = _reusable(state) if reuse and not sequence and x.numel() >= memory.WORTH_ASKING else EMPTY
         if x.requires_grad and torch.is_grad_enabled():
-            spikes, out = OnlineLIF.apply(x, state, p, sequence, v_seq, into, kernels)
+            call = Call(p, kernels, state, sequence, v_seq)
+            spikes, out = OnlineLIF.apply(x, call, into), call.out
         else:
             out = kernels.forward(p, x, state, sequence, v_seq, into)
             spikes = out.spikes
         last = out.trace[-1].clone() if sequence and out.trace is not None else out.trace
         return Ran(spikes, LIFState(out.u, False, last, out.ratio, state.keep), out.trace, out.v, kernels.NAME)
-    start = _as_v(p, state)
-    if torch.is_grad_enabled() and (x.requires_grad or (start is not None and start.requires_grad)):
-        spikes, v = BPTTLIF.apply(x, start, state.keep, p, sequence, v_seq, kernels)
+    start = LIFState(_as_v(p, state), True, keep=state.keep)
+    v = start.potential
+    if torch.is_grad_enabled() and (x.requires_grad or (v is not None and v.requires_grad)):
+        spikes, v = BPTTLIF.apply(x, v, Call(p, kernels, start, sequence, v_seq))
     else:
-        out = kernels.forward(p, x, LIFState(start, True, keep=state.keep), sequence, v_seq)
+        out = kernels.forward(p, x, start, sequence, v_seq)
         spikes, v = out.spikes, out.v
-    last_v = v[-1] if v_seq and sequence else v
-    return Ran(spikes, LIFState(last_v, True, keep=state.keep), None, v, kernels.NAME)
+    return Ran(spikes, LIFState(v[-1] if v_seq else v, True, keep=state.keep), None, v, kernels.NAME)
 
 
 def _reusable(state: LIFState) -> LIFState:
