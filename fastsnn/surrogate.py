@@ -150,18 +150,14 @@ class PiecewiseExp(Surrogate):
 
 @dataclass(frozen=True)
 class SoftSign(Surrogate):
-    """1 / (2*alpha*(1 + |z/alpha|)^2). alpha = 2."""
+    """1 / (2*alpha*(1/alpha + |z|)^2), the slope of (softsign(alpha*z) + 1)/2. alpha = 2."""
 
     alpha: float = 2.0
     shape: ClassVar[str] = "soft_sign"
 
     @property
     def height(self) -> float:
-        return 0.5 / self.alpha
-
-    @property
-    def slope(self) -> float:
-        return 1.0 / self.alpha
+        return self.alpha / 2
 
 
 @dataclass(frozen=True)

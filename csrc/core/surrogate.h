@@ -86,11 +86,11 @@ FASTSNN_HD S surrogate(S z, S h, S k) {
   } else if constexpr (shape == Surrogate::rect_open) {
     return absolute(z) < k ? h : S(0);
   } else if constexpr (shape == Surrogate::atan) {
-    return h / (S(1) + kz * kz);
+    return h * (S(1) / (S(1) + kz * kz));
   } else if constexpr (shape == Surrogate::piecewise_exp) {
     return h * exp_nonpositive(-kz);
   } else if constexpr (shape == Surrogate::soft_sign) {
-    return h / ((S(1) + kz) * (S(1) + kz));
+    return h * (S(1) / ((S(1) + kz) * (S(1) + kz)));
   } else {
     return h * exp_nonpositive(-(kz * kz));
   }

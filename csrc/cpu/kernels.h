@@ -25,14 +25,14 @@ struct LifForward {
   const void* x;          // [T, n]
   const void* potential;  // [n], u[t-1] or v[t-1]; null: v_reset, or 0
   const void* trace;      // [n], a[t-1]
-  const void* ratio;      // [n], e[t-1] (ndot)
+  const void* ratio;      // [n], e[t-1] (ndot), den (ndot_released)
   const void* keep;       // [n], dropout mask in the state's type, already scaled; null: ones
   void* spikes;           // [T, n]
   void* u_last;           // [n], optional
   void* v_last;           // [n], optional; v_seq ends with it
   void* v_seq;            // [T, n], optional
   void* trace_seq;        // [T, n]
-  void* ratio_last;       // [n] (ndot)
+  void* ratio_last;       // [n] (ndot rules)
 };
 
 struct LifBackward {

@@ -42,8 +42,8 @@ void forward_block(const Lif<S> p, const ForwardRow<S> r, int64_t begin, int64_t
       r.e[i] = ratio(v, r.first ? S(1) : v_prev, u_prev, p.leak);
     } else if constexpr (trace == Trace::ndot_released) {
       const S num = fired ? v - p.threshold : v;
-      const S den = s_prev ? v_prev - p.threshold : v_prev;
-      r.a[i] = ratio_released(num, den, p.leak) * r.a_prev[i] + s;
+      r.a[i] = ratio_released(num, r.e_prev[i], p.leak) * r.a_prev[i] + s;
+      r.e[i] = num;
     }
     r.u[i] = u;
     r.v[i] = v;
@@ -56,7 +56,7 @@ void forward_row(const Lif<S>& p, const ForwardRow<S>& r, int64_t n) {
   for (int64_t i = 0; i < n; i += kBlock) {
     prefetch_all(i, r.x, r.u_prev, r.s);
     if constexpr (trace != Trace::none) prefetch_all(i, r.a_prev);
-    if constexpr (trace == Trace::ndot) prefetch_all(i, r.e_prev);
+    if constexpr (trace == Trace::ndot || trace == Trace::ndot_released) prefetch_all(i, r.e_prev);
     forward_block<S, reset, trace>(p, r, i, std::min(n, i + kBlock));
   }
 }

@@ -87,7 +87,7 @@ class lif:
             v = empty(x if v_seq else one)
         if a is None and p.trace != "none":
             a = empty(x)
-        if e is None and p.trace == "ndot":
+        if e is None and p.trace in ("ndot", "ndot_released"):
             e = empty(one)
         _cpu.lif_forward(
             _native(p),

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from .. import backends, surrogate
 from ..ops import lif as op
-from ..ops.types import EMPTY, RULES, LIFParams, LIFState, state_dtype
+from ..ops.types import EMPTY, RULES, LIFParams, LIFState, number, state_dtype
 from .traced import TracedSpikes, plain
 
 __all__ = ["LIF"]
@@ -90,7 +90,7 @@ class LIF(nn.Module):
     ) -> None:
         super().__init__()
         self._params = LIFParams(tau, decay_input, v_threshold, v_reset, surrogate_function, detach_reset, rule)
-        if not 0 <= dropout < 1:
+        if not 0 <= number("dropout", dropout) < 1:
             raise ValueError(f"dropout is {dropout}; it must be in [0, 1)")
         self.step_mode = step_mode
         self.store_v_seq = store_v_seq
@@ -120,28 +120,32 @@ class LIF(nn.Module):
     @property
     def state(self) -> LIFState:
         """The state between steps; assign one to restore it."""
-        return self._state
+        return self._shared(self._state)
 
     @state.setter
     def state(self, state: LIFState) -> None:
-        self._state = LIFState(*state)
+        self._state = self._shared(LIFState(*state))
+
+    def _shared(self, state: LIFState) -> LIFState:
+        """The state as other tensors of the same memory: an online rule takes the memory of its own alone again."""
+        return state.map(Tensor.detach) if self._params.online else state
 
     @property
     def v(self) -> Tensor | float:
         """Potential after the last step's reset; the reset potential as a number before the first step."""
-        potential = self._state.potential
-        if potential is None:
+        state = self.state
+        if state.potential is None:
             return self._params.v_start
-        return potential if self._state.is_v else op.reset_potential(self._params, potential)
+        return state.potential if state.is_v else op.reset_potential(self._params, state.potential)
 
     @v.setter
     def v(self, value: Tensor) -> None:
-        self._state = self._state._replace(potential=value, is_v=True)
+        self.state = self._state._replace(potential=value, is_v=True)
 
     @property
     def trace(self) -> Tensor | None:
         """Eligibility trace after the last step; None before the first, and where the rule has none."""
-        return self._state.trace
+        return self.state.trace
 
     def reset(self) -> None:
         """Forget the state: the next call is t = 1."""
@@ -152,6 +156,7 @@ class LIF(nn.Module):
     def detach(self) -> None:
         """Cut the state out of the graph."""
         self._state = self._state.map(Tensor.detach)
+        self.v_seq = None if self.v_seq is None else self.v_seq.detach()
 
     def forward(self, x: Tensor) -> Tensor:
         """Spikes of one step [N, *], or of a sequence [T, N, *] in step mode "m".
@@ -210,7 +215,12 @@ class LIF(nn.Module):
 
     def _apply(self, fn: Any, recurse: bool = True) -> LIF:
         super()._apply(fn, recurse)
-        self._state = self._state.map(fn)
+
+        def move(tensor: Tensor) -> Tensor:
+            like = fn(tensor)
+            return tensor.to(like.device, state_dtype(like.dtype))
+
+        self._state = self._state.map(move)
         return self
 
     def __getstate__(self) -> dict[str, Any]:

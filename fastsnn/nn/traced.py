@@ -22,7 +22,7 @@ from ..ops import synapse
 __all__ = ["TraceError", "TracedSpikes", "plain"]
 
 
-class TraceError(TypeError):
+class TraceError(RuntimeError):
     """An operation that has no meaning on a trace was applied to traced spikes."""
 
 
@@ -60,7 +60,7 @@ class TracedSpikes(Tensor):
         rule = RULES.get(name)
         if rule is not None:
             return rule(func, *args, **kwargs)
-        if name in INSPECT:
+        if name in INSPECT or name.startswith(("is_", "_is_")):
             return _on_spikes(func, args, kwargs)
         if name in ("__get__", "__set__"):
             return _property(func, args, kwargs)
@@ -102,8 +102,9 @@ def _property(func: Any, args: Any, kwargs: Any) -> Any:
     """shape, dtype, grad_fn, ... of the tensor the user holds; not views such as .T or .data."""
     with torch._C.DisableTorchFunctionSubclass():
         out = func(*args, **kwargs)
-    if isinstance(out, Tensor) and func.__self__ is not Tensor.grad:
-        raise TraceError(f".{func.__self__.__name__} of traced spikes has no rule: use transpose, or `s.spikes`")
+    name = getattr(func.__self__, "__name__", "")
+    if name in ("T", "mT", "H", "mH", "data", "real", "imag"):
+        raise TraceError(f".{name} of traced spikes has no rule: use transpose, or `s.spikes`")
     return out
 
 
@@ -131,7 +132,9 @@ def _conv(func: Any, input: Any, weight: Tensor, bias: Tensor | None = None, *ar
 
 def _matmul(func: Any, a: Any, b: Any) -> Tensor:
     if not isinstance(a, TracedSpikes) or isinstance(b, TracedSpikes) or b.dim() != 2:
-        raise TraceError("matmul() of traced spikes is a synapse only as `spikes @ W` with a plain W [in, out]")
+        raise TraceError(
+            "matmul() of traced spikes is a synapse only as `spikes @ W` with a plain W [in, out]; pass `s.spikes`"
+        )
     return synapse.linear(a._spikes, a._trace, b.t())
 
 
@@ -149,12 +152,11 @@ def _scaled(func: Any, a: Any, b: Any, *args: Any, **kwargs: Any) -> Any:
     return _both(func, a, b, *args, **kwargs)
 
 
-def _out_of_place(func: Any, a: Any, b: Any, **kwargs: Any) -> Any:
-    return _both(torch.sub if "sub" in func.__name__ else torch.add, a, b, **kwargs)
-
-
-def _scaled_out_of_place(func: Any, a: Any, b: Any, **kwargs: Any) -> Any:
-    return _scaled(torch.div if "div" in func.__name__ else torch.mul, a, b, **kwargs)
+def _in_place(func: Any, *args: Any, **kwargs: Any) -> Any:
+    raise TraceError(
+        f"{func.__name__}() would change spikes in place and the neuron's trace with them: "
+        "write s = s + x in place of s += x, or use `s.spikes`"
+    )
 
 
 def _dropout(func: Any, input: Any, p: float = 0.5, training: bool = True, inplace: bool = False) -> Any:
@@ -189,8 +191,8 @@ POOLING = (
 ).split()
 INSPECT = frozenset(
     (
-        "size dim ndimension numel nelement stride storage_offset is_contiguous is_floating_point is_complex "
-        "element_size data_ptr untyped_storage storage get_device type is_pinned __len__ __bool__ __float__ "
+        "size dim ndimension numel nelement stride storage_offset "
+        "element_size data_ptr untyped_storage storage get_device type __len__ __bool__ __float__ "
         "__int__ __repr__ __str__ __format__ __contains__ __hash__ item tolist numpy __array__ detach "
         "retain_grad register_hook requires_grad_ eq ne gt lt ge le __eq__ __ne__ __gt__ __lt__ __ge__ __le__ "
         "logical_and logical_or logical_not equal allclose isclose isnan isinf isfinite any all argmax argmin "
@@ -198,15 +200,14 @@ INSPECT = frozenset(
         "log_softmax cross_entropy mse_loss l1_loss smooth_l1_loss huber_loss nll_loss kl_div "
         "binary_cross_entropy binary_cross_entropy_with_logits one_hot cosine_similarity multi_margin_loss "
         "zeros_like ones_like empty_like full_like rand_like randn_like new_zeros new_ones new_empty new_full "
-        "new_tensor new_empty_strided is_same_size is_nonzero has_names is_inference"
+        "new_tensor new_empty_strided has_names "
     ).split()
 )
 RULES: dict[str, Callable[..., Any]] = {
     **dict.fromkeys([*STRUCTURE, *POOLING], _both),
     **dict.fromkeys("add sub __add__ __radd__ __sub__ __rsub__ rsub".split(), _both),
-    **dict.fromkeys("__iadd__ __isub__".split(), _out_of_place),
     **dict.fromkeys("mul div multiply divide true_divide __mul__ __rmul__ __truediv__ __div__".split(), _scaled),
-    **dict.fromkeys("__imul__ __itruediv__ __idiv__".split(), _scaled_out_of_place),
+    **dict.fromkeys("__iadd__ __isub__ __imul__ __itruediv__ __idiv__ add_ sub_ mul_ div_".split(), _in_place),
     **dict.fromkeys("conv1d conv2d conv3d".split(), _conv),
     **dict.fromkeys("matmul mm __matmul__".split(), _matmul),
     **dict.fromkeys("dropout dropout1d dropout2d dropout3d".split(), _dropout),

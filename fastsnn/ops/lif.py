@@ -35,6 +35,8 @@ def check_state(x: Tensor, state: LIFState, sequence: bool) -> None:
     for name, value in zip(FIELDS, state):  # noqa: B905 (strict costs in a hot path)
         if value is None or name == "is_v":
             continue
+        if not isinstance(value, Tensor):
+            raise TypeError(f"state {name} is {value!r} ({type(value).__name__}); it must be a tensor, or None")
         if value.shape != shape or value.dtype != dtype or value.device != device:
             raise ValueError(
                 f"state {name} is {tuple(value.shape)}, {value.dtype} on {value.device} and x ({x.dtype}) needs "
@@ -158,7 +160,8 @@ def run(
     x, state = _aligned(x, state, sequence)
     kernels = backends.select("lif", x)
     if p.online:
-        into = _reusable(state) if reuse and not sequence and x.numel() >= memory.WORTH_ASKING else EMPTY
+        large = reuse and not sequence and x.numel() >= memory.WORTH_ASKING
+        into = _reusable(state) if large else EMPTY
         if x.requires_grad and torch.is_grad_enabled():
             call = Call(p, kernels, state, sequence, v_seq)
             spikes, out = OnlineLIF.apply(x, call, into), call.out
@@ -166,7 +169,9 @@ def run(
             out = kernels.forward(p, x, state, sequence, v_seq, into)
             spikes = out.spikes
         last = out.trace[-1].clone() if sequence and out.trace is not None else out.trace
-        return Ran(spikes, LIFState(out.u, False, last, out.ratio, state.keep), out.trace, out.v, kernels.NAME)
+        state = LIFState(out.u, False, last, out.ratio, state.keep)
+        # what others hold must be another tensor of the same memory for `_reusable` to see it
+        return Ran(spikes, state.map(Tensor.detach) if large else state, out.trace, out.v, kernels.NAME)
     start = LIFState(_as_v(p, state), True, keep=state.keep)
     v = start.potential
     if torch.is_grad_enabled() and (x.requires_grad or (v is not None and v.requires_grad)):
@@ -205,6 +210,8 @@ class LIFResult(NamedTuple):
 
 
 def _functional(x: Tensor, state: LIFState, p: LIFParams, sequence: bool, v_seq: bool) -> LIFResult:
+    if p.online:
+        state = state.map(Tensor.detach)
     ran = run(p, x, state, sequence, v_seq)
     v = reset_potential(p, ran.state.potential) if ran.v is None else ran.v
     return LIFResult(ran.spikes, v, ran.trace, ran.state.ratio)

@@ -115,6 +115,10 @@ def conv(
     dims = weight.dim() - 2
     stride, dilation = _tuple(stride, dims), _tuple(dilation, dims)
     if isinstance(padding, str):
+        if padding not in ("valid", "same") or (padding == "same" and set(stride) != {1}):
+            raise ValueError(
+                f"padding is {padding!r} with stride {stride}; allowed: numbers, 'valid', and 'same' with stride 1"
+            )
         s, trace, padding = _named_padding(s, trace, padding, weight.shape[2:], dilation)
     unbatched = s.dim() == dims + 1
     if unbatched:

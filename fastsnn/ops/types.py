@@ -35,7 +35,8 @@ def state_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
-def _number(name: str, value: Any) -> float:
+def number(name: str, value: Any) -> float:
+    """value as float. Raises TypeError or ValueError, naming the argument, for what is no number or NaN."""
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(f"{name} is {value!r} ({type(value).__name__}); it must be a number")
     if math.isnan(value):
@@ -56,11 +57,11 @@ class LIFParams:
     rule: str = "bptt"
 
     def __post_init__(self) -> None:
-        tau = _number("tau", self.tau)
+        tau = number("tau", self.tau)
         if not tau > 1:
             raise ValueError(f"tau is {self.tau}; it must be > 1 (the leak is 1 - 1/tau): 2.0 is the usual choice")
-        _number("v_threshold", self.v_threshold)
-        if self.v_reset is not None and not math.isfinite(_number("v_reset", self.v_reset)):
+        number("v_threshold", self.v_threshold)
+        if self.v_reset is not None and not math.isfinite(number("v_reset", self.v_reset)):
             raise ValueError(f"v_reset is {self.v_reset}; it must be finite, or None for soft reset")
         if self.rule not in RULES:
             raise ValueError(f"rule is {self.rule!r}; allowed: {', '.join(RULES)}")
@@ -127,17 +128,24 @@ class LIFParams:
         return self.surrogate.slope
 
 
-@lru_cache(maxsize=256)
+_built = lru_cache(maxsize=256)(LIFParams)
+
+
 def cached_params(*args: Any) -> LIFParams:
-    """LIFParams of hashable arguments, built once."""
-    return LIFParams(*args)
+    """LIFParams of these arguments, built once."""
+    try:
+        return _built(*args)
+    except TypeError:
+        # an argument that is not hashable: let LIFParams name it
+        return LIFParams(*args)
 
 
 class LIFState(NamedTuple):
     """State between steps. All tensors have the shape of one step's input.
 
-    potential: u[t] before reset, or v[t] after it where is_v; None before the first step.
-    trace, ratio: a[t] and e[t] of the rule. keep: the sequence's dropout mask, already scaled.
+    potential: u[t] before reset, or v[t] after it where is_v; None before the first step. trace: a[t].
+    ratio: e[t] of "ndot"; v[t] - th*s[t], the next step's denominator, of "ndot_released".
+    keep: the sequence's dropout mask, already scaled.
     """
 
     potential: Tensor | None = None
@@ -152,7 +160,7 @@ class LIFState(NamedTuple):
 
 
 EMPTY = LIFState()
-FIELDS = LIFState._fields
+FIELDS = ("v", *LIFState._fields[1:])  # as arguments are called
 
 
 class Forward(NamedTuple):

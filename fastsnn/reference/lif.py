@@ -38,7 +38,8 @@ def initial_v(p: LIFParams, x: Tensor) -> Tensor:
 
 def ratio(p: LIFParams, r: Tensor, r_prev: Tensor, u_prev: Tensor) -> Tensor:
     """e[t] of `ndot` = clamp(r[t]/r[t-1], -lam, lam); where r[t-1] = 0, lam with the sign of u[t-1]."""
-    total = torch.where(u_prev >= 0, p.leak, -p.leak).to(r)
+    lam = torch.full_like(r, p.leak)
+    total = torch.where(u_prev >= 0, lam, -lam)
     return torch.where(r_prev == 0, total, (r / r_prev).clamp(-p.leak, p.leak))
 
 
@@ -59,16 +60,15 @@ def step(p: LIFParams, x: Tensor, state: LIFState) -> tuple[Tensor, Tensor, Tens
     v = reset(p, u, fired)
     s = fired.to(u) if state.keep is None else fired.to(u) * state.keep
     a_prev = torch.zeros_like(u) if state.trace is None else state.trace
+    e_prev = torch.zeros_like(u) if state.ratio is None else state.ratio
     if p.trace == "ottt":
         return s, u, v, p.leak * a_prev + s, None
     if p.trace == "ndot":
-        e_prev = torch.zeros_like(u) if state.ratio is None else state.ratio
         r_prev = torch.ones_like(u) if state.ratio is None else v_prev
         return s, u, v, e_prev * a_prev + s, ratio(p, v, r_prev, potential)
     if p.trace == "ndot_released":
         num = torch.where(fired, v - p.threshold, v)
-        den = torch.where(s_prev, v_prev - p.threshold, v_prev)
-        return s, u, v, ratio_released(p, num, den) * a_prev + s, None
+        return s, u, v, ratio_released(p, num, e_prev) * a_prev + s, num
     return s, u, v, None, None
 
 

@@ -21,11 +21,11 @@ def derivative(z: Tensor, shape: str, h: float, k: float) -> Tensor:
     if shape == "rect_open":
         return h * (z.abs() < k).to(z)
     if shape == "atan":
-        return h / (1 + kz * kz)
+        return h * (1 + kz * kz).reciprocal()
     if shape == "piecewise_exp":
         return h * torch.exp(-kz)
     if shape == "soft_sign":
-        return h / ((1 + kz) * (1 + kz))
+        return h * ((1 + kz) * (1 + kz)).reciprocal()
     if shape == "erf":
         return h * torch.exp(-(kz * kz))
     raise ValueError(f"surrogate shape is {shape!r}; allowed: {', '.join(SHAPES)}")
