@@ -1,0 +1,227 @@
+"""Markdown, bars and plots from rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import geometric_mean, mean
+from typing import TYPE_CHECKING, TypeVar
+
+from .cases import CASES, Case
+from .record import Row
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from .runner import Run
+
+COLOURS = {
+    "fastsnn": "#d1495b",
+    "fastsnn-reference": "#edae49",
+    "torch.compile": "#66a182",
+    "spikingjelly": "#2e4057",
+    "snntorch": "#00798c",
+    "autograd-floor": "#adb5bd",
+    "copy": "#adb5bd",
+    "copy-layer": "#ced4da",
+}
+
+COUNTS_NOTE = (
+    "saved_bytes: distinct storages that autograd keeps, beyond input, parameters and state. aten_ops: operations "
+    "that reach a backend. peak_bytes: largest sum of live tensors while a small network is built and trained for "
+    "one batch; size is T; memory inside operations is not seen."
+)
+
+Rows = Sequence[Row]
+Item = TypeVar("Item", bound=Hashable)
+
+
+def medians(rows: Iterable[Row], **where: object) -> dict[int, float]:
+    """Median by size of the rows whose fields are as in `where`."""
+    return {row.size: row.p50 for row in rows if all(getattr(row, field) == value for field, value in where.items())}
+
+
+def ratios(rows: Rows, case: str, mode: str, peer: str) -> list[float]:
+    """The peer's median time over fastsnn's at each size, warm."""
+    where = {"case": case, "mode": mode, "metric": "time", "allocator": "warm", "dtype": "float32"}
+    ours, theirs = medians(rows, provider="fastsnn", **where), medians(rows, provider=peer, **where)
+    return [theirs[size] / ours[size] for size in ours if size in theirs]
+
+
+def faster(
+    case: str, peer: str, mode: str = "full", over: Callable[[list[float]], float] = geometric_mean
+) -> Callable[[Rows], float]:
+    """The ratios of a case, its sizes taken together by `over`."""
+    return lambda rows: over(ratios(rows, case, mode, peer))
+
+
+def memory_growth(mode: str) -> Callable[[Rows], float]:
+    """Peak memory at the longest T over that at the shortest."""
+
+    def growth(rows: Rows) -> float:
+        peaks = medians(rows, case="peak_memory", provider="fastsnn", mode=mode)
+        return peaks[max(peaks)] / peaks[min(peaks)]
+
+    return growth
+
+
+def share_equal(rows: Rows) -> float:
+    """Share of the rules whose kernels equal the reference bit for bit."""
+    return mean(row.p50 for row in rows if row.metric == "bitwise")
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A promise about the warm float32 rows: `value` is at least (or at most) `limit`. `value` raises ValueError
+    where its rows are missing."""
+
+    text: str
+    sign: str
+    limit: float
+    value: Callable[[Rows], float]
+
+    def line(self, rows: Rows) -> str:
+        """Its row of the table: what, bar, measured, verdict."""
+        try:
+            value = self.value(rows)
+        except ValueError:
+            return f"| {self.text} | {self.sign} {self.limit:g} | - | not measured |"
+        passed = value >= self.limit if self.sign == ">=" else value <= self.limit
+        return f"| {self.text} | {self.sign} {self.limit:g} | {value:.3g} | {'PASS' if passed else 'FAIL'} |"
+
+
+BARS = (
+    Bar("OTTT step, full: SpikingJelly / fastsnn, mean", ">=", 10, faster("ottt_step", "spikingjelly")),
+    Bar("OTTT step, full: torch.compile / fastsnn, mean", ">=", 1.6, faster("ottt_step", "torch.compile")),
+    Bar("OTTT step, full: torch.compile / fastsnn, least", ">=", 1, faster("ottt_step", "torch.compile", over=min)),
+    Bar("BPTT sequence, full: SpikingJelly / fastsnn", ">=", 6, faster("bptt_sequence", "spikingjelly")),
+    Bar("OTTT step bandwidth over that of copy_, same bytes", ">=", 1, faster("step_bandwidth", "copy", "forward")),
+    Bar("Step overhead, full: SpikingJelly / fastsnn", ">=", 5, faster("step_overhead", "spikingjelly")),
+    Bar("OTTT and convolution, full: SpikingJelly / fastsnn", ">=", 1.5, faster("ottt_conv_layer", "spikingjelly")),
+    Bar("Peak memory, longest T / shortest, mode O", "<=", 1.02, memory_growth("O")),
+    Bar("Peak memory, longest T / shortest, mode A", "<=", 1.02, memory_growth("A")),
+    Bar("Share of rules bitwise equal to the reference", ">=", 1, share_equal),
+)
+
+
+def bars_table(rows: Rows) -> str:
+    """Every bar with its measured value, as Markdown."""
+    head = ["| bar (warm allocator, float32) | limit | measured | verdict |", "|---|---|---|---|"]
+    return "\n".join([*head, *(bar.line(rows) for bar in BARS)])
+
+
+def duration(microseconds: float) -> str:
+    """Three digits with a unit."""
+    if microseconds < 1e3:
+        return f"{microseconds:.3g} us"
+    return f"{microseconds / 1e3:.3g} ms" if microseconds < 1e6 else f"{microseconds / 1e6:.3g} s"
+
+
+def _distinct(values: Iterable[Item]) -> list[Item]:
+    return list(dict.fromkeys(values))
+
+
+def time_table(rows: Rows) -> str:
+    """One case under one allocator: median times, each with its ratio to fastsnn's."""
+    providers = _distinct(row.provider for row in rows)
+    found = {(row.mode, row.size, row.provider): row.p50 for row in rows}
+    lines = [f"| size | mode | {' | '.join(providers)} |", "|---" * (len(providers) + 2) + "|"]
+    for mode, size in dict.fromkeys((row.mode, row.size) for row in rows):
+        ours = found[mode, size, "fastsnn"]
+        times = (found[mode, size, provider] for provider in providers)
+        cells = (f"{duration(time)} ({time / ours:.2f}x)" for time in times)
+        lines.append(f"| {size:,} | {mode} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def bandwidth_table(rows: Rows) -> str:
+    """GB/s by provider."""
+    lines = ["| provider | GB/s (p20, p50, p80) |", "|---|---|"]
+    return "\n".join(lines + [f"| {r.provider} | {r.p20:.3g}, {r.p50:.3g}, {r.p80:.3g} |" for r in rows])
+
+
+def count_table(rows: Rows) -> str:
+    """Counts as they are."""
+    lines = ["| case | provider | mode | size | metric | value |", "|---|---|---|---|---|---|"]
+    lines += [
+        f"| {r.case} | {r.provider} | {r.mode} | {r.size:,} | {r.metric} ({r.unit}) | {r.p50:,.10g} |" for r in rows
+    ]
+    return "\n".join(lines)
+
+
+def _case_sections(case: Case, rows: Rows) -> list[str]:
+    sections = [f"## {case.name} ({case.kernel})", case.note]
+    for allocator in _distinct(row.allocator for row in rows):
+        mine = [row for row in rows if row.allocator == allocator]
+        rates = [row for row in mine if row.metric == "bandwidth"]
+        sections += [f"Allocator: {allocator}.", time_table([row for row in mine if row.metric == "time"])]
+        sections += [bandwidth_table(rates)] if rates else []
+    return sections
+
+
+def markdown(run: Run, quick: bool) -> str:
+    """The whole report."""
+    rows = run.rows
+    sections = ["# Benchmark results"]
+    if quick:
+        sections.append("**Quick run: tiny sizes and few repetitions. Its times mean nothing.**")
+    if rows:
+        first = rows[0]
+        peers = ", ".join(_distinct(row.peer for row in rows if row.peer))
+        sections.append(
+            f"fastsnn {first.fastsnn}; {peers or 'no peers'}. {first.cpu}, {first.isa}, {first.threads} threads, "
+            f"{first.date}. Medians; in parentheses the time over fastsnn's. Warm: buffers come without page faults; "
+            "default: glibc's allocator as it comes."
+        )
+    sections.append(bars_table(rows))
+    for name, case in CASES.items():
+        mine = [row for row in rows if row.case == name and row.metric in ("time", "bandwidth")]
+        sections += _case_sections(case, mine) if mine else []
+    counts = [row for row in rows if row.metric not in ("time", "bandwidth")]
+    sections += ["## Counts", COUNTS_NOTE, count_table(counts)] if counts else []
+    remarks = [f"- REFUSED: {why}" for why in run.refused] + [f"- {note}" for note in run.notes]
+    sections += ["## Notes", "\n".join(remarks)] if remarks else []
+    return "\n\n".join(sections) + "\n"
+
+
+def plot(rows: Rows, out: Path) -> list[str]:
+    """One PNG per allocator; a note where matplotlib is missing."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        return ["matplotlib is not installed: no plots"]
+    times = [row for row in rows if row.metric == "time"]
+    for allocator in _distinct(row.allocator for row in times):
+        mine = [row for row in times if row.allocator == allocator]
+        names = _distinct(row.case for row in mine)
+        columns = min(3, len(names))
+        lines = -(-len(names) // columns)
+        figure = Figure(figsize=(5.2 * columns, 3.8 * lines), layout="constrained")
+        axes = figure.subplots(lines, columns, squeeze=False).flat
+        for axis, name in zip(axes, names, strict=False):
+            _bars(axis, [row for row in mine if row.case == name])
+        for axis in list(axes)[len(names) :]:
+            axis.set_axis_off()
+        figure.suptitle(f"Median time of a call, {allocator} allocator, {mine[0].threads} threads, {mine[0].cpu}")
+        figure.savefig(out / f"results-{allocator}.png", dpi=150)
+    return []
+
+
+def _bars(axis: Axes, rows: Rows) -> None:
+    """Time by size, one bar a provider; whiskers from p20 to p80. The last mode stands for the case."""
+    rows = [row for row in rows if row.mode == rows[-1].mode]
+    sizes, providers = _distinct(row.size for row in rows), _distinct(row.provider for row in rows)
+    width = 0.8 / len(providers)
+    for i, provider in enumerate(providers):
+        mine = [row for row in rows if row.provider == provider]
+        at = [sizes.index(row.size) + (i + 0.5) * width - 0.4 for row in mine]
+        spread = [[row.p50 - row.p20 for row in mine], [row.p80 - row.p50 for row in mine]]
+        heights = [row.p50 for row in mine]
+        axis.bar(at, heights, 0.92 * width, yerr=spread, color=COLOURS[provider], label=provider, ecolor="#495057")
+    axis.set(title=f"{rows[0].case} ({rows[0].mode})", xlabel="size", ylabel="us", yscale="log")
+    axis.set_xticks(range(len(sizes)), [f"{size:,}" for size in sizes])
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.grid(axis="y", alpha=0.3)
+    axis.set_axisbelow(True)
+    axis.legend(frameon=False, fontsize="small")

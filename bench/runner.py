@@ -1,0 +1,122 @@
+"""The command: one child process per case and allocator, then CSV, Markdown and plots."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+from . import report
+from .cases import CASES
+from .record import Row, write_csv
+
+# glibc: serve every size from the heap and never give the heap back, so that buffers are warm
+ALLOCATORS = {
+    "warm": {
+        "MALLOC_MMAP_THRESHOLD_": "4294967296",
+        "MALLOC_TRIM_THRESHOLD_": "8589934592",
+        "MALLOC_TOP_PAD_": "268435456",
+    },
+    "default": {},
+}
+NAMES = (*CASES, "counts")
+
+
+@dataclass
+class Run:
+    """What the children returned. refused: cases that are not reported, with the reason."""
+
+    rows: list[Row] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    refused: list[str] = field(default_factory=list)
+
+    def add(self, outcome: dict[str, Any]) -> None:
+        self.rows += [Row(**row) for row in outcome["rows"]]
+        self.notes += [note for note in outcome["notes"] if note not in self.notes]
+        if outcome.get("refused"):
+            self.refused.append(outcome["refused"])
+
+
+def launch(job: dict[str, Any]) -> dict[str, Any]:
+    """The outcome of one job, run in a fresh process under its allocator."""
+    env = {**os.environ, **ALLOCATORS[job["allocator"]], "OMP_NUM_THREADS": str(job["threads"])}
+    with tempfile.TemporaryDirectory() as folder:
+        outcome = Path(folder) / "outcome.json"
+        command = [sys.executable, "-m", f"{__package__}.child", json.dumps(job), str(outcome)]
+        done = subprocess.run(command, env=env, capture_output=True, text=True)
+        if done.returncode:
+            print(done.stderr, file=sys.stderr)
+            return {
+                "rows": [],
+                "notes": [],
+                "refused": f"{job['case']} ({job['allocator']}) crashed, see its error above",
+            }
+        return json.loads(outcome.read_text())
+
+
+def default_out() -> Path:
+    """bench/results at the root of the repository, bench-results anywhere else."""
+    source = Path(__file__).resolve().parent
+    at_root = source.parent == Path.cwd() and (source.parent / "pyproject.toml").exists()
+    return source / "results" if at_root else Path("bench-results")
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="fastsnn bench",
+        description="Check that fastsnn, its PyTorch reference, torch.compile, SpikingJelly and snnTorch compute the "
+        "same, then time them. Writes CSV, Markdown and plots.",
+    )
+    parser.add_argument("--only", nargs="+", choices=NAMES, default=NAMES, metavar="CASE", help=", ".join(NAMES))
+    parser.add_argument(
+        "--allocator",
+        nargs="+",
+        choices=ALLOCATORS,
+        default=list(ALLOCATORS),
+        help="warm: buffers are reused without page faults; default: glibc as it comes (default: both)",
+    )
+    parser.add_argument("--threads", type=int, default=2, help="CPU threads (default: 2)")
+    parser.add_argument("--quick", action="store_true", help="tiny sizes: tries the code, measures nothing")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=default_out(),
+        help="folder of the results (default: bench/results in the repository, else bench-results)",
+    )
+    return parser.parse_args(argv)
+
+
+def jobs(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Every case under every allocator; counts, which do not depend on it, once."""
+    common = {"threads": options.threads, "quick": options.quick}
+    timed = [
+        {"case": case, "allocator": allocator, **common}
+        for case in options.only
+        for allocator in options.allocator
+        if case != "counts"
+    ]
+    return timed + [{"case": "counts", "allocator": "default", **common}] * ("counts" in options.only)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run, write and print. Returns 0, or 1 where a case was refused or failed."""
+    options = parse(argv)
+    run = Run()
+    for job in jobs(options):
+        start = perf_counter()
+        run.add(launch(job))
+        print(f"{job['case']:16} {job['allocator']:8} {perf_counter() - start:6.1f} s", flush=True)
+    options.out.mkdir(parents=True, exist_ok=True)
+    write_csv(run.rows, options.out / "results.csv")
+    (options.out / "results.md").write_text(report.markdown(run, options.quick))
+    run.notes += report.plot(run.rows, options.out)
+    print("", report.bars_table(run.rows), *run.notes, *(f"REFUSED: {why}" for why in run.refused), sep="\n")
+    print(f"results in {options.out}")
+    return 1 if run.refused else 0

@@ -1,0 +1,137 @@
+"""Which backend runs, and what is said where one cannot."""
+
+import os
+import subprocess
+import sys
+import warnings
+
+import pytest
+import torch
+
+import fastsnn
+from fastsnn import backends
+from fastsnn.functional import lif_step, standardize
+
+X = torch.ones(3)
+
+
+@pytest.fixture
+def no_core(monkeypatch):
+    """An installation whose native core did not build."""
+    monkeypatch.setattr(backends.cpu, "_cpu", None)
+    monkeypatch.setattr(backends.cpu, "_import_error", "No module named 'fastsnn._cpu'", raising=False)
+    monkeypatch.setattr(backends, "_warned", set())
+    fastsnn.use_backend(None)
+
+
+def test_the_core_runs_by_default():
+    fastsnn.use_backend(None)
+    neuron = fastsnn.LIF()
+    neuron(X)
+    assert neuron.explain() == "last call: cpu\ncpu: runs\nreference: not reached"
+
+
+def test_a_forced_backend_runs():
+    neuron = fastsnn.LIF()
+    with fastsnn.use_backend("reference"):
+        neuron(X)
+        assert neuron.explain() == "last call: reference\nreference: runs"
+
+
+def test_the_context_restores_what_was_before():
+    fastsnn.use_backend("reference")
+    with fastsnn.use_backend("cpu"), fastsnn.use_backend(None):
+        pass
+    assert backends.explain("lif", "cpu") == [("reference", "runs")]
+
+
+def test_an_error_in_the_context_restores_as_well():
+    fastsnn.use_backend("cpu")
+    with pytest.raises(KeyError), fastsnn.use_backend("reference"):
+        raise KeyError
+    assert backends.explain("lif", "cpu") == [("cpu", "runs")]
+
+
+@pytest.mark.parametrize("name", ["opencl", "", "CPU"])
+def test_an_unknown_backend_is_refused_at_once(name):
+    before = backends.explain("lif", "cpu")
+    with pytest.raises(fastsnn.BackendError, match=rf"backend is '{name}'; allowed: cuda, triton, cpu, reference"):
+        fastsnn.use_backend(name)
+    assert backends.explain("lif", "cpu") == before
+
+
+@pytest.mark.parametrize("name", ["cuda", "triton"])
+@pytest.mark.parametrize(
+    "call", [lambda: lif_step(X), lambda: standardize(torch.ones(3, 4), X)], ids=["lif", "standardize"]
+)
+def test_a_forced_backend_that_cannot_run_raises_with_reason_and_remedy(call, name):
+    with (
+        fastsnn.use_backend(name),
+        pytest.raises(fastsnn.BackendError, match=rf"'{name}' is forced and cannot run .*{name}.*use_backend\(None\)"),
+    ):
+        call()
+
+
+def test_a_refused_call_leaves_the_state():
+    neuron = fastsnn.LIF.for_rule("ottt")
+    neuron(X)
+    before = neuron.state
+    with fastsnn.use_backend("cuda"), pytest.raises(fastsnn.BackendError):
+        neuron(X)
+    assert torch.equal(neuron.state.potential, before.potential)
+
+
+def test_the_core_takes_cpu_tensors_only():
+    with (
+        fastsnn.use_backend("cpu"),
+        pytest.raises(fastsnn.BackendError, match="cpu backend takes CPU tensors and this one is on meta"),
+    ):
+        lif_step(X.to("meta"))
+
+
+def test_without_the_core_the_reference_runs_after_one_warning(no_core):
+    with pytest.warns(RuntimeWarning, match="slow PyTorch reference .*native core is not installed.*C\\+\\+17"):
+        spikes = lif_step(X).spikes
+    assert torch.equal(spikes, torch.zeros(3))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        lif_step(X)
+        fastsnn.use_backend(None)
+        lif_step(X)
+
+
+def test_without_the_core_forcing_it_raises(no_core):
+    with (
+        fastsnn.use_backend("cpu"),
+        pytest.raises(fastsnn.BackendError, match=r"native core is not installed .*reinstall fastsnn"),
+    ):
+        lif_step(X)
+
+
+def test_available_names_every_backend():
+    assert backends.available().keys() == {"cuda", "triton", "cpu", "reference"}
+    assert backends.available()["reference"] == "available"
+
+
+def python(code, **environment):
+    command = [sys.executable, "-c", f"import torch, fastsnn\n{code}"]
+    return subprocess.run(command, env=os.environ | environment, capture_output=True, text=True)
+
+
+def test_the_environment_variable_forces_a_backend():
+    run = python("print(fastsnn.LIF().explain())", FASTSNN_BACKEND="reference")
+    assert run.stdout == "last call: none yet\nreference: runs\n"
+
+
+def test_an_unknown_name_in_the_environment_is_refused():
+    run = python("", FASTSNN_BACKEND="gpu")
+    assert run.returncode != 0
+    assert "backend is 'gpu'; allowed: cuda, triton, cpu, reference" in run.stderr
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc/self/maps")
+def test_one_openmp_runtime_is_loaded():
+    code = "fastsnn.functional.lif_step(torch.ones(9))\nprint(open('/proc/self/maps').read())"
+    mapped = {line.split()[-1] for line in python(code).stdout.splitlines() if "omp" in line.split("/")[-1]}
+    runtimes = {path for path in mapped if path.rsplit("/")[-1].startswith(("libgomp", "libomp", "libiomp"))}
+    assert len(runtimes) == 1

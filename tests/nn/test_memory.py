@@ -1,0 +1,184 @@
+"""State memory that is used again, and memory that must not grow with time."""
+
+import pytest
+import torch
+from torch import nn
+from torch.autograd.graph import saved_tensors_hooks
+
+import fastsnn
+from fastsnn.ops import memory
+from fastsnn.ops.types import RULES
+
+from ..cases import ONLINE, TRACED, assert_same, current
+
+LARGE = memory.WORTH_ASKING + 13
+
+HOLDERS = {
+    "potential": lambda s, neuron: neuron.state.potential,
+    "v": lambda s, neuron: neuron.v,
+    "spikes": lambda s, neuron: fastsnn.nn.plain(s),
+}
+TRACE_HOLDERS = {
+    "s.trace": lambda s, neuron: s.trace,
+    "view of s.trace": lambda s, neuron: s.trace.view(-1, 1),
+    "flattened s": lambda s, neuron: s.flatten().trace,
+    "neuron.trace": lambda s, neuron: neuron.trace,
+    "slice of the state": lambda s, neuron: neuron.state.trace[:5],
+}
+
+
+def overwritten(rule, hold):
+    """What `hold` kept of the first step, after three more steps, and its value then."""
+    neuron = fastsnn.LIF.for_rule(rule)
+    held = hold(neuron(current(LARGE)), neuron)
+    value = held.clone()
+    for _ in range(3):
+        neuron(current(LARGE))
+    return held, value
+
+
+@pytest.mark.parametrize("name", HOLDERS)
+@pytest.mark.parametrize("rule", RULES)
+def test_what_is_held_is_never_overwritten(rule, name):
+    assert_same(*overwritten(rule, HOLDERS[name]))
+
+
+@pytest.mark.parametrize("name", TRACE_HOLDERS)
+@pytest.mark.parametrize("rule", TRACED)
+def test_a_trace_that_is_held_is_never_overwritten(rule, name):
+    assert_same(*overwritten(rule, TRACE_HOLDERS[name]))
+
+
+def test_a_ratio_that_is_held_is_never_overwritten():
+    assert_same(*overwritten("ndot", lambda s, neuron: neuron.state.ratio))
+
+
+@pytest.mark.parametrize("rule", ONLINE)
+def test_an_assigned_state_is_never_overwritten(rule):
+    neuron, v = fastsnn.LIF.for_rule(rule), current(LARGE)
+    value = v.clone()
+    neuron.v = v
+    for _ in range(3):
+        neuron(current(LARGE))
+    assert_same(v, value)
+
+
+@pytest.mark.parametrize("rule", ONLINE)
+def test_saved_states_are_never_overwritten(rule):
+    neuron = fastsnn.LIF.for_rule(rule)
+    neuron(current(LARGE))
+    saved = fastsnn.states(neuron)
+    value = saved[""].map(torch.Tensor.clone)
+    for _ in range(2):
+        neuron(current(LARGE))
+        fastsnn.load_states(neuron, saved)
+        neuron(current(LARGE))
+        assert_same(saved[""], value)
+
+
+@pytest.mark.parametrize("rule", ONLINE)
+def test_what_nothing_holds_is_used_again(rule):
+    neuron = fastsnn.LIF.for_rule(rule)
+    addresses = set()
+    for _ in range(4):
+        neuron(current(LARGE).requires_grad_()).sum().backward()
+        addresses.add(neuron.state.potential.data_ptr())
+    assert len(addresses) == 1
+
+
+def train(loss_of, x, late):
+    """Backward of every step's loss at once, or of their sum after the last step."""
+    losses = [loss_of(t, x_t) if late else loss_of(t, x_t).backward() for t, x_t in enumerate(x)]
+    if late:
+        sum(losses).backward()
+
+
+@pytest.mark.parametrize("rule", ONLINE)
+def test_a_late_backward_sees_the_potentials_of_its_step(rule):
+    leaves = [current(4, LARGE).requires_grad_()]
+    leaves.append(leaves[0].detach().clone().requires_grad_())
+    for late, leaf in enumerate(leaves):
+        neuron = fastsnn.LIF.for_rule(rule)
+        train(lambda t, x_t, neuron=neuron: neuron(x_t).sum(), leaf, late)
+    assert_same(leaves[1].grad, leaves[0].grad)
+
+
+@pytest.mark.parametrize("rule", TRACED)
+def test_a_late_backward_sees_the_traces_of_its_step(rule):
+    x, grads = current(4, LARGE), []
+    for late in (False, True):
+        neuron, linear = fastsnn.LIF.for_rule(rule), nn.Linear(LARGE, 2, bias=False)
+        train(lambda t, x_t, n=neuron, w=linear: (t + 1) * w(n(x_t)).sum(), x, late)
+        grads.append(linear.weight.grad)
+    assert_same(grads[1], grads[0], rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("rule", ONLINE)
+def test_a_retained_graph_gives_its_gradient_again(rule):
+    neuron, x = fastsnn.LIF.for_rule(rule), current(LARGE).requires_grad_()
+    loss = neuron(x).sum()
+    first = torch.autograd.grad(loss, x, retain_graph=True)
+    for _ in range(3):
+        neuron(current(LARGE))
+    assert_same(torch.autograd.grad(loss, x), first)
+
+
+def saved_by(fn):
+    """Addresses of what autograd saved while `fn` ran, and its result."""
+    saved = set()
+
+    def pack(tensor):
+        saved.add(tensor.data_ptr())
+        return tensor
+
+    with saved_tensors_hooks(pack, lambda tensor: tensor):
+        return fn(), saved
+
+
+@pytest.mark.parametrize("rule", ONLINE)
+def test_a_step_saves_nothing_but_the_state_it_leaves(rule):
+    neuron, x = fastsnn.LIF.for_rule(rule), current(2, 41).requires_grad_()
+    neuron(x[0])
+    _, saved = saved_by(lambda: neuron(x[1]))
+    assert saved == {neuron.state.potential.data_ptr()}
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_a_sequence_saves_nothing_but_its_input(rule):
+    x = current(4, 41).requires_grad_()
+    _, saved = saved_by(lambda: fastsnn.LIF.for_rule(rule, step_mode="m")(x))
+    assert saved == {x.data_ptr()}
+
+
+def test_a_traced_synapse_saves_the_trace_and_its_weight():
+    s = fastsnn.LIF.for_rule("ottt")(current(3, 41))
+    linear = nn.Linear(41, 5)
+    _, saved = saved_by(lambda: linear(s))
+    assert saved == {s.trace.data_ptr(), linear.weight.data_ptr()}
+
+
+def peak_bytes(rule, T):
+    """Most memory allocated at any time of one sequence of training, beyond what was there before."""
+    net = nn.Sequential(nn.Conv2d(2, 8, 3, padding=1), fastsnn.LIF.for_rule(rule), nn.Conv2d(8, 8, 3, padding=1))
+    net.extend([fastsnn.LIF.for_rule(rule), nn.Flatten(), nn.Linear(8 * 256, 10)])
+    x = current(4, 2, 16, 16)
+    total = 0
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+        for _ in range(T):
+            loss = net(x).square().mean()
+            total = total + loss if rule == "bptt" else loss.backward()
+        if rule == "bptt":
+            total.backward()
+    events = [e for e in profile.profiler.kineto_results.events() if e.name() == "[memory]"]
+    sizes = torch.tensor([e.nbytes() for e in sorted(events, key=lambda e: e.start_ns())])
+    return sizes.cumsum(0).max().item()
+
+
+@pytest.mark.parametrize("rule", ONLINE)
+def test_training_memory_is_flat_in_time(rule):
+    peak_bytes(rule, 2)
+    assert peak_bytes(rule, 128) <= 1.02 * peak_bytes(rule, 4)
+
+
+def test_the_measure_sees_bptt_grow():
+    assert peak_bytes("bptt", 16) > 2 * peak_bytes("bptt", 4)

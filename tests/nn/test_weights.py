@@ -1,0 +1,170 @@
+"""Weight-standardised layers and Scale."""
+
+import copy
+import pickle
+from unittest import mock
+
+import pytest
+import torch
+from torch import nn
+
+import fastsnn
+from fastsnn.functional import standardize
+from fastsnn.ops import standardize as op
+
+from ..cases import DTYPES, assert_same, dtype_id
+
+LAYERS = {
+    "linear": (lambda: fastsnn.WSLinear(7, 5), (3, 7)),
+    "conv": (lambda: fastsnn.WSConv2d(4, 6, 3, stride=2, padding=1, groups=2), (3, 4, 8, 8)),
+    "conv-no_bias": (lambda: fastsnn.WSConv2d(4, 6, 3, bias=False, padding="same"), (3, 4, 8, 8)),
+    "conv-circular": (lambda: fastsnn.WSConv2d(4, 6, 3, padding=1, padding_mode="circular"), (3, 4, 8, 8)),
+}
+
+
+@pytest.fixture(params=LAYERS)
+def layer(request):
+    make, shape = LAYERS[request.param]
+    layer = make().double()
+    nn.init.uniform_(layer.gain)
+    layer.example = torch.randn(shape, dtype=torch.float64)
+    return layer
+
+
+@pytest.fixture
+def computed():
+    """Counts how often a standardised weight is computed."""
+    with mock.patch.object(op, "compute", wraps=op.compute) as compute:
+        yield compute
+
+
+def plain_of(layer):
+    """The torch layer that has the standardised weight."""
+    weight = {"weight": standardize(layer.weight, layer.gain).detach()}
+    bases = {fastsnn.WSLinear: nn.Linear, fastsnn.WSConv2d: nn.Conv2d}
+    plain = copy.deepcopy(layer)
+    plain.__class__ = bases[type(layer)]
+    del plain.gain
+    plain.load_state_dict(weight | ({} if layer.bias is None else {"bias": layer.bias}))
+    return plain
+
+
+def test_is_the_plain_layer_with_the_standardised_weight(layer):
+    assert_same(layer(layer.example), plain_of(layer)(layer.example))
+
+
+def test_gradients(layer):
+    plain = plain_of(layer)
+    layer(layer.example).sum().backward()
+    plain(layer.example).sum().backward()
+    expected = torch.autograd.grad(standardize(layer.weight, layer.gain), (layer.weight, layer.gain), plain.weight.grad)
+    assert_same((layer.weight.grad, layer.gain.grad), expected)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=dtype_id)
+def test_every_dtype_trains(dtype):
+    layer = fastsnn.WSLinear(7, 5).to(dtype)
+    layer(torch.ones(3, 7, dtype=dtype)).sum().backward()
+    assert {p.grad.dtype for p in layer.parameters()} == {dtype}
+
+
+def test_the_rows_are_centred_and_scaled():
+    weight = fastsnn.WSConv2d(4, 6, 3).double().standardized_weight().flatten(1)
+    assert_same(weight.sum(1), torch.zeros(6, dtype=torch.float64), atol=1e-12)
+    assert_same(weight.square().sum(1), torch.full((6,), 35 / 36, dtype=torch.float64), rtol=1e-3)
+
+
+def test_gain_starts_at_one_and_is_saved():
+    layer = fastsnn.WSConv2d(4, 6, 3)
+    assert layer.state_dict().keys() == {"weight", "bias", "gain"}
+    assert_same(layer.gain.detach(), torch.ones(6, 1, 1, 1))
+
+
+@pytest.mark.parametrize("make", [lambda: fastsnn.WSLinear(1, 5), lambda: fastsnn.WSConv2d(4, 4, 1, groups=4)])
+def test_fan_in_of_one_is_refused(make):
+    with pytest.raises(ValueError, match=r"weight has shape \([45], 1.*fan-in of 1 has no variance.*plain layer"):
+        make()
+
+
+def test_computed_once_for_all_steps_of_a_sequence(layer, computed):
+    for _ in range(3):
+        layer(layer.example).sum().backward()
+    assert computed.call_count == 1
+
+
+def _step(layer):
+    layer(layer.example).sum().backward()
+    torch.optim.SGD(layer.parameters(), lr=0.1).step()
+
+
+def _to(layer):
+    layer.to(torch.bfloat16).to(torch.float64)
+
+
+CHANGES = {
+    "optimizer": _step,
+    "gain": lambda layer: nn.init.constant_(layer.gain, 3.0),
+    "in_place": lambda layer: layer.weight.detach().mul_(-1),
+    "data": lambda layer: layer.weight.data.mul_(-1),
+    "new_data": lambda layer: setattr(layer.weight, "data", -layer.weight.data),
+    "new_parameter": lambda layer: setattr(layer, "weight", nn.Parameter(-layer.weight.detach())),
+    "load": lambda layer: layer.load_state_dict(layer.state_dict() | {"weight": -layer.weight}),
+    "cast": _to,
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_changed_weight_is_computed_again(layer, change):
+    before = layer(layer.example)
+    CHANGES[change](layer)
+    after = layer(layer.example)
+    assert not torch.equal(after, before)
+    assert_same(after, plain_of(layer)(layer.example))
+
+
+def test_memory_that_is_used_again_is_not_taken_for_the_same_weight():
+    layer, x, gain = fastsnn.WSLinear(7, 5), torch.randn(3, 7), torch.ones(5, 1)
+
+    def run(seed):
+        weight = torch.empty(5, 7).normal_(generator=torch.Generator().manual_seed(seed))
+        return torch.func.functional_call(layer, {"weight": weight, "gain": gain}, x).sum().item()
+
+    assert len({run(seed) for seed in range(40)}) == 40
+
+
+def test_an_update_before_backward_raises(layer):
+    out = layer(layer.example)
+    with torch.no_grad():
+        layer.weight.add_(1)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        out.sum().backward()
+
+
+@pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))], ids=["copy", "pickle"])
+def test_copies_are_independent(layer, duplicate):
+    out = layer(layer.example)
+    other = duplicate(layer)
+    assert_same(other(layer.example), out)
+    nn.init.zeros_(other.gain)
+    assert_same(layer(layer.example), out)
+
+
+@pytest.mark.parametrize(
+    ("weight", "gain", "error", "message"),
+    [
+        (torch.ones(3, 4, dtype=torch.int64), torch.ones(3), TypeError, r"weight has dtype torch\.int64; allowed"),
+        (torch.ones(3), torch.ones(3), ValueError, r"weight has shape \(3,\)"),
+        (torch.ones(3, 1), torch.ones(3), ValueError, r"weight has shape \(3, 1\).*at least 2"),
+        (torch.ones(3, 4), torch.ones(4), ValueError, r"gain has shape \(4,\).*\(3\) of weight's"),
+        (torch.ones(3, 4), torch.ones(3).double(), ValueError, r"gain .*torch\.float64.*weight's dtype torch\.float32"),
+    ],
+    ids=["integer", "vector", "fan_in", "gain_shape", "gain_dtype"],
+)
+def test_operands_that_do_not_fit(weight, gain, error, message):
+    with pytest.raises(error, match=message):
+        standardize(weight, gain)
+
+
+def test_scale():
+    assert_same(fastsnn.Scale()(torch.ones(3)), torch.full((3,), 2.74))
+    assert repr(fastsnn.Scale(3)) == "Scale(factor=3.0)"
