@@ -1,10 +1,9 @@
-"""Markdown, bars and plots from rows."""
+"""Bars and Markdown from rows."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import geometric_mean, mean
 from typing import TYPE_CHECKING, TypeVar
 
@@ -12,20 +11,7 @@ from .cases import CASES, Case
 from .record import Row
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
     from .runner import Run
-
-COLOURS = {
-    "fastsnn": "#d1495b",
-    "fastsnn-reference": "#edae49",
-    "torch.compile": "#66a182",
-    "spikingjelly": "#2e4057",
-    "snntorch": "#00798c",
-    "autograd-floor": "#adb5bd",
-    "copy": "#adb5bd",
-    "copy-layer": "#ced4da",
-}
 
 COUNTS_NOTE = (
     "saved_bytes: distinct storages that autograd keeps, beyond input, parameters and state. aten_ops: operations "
@@ -118,13 +104,14 @@ def duration(microseconds: float) -> str:
     return f"{microseconds / 1e3:.3g} ms" if microseconds < 1e6 else f"{microseconds / 1e6:.3g} s"
 
 
-def _distinct(values: Iterable[Item]) -> list[Item]:
+def distinct(values: Iterable[Item]) -> list[Item]:
+    """Each value once, in order."""
     return list(dict.fromkeys(values))
 
 
 def time_table(rows: Rows) -> str:
     """One case under one allocator: median times, each with its ratio to fastsnn's."""
-    providers = _distinct(row.provider for row in rows)
+    providers = distinct(row.provider for row in rows)
     found = {(row.mode, row.size, row.provider): row.p50 for row in rows}
     lines = [f"| size | mode | {' | '.join(providers)} |", "|---" * (len(providers) + 2) + "|"]
     for mode, size in dict.fromkeys((row.mode, row.size) for row in rows):
@@ -152,7 +139,7 @@ def count_table(rows: Rows) -> str:
 
 def _case_sections(case: Case, rows: Rows) -> list[str]:
     sections = [f"## {case.name} ({case.kernel})", case.note]
-    for allocator in _distinct(row.allocator for row in rows):
+    for allocator in distinct(row.allocator for row in rows):
         mine = [row for row in rows if row.allocator == allocator]
         rates = [row for row in mine if row.metric == "bandwidth"]
         sections += [f"Allocator: {allocator}.", time_table([row for row in mine if row.metric == "time"])]
@@ -168,7 +155,7 @@ def markdown(run: Run, quick: bool) -> str:
         sections.append("**Quick run: tiny sizes and few repetitions. Its times mean nothing.**")
     if rows:
         first = rows[0]
-        peers = ", ".join(_distinct(row.peer for row in rows if row.peer))
+        peers = ", ".join(distinct(row.peer for row in rows if row.peer))
         sections.append(
             f"fastsnn {first.fastsnn}; {peers or 'no peers'}. {first.cpu}, {first.isa}, {first.threads} threads, "
             f"{first.date}. Medians; in parentheses the time over fastsnn's. Warm: buffers come without page faults; "
@@ -183,45 +170,3 @@ def markdown(run: Run, quick: bool) -> str:
     remarks = [f"- REFUSED: {why}" for why in run.refused] + [f"- {note}" for note in run.notes]
     sections += ["## Notes", "\n".join(remarks)] if remarks else []
     return "\n\n".join(sections) + "\n"
-
-
-def plot(rows: Rows, out: Path) -> list[str]:
-    """One PNG per allocator; a note where matplotlib is missing."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        return ["matplotlib is not installed: no plots"]
-    times = [row for row in rows if row.metric == "time"]
-    for allocator in _distinct(row.allocator for row in times):
-        mine = [row for row in times if row.allocator == allocator]
-        names = _distinct(row.case for row in mine)
-        columns = min(3, len(names))
-        lines = -(-len(names) // columns)
-        figure = Figure(figsize=(5.2 * columns, 3.8 * lines), layout="constrained")
-        axes = figure.subplots(lines, columns, squeeze=False).flat
-        for axis, name in zip(axes, names, strict=False):
-            _bars(axis, [row for row in mine if row.case == name])
-        for axis in list(axes)[len(names) :]:
-            axis.set_axis_off()
-        figure.suptitle(f"Median time of a call, {allocator} allocator, {mine[0].threads} threads, {mine[0].cpu}")
-        figure.savefig(out / f"results-{allocator}.png", dpi=150)
-    return []
-
-
-def _bars(axis: Axes, rows: Rows) -> None:
-    """Time by size, one bar a provider; whiskers from p20 to p80. The last mode stands for the case."""
-    rows = [row for row in rows if row.mode == rows[-1].mode]
-    sizes, providers = _distinct(row.size for row in rows), _distinct(row.provider for row in rows)
-    width = 0.8 / len(providers)
-    for i, provider in enumerate(providers):
-        mine = [row for row in rows if row.provider == provider]
-        at = [sizes.index(row.size) + (i + 0.5) * width - 0.4 for row in mine]
-        spread = [[row.p50 - row.p20 for row in mine], [row.p80 - row.p50 for row in mine]]
-        heights = [row.p50 for row in mine]
-        axis.bar(at, heights, 0.92 * width, yerr=spread, color=COLOURS[provider], label=provider, ecolor="#495057")
-    axis.set(title=f"{rows[0].case} ({rows[0].mode})", xlabel="size", ylabel="us", yscale="log")
-    axis.set_xticks(range(len(sizes)), [f"{size:,}" for size in sizes])
-    axis.spines[["top", "right"]].set_visible(False)
-    axis.grid(axis="y", alpha=0.3)
-    axis.set_axisbelow(True)
-    axis.legend(frameon=False, fontsize="small")

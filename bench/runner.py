@@ -13,7 +13,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from . import report
+from . import plot, report
 from .cases import CASES
 from .record import Row, write_csv
 
@@ -40,8 +40,9 @@ class Run:
     def add(self, outcome: dict[str, Any]) -> None:
         self.rows += [Row(**row) for row in outcome["rows"]]
         self.notes += [note for note in outcome["notes"] if note not in self.notes]
-        if outcome.get("refused"):
-            self.refused.append(outcome["refused"])
+        why = outcome.get("refused")
+        if why and why not in self.refused:
+            self.refused.append(why)
 
 
 def launch(job: dict[str, Any]) -> dict[str, Any]:
@@ -53,11 +54,8 @@ def launch(job: dict[str, Any]) -> dict[str, Any]:
         done = subprocess.run(command, env=env, capture_output=True, text=True)
         if done.returncode:
             print(done.stderr, file=sys.stderr)
-            return {
-                "rows": [],
-                "notes": [],
-                "refused": f"{job['case']} ({job['allocator']}) crashed, see its error above",
-            }
+            why = f"{job['case']} ({job['allocator']}) crashed, see its error above"
+            return {"rows": [], "notes": [], "refused": why}
         return json.loads(outcome.read_text())
 
 
@@ -115,8 +113,8 @@ def main(argv: list[str] | None = None) -> int:
         print(f"{job['case']:16} {job['allocator']:8} {perf_counter() - start:6.1f} s", flush=True)
     options.out.mkdir(parents=True, exist_ok=True)
     write_csv(run.rows, options.out / "results.csv")
+    run.notes += plot.save(run.rows, options.out)
     (options.out / "results.md").write_text(report.markdown(run, options.quick))
-    run.notes += report.plot(run.rows, options.out)
     print("", report.bars_table(run.rows), *run.notes, *(f"REFUSED: {why}" for why in run.refused), sep="\n")
     print(f"results in {options.out}")
     return 1 if run.refused else 0

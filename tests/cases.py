@@ -93,7 +93,7 @@ def on_reference(fn, *args, **kwargs):
 
 
 def assert_same(actual, expected, rtol=0.0, atol=0.0):
-    """Equal shape, dtype and, by default, bits of two tensors or of two tuples of tensors and others."""
+    """Equal shape and dtype and, by default, exactly equal values; tuples are compared item by item."""
     if isinstance(expected, (tuple, list)):
         assert len(actual) == len(expected)
         for a, e in zip(actual, expected, strict=True):

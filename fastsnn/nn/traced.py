@@ -53,6 +53,10 @@ class TracedSpikes(Tensor):
         """As Tensor.backward."""
         self._spikes.backward(*args, **kwargs)
 
+    # Python rebinds the name in s += x: a new pair, and the neuron's trace stays as it is
+    __iadd__, __isub__ = Tensor.__add__, Tensor.__sub__
+    __imul__, __itruediv__ = Tensor.__mul__, Tensor.__truediv__
+
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -154,8 +158,8 @@ def _scaled(func: Any, a: Any, b: Any, *args: Any, **kwargs: Any) -> Any:
 
 def _in_place(func: Any, *args: Any, **kwargs: Any) -> Any:
     raise TraceError(
-        f"{func.__name__}() would change spikes in place and the neuron's trace with them: "
-        "write s = s + x in place of s += x, or use `s.spikes`"
+        f"{func.__name__}() would change a tensor in place and lose or corrupt a trace: write s = s + x, "
+        "or use `s.spikes`"
     )
 
 
@@ -207,7 +211,7 @@ RULES: dict[str, Callable[..., Any]] = {
     **dict.fromkeys([*STRUCTURE, *POOLING], _both),
     **dict.fromkeys("add sub __add__ __radd__ __sub__ __rsub__ rsub".split(), _both),
     **dict.fromkeys("mul div multiply divide true_divide __mul__ __rmul__ __truediv__ __div__".split(), _scaled),
-    **dict.fromkeys("__iadd__ __isub__ __imul__ __itruediv__ __idiv__ add_ sub_ mul_ div_".split(), _in_place),
+    **dict.fromkeys("add_ sub_ mul_ div_".split(), _in_place),
     **dict.fromkeys("conv1d conv2d conv3d".split(), _conv),
     **dict.fromkeys("matmul mm __matmul__".split(), _matmul),
     **dict.fromkeys("dropout dropout1d dropout2d dropout3d".split(), _dropout),

@@ -131,8 +131,17 @@ class LIFParams:
 _built = lru_cache(maxsize=256)(LIFParams)
 
 
-def cached_params(*args: Any) -> LIFParams:
-    """LIFParams of these arguments, built once."""
+def cached_params(
+    tau: float,
+    decay_input: bool,
+    v_threshold: float,
+    v_reset: float | None,
+    surrogate: Any,
+    detach_reset: bool,
+    rule: str,
+) -> LIFParams:
+    """LIFParams of these arguments, built once. A surrogate of SpikingJelly's is read anew each time."""
+    args = (tau, decay_input, v_threshold, v_reset, coerce(surrogate), detach_reset, rule)
     try:
         return _built(*args)
     except TypeError:

@@ -204,11 +204,22 @@ def test_two_operands(name, order):
 
 
 @pytest.mark.parametrize("change", [operator.iadd, operator.isub, operator.imul, operator.itruediv])
-def test_in_place_operators_are_refused_with_the_remedy(change):
+def test_augmented_assignment_gives_a_new_pair(change):
+    s = spiking(2, 3)
+    before = s.spikes.detach().clone(), s.trace.clone()
+    out = change(s, 2)
+    assert_same((out.spikes.detach(), out.trace), tuple(change(value.clone(), 2) for value in before))
+    assert_same((s.spikes.detach(), s.trace), before)
+
+
+@pytest.mark.parametrize(
+    "change", [lambda s: s.add_(2), lambda s: s.mul_(2), lambda s: operator.iadd(torch.ones(2, 3), s)]
+)
+def test_writing_in_place_is_refused_with_the_remedy(change):
     s = spiking(2, 3)
     before = s.spikes.detach().clone(), s.trace.clone()
     with pytest.raises(fastsnn.TraceError, match=r"s = s \+ x"):
-        change(s, 2)
+        change(s)
     assert_same((s.spikes.detach(), s.trace), before)
 
 

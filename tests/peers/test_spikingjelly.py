@@ -54,6 +54,14 @@ def test_surrogates_of_either_library(name, alpha):
         assert_same(run(node, x), expected, **CLOSE)
 
 
+def test_a_surrogate_that_is_sharpened_between_calls_takes_effect():
+    x, surrogate, grads = torch.zeros(1, requires_grad=True), theirs.ATan(alpha=2.0), []
+    for surrogate.alpha in (2.0, 8.0):
+        spikes = fastsnn.functional.lif_step(x, surrogate_function=surrogate).spikes
+        grads += torch.autograd.grad(spikes, x)
+    assert grads[0] != grads[1]
+
+
 @pytest.mark.parametrize("name", SHARED)
 def test_surrogates_have_the_same_default_alpha(name):
     assert getattr(fastsnn.surrogate, name)().alpha == getattr(theirs, name)().alpha
