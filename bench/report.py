@@ -99,9 +99,10 @@ def bars_table(rows: Rows) -> str:
 
 def duration(microseconds: float) -> str:
     """Three digits with a unit."""
-    if microseconds < 1e3:
-        return f"{microseconds:.3g} us"
-    return f"{microseconds / 1e3:.3g} ms" if microseconds < 1e6 else f"{microseconds / 1e6:.3g} s"
+    for unit, size in (("us", 1), ("ms", 1e3)):
+        if microseconds < 999.5 * size:
+            return f"{microseconds / size:.3g} {unit}"
+    return f"{microseconds / 1e6:.3g} s"
 
 
 def distinct(values: Iterable[Item]) -> list[Item]:

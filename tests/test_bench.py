@@ -179,3 +179,8 @@ def test_bars_tell_pass_fail_and_not_measured():
     flat = report.Bar("memory", "<=", 1.02, report.memory_growth("O"))
     peaks = [a_row(case="peak_memory", mode="O", size=size, p50=p50) for size, p50 in ((4, 100.0), (128, 103.0))]
     assert flat.line(peaks).endswith("| 1.03 | FAIL |")
+
+
+@pytest.mark.parametrize(("us", "text"), [(1.234, "1.23 us"), (999.6, "1 ms"), (45_678, "45.7 ms"), (2e6, "2 s")])
+def test_durations_have_three_digits(us, text):
+    assert report.duration(us) == text
