@@ -45,13 +45,18 @@ class Run:
             self.refused.append(why)
 
 
+def root() -> Path:
+    """The folder this package is imported from: a child that starts there finds the same one."""
+    return Path(__file__).resolve().parents[__package__.count(".") + 1]
+
+
 def launch(job: dict[str, Any]) -> dict[str, Any]:
     """The outcome of one job, run in a fresh process under its allocator."""
     env = {**os.environ, **ALLOCATORS[job["allocator"]], "OMP_NUM_THREADS": str(job["threads"])}
     with tempfile.TemporaryDirectory() as folder:
         outcome = Path(folder) / "outcome.json"
         command = [sys.executable, "-m", f"{__package__}.child", json.dumps(job), str(outcome)]
-        done = subprocess.run(command, env=env, capture_output=True, text=True)
+        done = subprocess.run(command, env=env, cwd=root(), capture_output=True, text=True)
         if done.returncode:
             print(done.stderr, file=sys.stderr)
             why = f"{job['case']} ({job['allocator']}) crashed, see its error above"

@@ -100,8 +100,9 @@ except fastsnn.BackendError as error:
 """
 
 
-def test_without_the_core_the_reference_runs_after_one_warning():
-    done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True)
+def test_without_the_core_the_reference_runs_after_one_warning(tmp_path):
+    command = [sys.executable, "-c", PROGRAM]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
     lines = done.stdout.splitlines()
     assert lines[0].startswith("1 fastsnn runs the slow PyTorch reference (cpu: the native core is not installed")
     assert "last call: reference" in lines

@@ -112,7 +112,7 @@ def test_a_stopped_run_resumes_bitwise(after, tmp_path):
 def test_interrupt_leaves_a_checkpoint_to_resume(tmp_path):
     run = tmp_path / "run"
     command = [sys.executable, "-m", "fastsnn", "train", "--data", "sequential-digits", "--epochs", "400"]
-    with subprocess.Popen([*command, "--out", str(run)], stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen([*command, "--out", str(run)], stdout=subprocess.PIPE, text=True, cwd=tmp_path) as process:
         deadline = time.monotonic() + 120
         while not (run / "checkpoint.pt").exists() and time.monotonic() < deadline:
             time.sleep(0.05)
@@ -195,7 +195,8 @@ try:
 except experiment.RunError as error:
     print(error)
 """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
     assert "the file from before, if any, is unchanged" in done.stdout
     assert experiment.Experiment.resume(tmp_path).progress.epoch == 0
     assert not [p for p in tmp_path.iterdir() if p.name.startswith(".")]

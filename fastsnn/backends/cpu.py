@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -32,9 +33,10 @@ _SHAPES = (
 def refusal() -> str | None:
     """Why the core cannot run; None where it can."""
     if _cpu is None:
+        in_source = (Path(__file__).parents[2] / "setup.py").exists()
         return (
             f"the native core is not installed ({_import_error}); reinstall fastsnn with a C++17 compiler "
-            "and without FASTSNN_PURE_PYTHON"
+            "and without FASTSNN_PURE_PYTHON" + (", or start Python outside its source folder" if in_source else "")
         )
     return None
 

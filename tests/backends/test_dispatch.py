@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import tempfile
 import warnings
 
 import pytest
@@ -115,7 +116,9 @@ def test_available_names_every_backend():
 
 def python(code, **environment):
     command = [sys.executable, "-c", f"import torch, fastsnn\n{code}"]
-    return subprocess.run(command, env=os.environ | environment, capture_output=True, text=True)
+    return subprocess.run(
+        command, env=os.environ | environment, capture_output=True, text=True, cwd=tempfile.gettempdir()
+    )
 
 
 def test_the_environment_variable_forces_a_backend():
