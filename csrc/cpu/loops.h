@@ -27,23 +27,6 @@ constexpr int64_t kChunk = 2048;
 constexpr int64_t kBlock = 256;    // elements between two rounds of prefetches
 constexpr int64_t kGrain = 16384;  // elements below which a second thread costs more than it saves
 
-template <Dtype dtype>
-struct Storage {
-  using type = float;
-};
-template <>
-struct Storage<Dtype::f64> {
-  using type = double;
-};
-template <>
-struct Storage<Dtype::bf16> {
-  using type = BFloat16;
-};
-template <>
-struct Storage<Dtype::f16> {
-  using type = Half;
-};
-
 template <class T>
 struct StateOf {
   using type = float;

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..ops.types import EMPTY, Forward, LIFParams, LIFState, Saved, state_dtype
+from ..reference.surrogate import SHAPES
 
 try:
     from .. import _cpu
@@ -18,16 +19,6 @@ except ImportError as error:
 
 _DTYPES = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.float16: 3}
 _TRACES = {"none": 0, "ottt": 1, "ndot": 2, "ndot_released": 3}
-_SHAPES = (
-    "sigmoid",
-    "triangle",
-    "rectangle",
-    "rect_open",
-    "atan",
-    "piecewise_exp",
-    "soft_sign",
-    "erf",
-)
 
 
 def refusal() -> str | None:
@@ -55,7 +46,7 @@ def _native(p: LIFParams) -> Any:
             slope=p.slope,
             reset=p.v_reset is not None,
             trace=_TRACES[p.trace],
-            surrogate=_SHAPES.index(p.shape),
+            surrogate=SHAPES.index(p.shape),
         )
     return native
 

@@ -31,6 +31,7 @@ def derivative(z: Tensor, shape: str, h: float, k: float) -> Tensor:
     raise ValueError(f"surrogate shape is {shape!r}; allowed: {', '.join(SHAPES)}")
 
 
+# in the order of the native core's codes (csrc/core/surrogate.h)
 SHAPES = (
     "sigmoid",
     "triangle",
