@@ -19,10 +19,10 @@ class LifParams:
 
 def lif_forward(
     p: LifParams,
+    threads: int,
     T: int,
     n: int,
     dtype: int,
-    threads: int,
     first: bool,
     potential_is_v: bool,
     x: int,
@@ -32,6 +32,7 @@ def lif_forward(
     keep: int,
     spikes: int,
     u_last: int,
+    u_seq: int,
     v_last: int,
     v_seq: int,
     trace_seq: int,
@@ -39,11 +40,11 @@ def lif_forward(
 ) -> None: ...
 def lif_backward(
     p: LifParams,
+    threads: int,
     bptt: bool,
     T: int,
     n: int,
     dtype: int,
-    threads: int,
     potential_is_v: bool,
     g_spikes: int,
     keep: int,
@@ -55,8 +56,8 @@ def lif_backward(
     g_x: int,
     g_v_first: int,
 ) -> None: ...
-def standardize_forward(rows: int, cols: int, dtype: int, threads: int, eps: float, *pointers: int) -> None: ...
-def standardize_backward(rows: int, cols: int, dtype: int, threads: int, eps: float, *pointers: int) -> None: ...
+def standardize_forward(threads: int, rows: int, cols: int, dtype: int, eps: float, *pointers: int) -> None: ...
+def standardize_backward(threads: int, rows: int, cols: int, dtype: int, eps: float, *pointers: int) -> None: ...
 def isas() -> list[str]: ...
 def isa() -> str: ...
 def choose_isa(isa: str) -> bool: ...

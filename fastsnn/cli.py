@@ -40,7 +40,7 @@ def parser() -> argparse.ArgumentParser:
     train.add_argument("--lr", type=float, help="learning rate of SGD with momentum 0.9, default: 0.1")
     train.add_argument("--seed", type=int, help="default: 0")
     train.add_argument("--device", help="default: cpu")
-    train.add_argument("--backend", choices=backends.NAMES, help="force one backend")
+    train.add_argument("--backend", choices=list(backends.REGISTRY), help="force one backend")
     train.add_argument("--resume", type=Path, metavar="RUN", help="go on with the run in this folder")
     train.add_argument("--out", type=Path, help="run folder, default: runs/<data>-<rule>-<time>")
     commands.add_parser("info", help="versions, backends, instruction set, threads, and why")
@@ -73,7 +73,7 @@ def info() -> int:
         ("threads", str(torch.get_num_threads())),
         *((f"backend {name}", verdict) for name, verdict in backends.available().items()),
     ]
-    if backends.cpu.refusal() is None:
+    if backends.refusal("lif", "cpu", torch.device("cpu")) is None:
         from . import _cpu
 
         rows.append(("instruction set", f"{_cpu.isa()} (can run: {', '.join(_cpu.isas())})"))

@@ -236,7 +236,7 @@ class Experiment:
 
 
 def _runs(device: str) -> str:
-    rows = backends.explain("lif", torch.device(device).type)
+    rows = backends.explain("lif", device)
     return next((name for name, verdict in rows if verdict == "runs"), "none")
 
 

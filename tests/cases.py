@@ -9,7 +9,7 @@ import fastsnn
 from fastsnn import backends, surrogate
 from fastsnn.ops.types import RULES, state_dtype
 
-VARIANTS = [] if backends.cpu.refusal() else [f"cpu-{isa}" for isa in backends.cpu._cpu.isas()]
+VARIANTS = [] if backends.cpu.refusal(torch.device("cpu")) else [f"cpu-{isa}" for isa in backends.cpu._cpu.isas()]
 BACKENDS = VARIANTS[:1]
 DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
 ONLINE = [rule for rule, traits in RULES.items() if traits.online]

@@ -1,84 +1,17 @@
 #pragma once
 
-#include <cstdint>
+#include "../core/arguments.h"
 
-// What every instruction set provides. Pointers are raw, sizes int64, `n` neurons are contiguous,
-// sequences are [T, n]. A null optional pointer means: not wanted (outputs) or zero (inputs).
-// State (potential, v, trace, ratio, u) is double for float64 input and float otherwise.
+// What every instruction set provides; the last argument is the number of threads.
 namespace fastsnn {
-
-enum class Dtype : int { f32, f64, bf16, f16, count };
-
-struct LifParams {
-  double leak, gain, bias, threshold, v_reset;
-  double reset_grad;
-  double height, slope;
-  int reset, trace, surrogate;  // enums of csrc/core
-};
-
-struct LifForward {
-  int64_t T, n;
-  Dtype dtype;
-  int threads;
-  bool first;             // t = 1 of a sequence: r[0] = 1 (ndot)
-  bool potential_is_v;    // the potential was already reset
-  const void* x;          // [T, n]
-  const void* potential;  // [n], u[t-1] or v[t-1]; null: v_reset, or 0
-  const void* trace;      // [n], a[t-1]
-  const void* ratio;      // [n], e[t-1] (ndot), den (ndot_released)
-  const void* keep;       // [n], dropout mask in the state's type, already scaled; null: ones
-  void* spikes;           // [T, n]
-  void* u_last;           // [n], optional
-  void* v_last;           // [n], optional; v_seq ends with it
-  void* v_seq;            // [T, n], optional
-  void* trace_seq;        // [T, n]
-  void* ratio_last;       // [n] (ndot rules)
-};
-
-struct LifBackward {
-  int64_t T, n;
-  Dtype dtype;
-  int threads;
-  bool potential_is_v;
-  const void* g_spikes;   // [T, n], optional
-  const void* keep;       // [n], optional
-  const void* u;          // [T, n]; null: recomputed from x and potential
-  const void* x;          // [T, n]
-  const void* potential;  // [n]
-  const void* g_v_last;   // [n], optional (BPTT)
-  const void* g_v_seq;    // [T, n], optional (BPTT)
-  void* g_x;              // [T, n]
-  void* g_v_first;        // [n], optional (BPTT)
-};
-
-struct Standardize {
-  int64_t rows, cols;
-  Dtype dtype;
-  int threads;
-  double eps;
-  const void* weight;  // [rows, cols]
-  const void* gain;    // [rows]
-  void* mean;          // [rows], double
-  void* inverse;       // [rows], double: 1/sqrt(var * cols + eps)
-};
-
-struct StandardizeForward : Standardize {
-  void* out;  // [rows, cols]
-};
-
-struct StandardizeBackward : Standardize {
-  const void* g_out;  // [rows, cols]
-  void* g_weight;     // [rows, cols]
-  void* g_gain;       // [rows]
-};
 
 struct Kernels {
   const char* isa;
-  void (*lif_forward)(const LifParams&, const LifForward&);
-  void (*lif_backward_online)(const LifParams&, const LifBackward&);
-  void (*lif_backward_bptt)(const LifParams&, const LifBackward&);
-  void (*standardize_forward)(const StandardizeForward&);
-  void (*standardize_backward)(const StandardizeBackward&);
+  void (*lif_forward)(const LifParams&, const LifForward&, int);
+  void (*lif_backward_online)(const LifParams&, const LifBackward&, int);
+  void (*lif_backward_bptt)(const LifParams&, const LifBackward&, int);
+  void (*standardize_forward)(const StandardizeForward&, int);
+  void (*standardize_backward)(const StandardizeBackward&, int);
 };
 
 }  // namespace fastsnn

@@ -78,6 +78,13 @@ ForwardRowFn<S> forward_row_of(Trace trace) {
   }
 }
 
+// Where step t of a state goes: into its sequence, to its last value, or nowhere that lasts.
+template <class S>
+S* row_at(void* sequence, void* last, int64_t t, const LifForward& k, int64_t i, Chunk<S>& scratch) {
+  if (sequence) return static_cast<S*>(sequence) + t * k.n + i;
+  return t + 1 == k.T ? at_or(static_cast<S*>(last), i, scratch.at) : scratch.at;
+}
+
 template <class T, class S = typename StateOf<T>::type>
 void lif_forward_chunks(const LifParams& params, const LifForward& k, int64_t begin, int64_t end) {
   const Lif<S> p = lif_of<S>(params);
@@ -101,15 +108,13 @@ void lif_forward_chunks(const LifParams& params, const LifForward& k, int64_t be
     row.e_prev = at_or(static_cast<const S*>(k.ratio), i, static_cast<const S*>(zeros.at));
     row.first = k.first;
     for (int64_t t = 0; t < k.T; t++) {
-      const bool last = t + 1 == k.T;
       T* spikes = static_cast<T*>(k.spikes) + t * k.n + i;
       row.x = load(static_cast<const T*>(k.x) + t * k.n + i, x, n);
       row.s = store_target(spikes, s);
-      row.u = last ? at_or(static_cast<S*>(k.u_last), i, u.at) : u.at;
-      row.v =
-          k.v_seq ? static_cast<S*>(k.v_seq) + t * k.n + i : (last ? at_or(static_cast<S*>(k.v_last), i, v.at) : v.at);
+      row.u = row_at(k.u_seq, k.u_last, t, k, i, u);
+      row.v = row_at(k.v_seq, k.v_last, t, k, i, v);
       row.a = k.trace_seq ? static_cast<S*>(k.trace_seq) + t * k.n + i : a.at;
-      row.e = last ? at_or(static_cast<S*>(k.ratio_last), i, e.at) : e.at;
+      row.e = row_at(nullptr, k.ratio_last, t, k, i, e);
       row_fn(p, row, n);
       store(spikes, s, n);
       row.threshold_prev = p.threshold;
@@ -121,9 +126,9 @@ void lif_forward_chunks(const LifParams& params, const LifForward& k, int64_t be
   }
 }
 
-void lif_forward(const LifParams& p, const LifForward& k) {
+void lif_forward(const LifParams& p, const LifForward& k, int threads) {
   with_dtype(k.dtype, [&](auto zero) {
-    parallel_chunks(k.n, kChunk, k.n * k.T, k.threads,
+    parallel_chunks(k.n, kChunk, k.n * k.T, threads,
                     [&](int64_t begin, int64_t end) { lif_forward_chunks<decltype(zero)>(p, k, begin, end); });
   });
 }
@@ -264,9 +269,9 @@ void lif_backward_online_chunks(const LifParams& params, const LifBackward& k, i
   }
 }
 
-void lif_backward_online(const LifParams& p, const LifBackward& k) {
+void lif_backward_online(const LifParams& p, const LifBackward& k, int threads) {
   with_dtype(k.dtype, [&](auto zero) {
-    parallel_chunks(k.n, kChunk, k.n * k.T, k.threads,
+    parallel_chunks(k.n, kChunk, k.n * k.T, threads,
                     [&](int64_t begin, int64_t end) { lif_backward_online_chunks<decltype(zero)>(p, k, begin, end); });
   });
 }
@@ -313,9 +318,9 @@ void lif_backward_bptt_chunks(const LifParams& params, const LifBackward& k, int
   }
 }
 
-void lif_backward_bptt(const LifParams& p, const LifBackward& k) {
+void lif_backward_bptt(const LifParams& p, const LifBackward& k, int threads) {
   with_dtype(k.dtype, [&](auto zero) {
-    parallel_chunks(k.n, bptt_chunk(k.T), k.n * k.T, k.threads,
+    parallel_chunks(k.n, bptt_chunk(k.T), k.n * k.T, threads,
                     [&](int64_t begin, int64_t end) { lif_backward_bptt_chunks<decltype(zero)>(p, k, begin, end); });
   });
 }

@@ -23,8 +23,8 @@ double ordered_sum(int64_t n, const Term& term) {
 }
 
 template <class F>
-void parallel_rows(const Standardize& k, const F& row) {
-  parallel_chunks(k.rows, 1, k.rows * k.cols, k.threads, [&](int64_t begin, int64_t end) {
+void parallel_rows(const Standardize& k, int threads, const F& row) {
+  parallel_chunks(k.rows, 1, k.rows * k.cols, threads, [&](int64_t begin, int64_t end) {
     for (int64_t r = begin; r < end; r++) row(r);
   });
 }
@@ -68,14 +68,16 @@ void standardize_backward_row(const StandardizeBackward& k, int64_t r) {
   narrow(S(g_xc * inv), static_cast<T*>(k.g_gain)[r]);
 }
 
-void standardize_forward(const StandardizeForward& k) {
-  with_dtype(k.dtype,
-             [&](auto zero) { parallel_rows(k, [&](int64_t r) { standardize_forward_row<decltype(zero)>(k, r); }); });
+void standardize_forward(const StandardizeForward& k, int threads) {
+  with_dtype(k.dtype, [&](auto zero) {
+    parallel_rows(k, threads, [&](int64_t r) { standardize_forward_row<decltype(zero)>(k, r); });
+  });
 }
 
-void standardize_backward(const StandardizeBackward& k) {
-  with_dtype(k.dtype,
-             [&](auto zero) { parallel_rows(k, [&](int64_t r) { standardize_backward_row<decltype(zero)>(k, r); }); });
+void standardize_backward(const StandardizeBackward& k, int threads) {
+  with_dtype(k.dtype, [&](auto zero) {
+    parallel_rows(k, threads, [&](int64_t r) { standardize_backward_row<decltype(zero)>(k, r); });
+  });
 }
 
 }  // namespace FASTSNN_ISA

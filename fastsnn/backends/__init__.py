@@ -13,18 +13,13 @@ from typing import Any
 
 import torch
 
-from ..reference import lif as reference_lif
-from ..reference import standardize as reference_standardize
-from . import cpu
+from . import cpu, cuda, reference, triton
 
 __all__ = ["BackendError", "available", "explain", "select", "use_backend"]
 
+# each has refusal(device) -> reason | None and KERNELS: family -> kernels
+REGISTRY: dict[str, Any] = {"cuda": cuda, "triton": triton, "cpu": cpu, "reference": reference}
 ORDER = {"cpu": ("cpu", "reference"), "cuda": ("cuda", "triton", "reference")}
-NAMES = ("cuda", "triton", "cpu", "reference")
-KERNELS: dict[str, dict[str, Any]] = {
-    "lif": {"cpu": cpu.lif, "reference": reference_lif},
-    "standardize": {"cpu": cpu.standardize, "reference": reference_standardize},
-}
 
 
 class BackendError(RuntimeError):
@@ -32,8 +27,8 @@ class BackendError(RuntimeError):
 
 
 def _check(name: str) -> str:
-    if name not in NAMES:
-        raise BackendError(f"backend is {name!r}; allowed: {', '.join(NAMES)}, or None for the default order")
+    if name not in REGISTRY:
+        raise BackendError(f"backend is {name!r}; allowed: {', '.join(REGISTRY)}, or None for the default order")
     return name
 
 
@@ -45,27 +40,23 @@ if os.environ.get("FASTSNN_BACKEND"):
     _forced = _check(os.environ["FASTSNN_BACKEND"])
 
 
-def refusal(family: str, backend: str, device: str) -> str | None:
+def refusal(family: str, backend: str, device: torch.device) -> str | None:
     """Why `backend` cannot run `family` on tensors of `device`; None where it can."""
-    if backend in ("cuda", "triton"):
-        return f"this version of fastsnn has no {backend} kernels"
-    if backend == "cpu":
-        if device != "cpu":
-            return f"the cpu backend takes CPU tensors and this one is on {device}"
-        return cpu.refusal()
-    return None
+    if family not in REGISTRY[backend].KERNELS:
+        return f"the {backend} backend has no {family} kernels"
+    return REGISTRY[backend].refusal(device)
 
 
 def available() -> dict[str, str]:
     """Every backend and 'available', or the reason why it is not."""
-    return {
-        name: refusal("lif", name, "cuda" if name in ("cuda", "triton") else "cpu") or "available" for name in NAMES
-    }
+    home = {"cuda": "cuda", "triton": "cuda"}
+    return {name: refusal("lif", name, torch.device(home.get(name, "cpu"))) or "available" for name in REGISTRY}
 
 
-def explain(family: str, device: str) -> list[tuple[str, str]]:
+def explain(family: str, device: str | torch.device) -> list[tuple[str, str]]:
     """(backend, 'runs' | 'not reached' | reason) in order of choice for tensors of `device`."""
-    order = (_forced,) if _forced else ORDER.get(device, ("reference",))
+    device = torch.device(device)
+    order = (_forced,) if _forced else ORDER.get(device.type, ("reference",))
     rows, found = [], False
     for backend in order:
         reason = refusal(family, backend, device)
@@ -74,7 +65,7 @@ def explain(family: str, device: str) -> list[tuple[str, str]]:
     return rows
 
 
-def _select(family: str, device: str) -> Any:
+def _select(family: str, device: torch.device) -> Any:
     rows = explain(family, device)
     runs = next((backend for backend, verdict in rows if verdict == "runs"), None)
     if runs is None:
@@ -90,7 +81,7 @@ def _select(family: str, device: str) -> Any:
         if reason not in _warned:
             _warned.add(reason)
             warnings.warn(f"fastsnn runs the slow PyTorch reference ({reason})", RuntimeWarning, stacklevel=4)
-    return KERNELS[family][runs]
+    return REGISTRY[runs].KERNELS[family]
 
 
 def select(family: str, tensor: torch.Tensor) -> Any:
@@ -98,7 +89,7 @@ def select(family: str, tensor: torch.Tensor) -> Any:
     key = (family, tensor.device)
     kernels = _chosen.get(key)
     if kernels is None:
-        kernels = _chosen[key] = _select(family, tensor.device.type)
+        kernels = _chosen[key] = _select(family, tensor.device)
     return kernels
 
 

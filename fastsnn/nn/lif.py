@@ -197,7 +197,7 @@ class LIF(nn.Module):
 
     def explain(self, device: str | torch.device = "cpu") -> str:
         """Which backend ran last, and for every backend whether it would run on `device` and why."""
-        rows = backends.explain("lif", torch.device(device).type)
+        rows = backends.explain("lif", device)
         lines = [
             f"last call: {self._backend or 'none yet'}",
             *(f"{name}: {verdict}" for name, verdict in rows),

@@ -66,12 +66,14 @@ class Call:
         self.p, self.kernels, self.state, self.sequence, self.v_seq = p, kernels, state, sequence, v_seq
 
     def forward(self, ctx: Any, x: Tensor, into: LIFState = EMPTY) -> Forward:
-        """Run it, and keep in ctx what the backward needs: u of a step, which lives as state; x of a sequence."""
-        state = self.state
-        self.out = out = self.kernels.forward(self.p, x, state, self.sequence, self.v_seq, into)
-        ctx.kept = (self.p, self.kernels, self.sequence, self.v_seq, state.is_v, x.dtype)
+        """Run it, and keep in ctx what the backward needs: u of a step, which lives as state; x of a sequence, or its
+        u where the kernels cannot recompute it in reverse."""
+        state, kernels = self.state, self.kernels
+        u_seq = self.sequence and kernels.SAVES_U and not self.p.online
+        self.out = out = kernels.forward(self.p, x, state, self.sequence, self.v_seq, into, u_seq)
+        ctx.kept = (self.p, kernels, self.sequence, self.v_seq, state.is_v, x.dtype)
         ctx.set_materialize_grads(False)
-        if self.sequence:
+        if self.sequence and not u_seq:
             ctx.save_for_backward(x, state.potential, state.keep)
         else:
             ctx.save_for_backward(out.u, state.keep)
@@ -80,18 +82,20 @@ class Call:
 
 def _load(ctx: Any) -> Saved:
     _, _, sequence, _, is_v, dtype = ctx.kept
-    if sequence:
-        x, potential, keep = ctx.saved_tensors
-        return Saved(dtype, None, x, potential, is_v, keep)
-    u, keep = ctx.saved_tensors
-    return Saved(dtype, u, None, None, False, keep)
+    saved = ctx.saved_tensors
+    if len(saved) == 3:
+        x, potential, keep = saved
+        return Saved(dtype, sequence, None, x, potential, is_v, keep)
+    u, keep = saved
+    return Saved(dtype, sequence, u, None, None, False, keep)
 
 
 def _fit(g: Tensor | None, saved: Saved, sequence: bool) -> Tensor | None:
     """A gradient in the memory order of what was saved."""
     if g is None:
         return None
-    one: Any = saved.u if saved.x is None else saved.x[0]
+    like: Any = saved.u if saved.x is None else saved.x
+    one = like[0] if saved.sequence else like
     return layout.sequence_like(g, one) if sequence else layout.like(g, one)
 
 

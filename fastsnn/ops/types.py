@@ -173,7 +173,8 @@ FIELDS = ("v", *LIFState._fields[1:])  # as arguments are called
 
 
 class Forward(NamedTuple):
-    """What a backend's forward returns: spikes, u and v after the last step, trace, last ratio."""
+    """What a backend's forward returns: spikes, u and v after the last step (of every step where asked),
+    trace, last ratio."""
 
     spikes: Tensor
     u: Tensor | None
@@ -183,9 +184,10 @@ class Forward(NamedTuple):
 
 
 class Saved(NamedTuple):
-    """What a backend's backward works from: u of the one step, or x of the sequence and its first state."""
+    """What a backend's backward works from: u of every step, or x of the sequence and its first state."""
 
     dtype: torch.dtype
+    sequence: bool
     u: Tensor | None = None
     x: Tensor | None = None
     potential: Tensor | None = None

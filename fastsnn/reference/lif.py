@@ -13,6 +13,7 @@ from ..ops.types import EMPTY, Forward, LIFParams, LIFState, Saved, state_dtype
 from . import surrogate
 
 NAME = "reference"
+SAVES_U = False
 
 
 def charge(p: LIFParams, v: Tensor, x: Tensor) -> Tensor:
@@ -73,30 +74,38 @@ def step(p: LIFParams, x: Tensor, state: LIFState) -> tuple[Tensor, Tensor, Tens
 
 
 def forward(
-    p: LIFParams, x: Tensor, state: LIFState, sequence: bool, v_seq: bool = False, into: LIFState = EMPTY
+    p: LIFParams,
+    x: Tensor,
+    state: LIFState,
+    sequence: bool,
+    v_seq: bool = False,
+    into: LIFState = EMPTY,
+    u_seq: bool = False,
 ) -> Forward:
-    """All steps of x ([T, *] for a sequence). Returns spikes, u and v after the last step (v of every step
-    with v_seq), the trace of every step and the last ratio. `into`, memory a backend may write the new state
+    """All steps of x ([T, *] for a sequence). Returns spikes, u and v after the last step (of every step with
+    u_seq, v_seq), the trace of every step and the last ratio. `into`, memory a backend may write the new state
     to, is not used here."""
     steps = x.to(state_dtype(x.dtype)) if sequence else x.to(state_dtype(x.dtype)).unsqueeze(0)
-    s_rows, v_rows, a_rows = [], [], []
+    s_rows, u_rows, v_rows, a_rows = [], [], [], []
     for x_t in steps:
         s, u, v, a, e = step(p, x_t, state)
         state = state._replace(potential=u, is_v=False, trace=a, ratio=e)
         s_rows.append(s.to(x.dtype))
+        u_rows.append(u)
         v_rows.append(v)
         if a is not None:
             a_rows.append(a)
     if not sequence:
         return Forward(s_rows[0], u, v, a, e)
     trace = torch.stack(a_rows) if a_rows else None
+    u = torch.stack(u_rows) if u_seq else u
     return Forward(torch.stack(s_rows), u, torch.stack(v_rows) if v_seq else v, trace, e)
 
 
 def potentials(p: LIFParams, saved: Saved) -> Tensor:
     """u[t] of every step, [T, *], saved or recomputed from x."""
     if saved.u is not None:
-        return saved.u.unsqueeze(0)
+        return saved.u if saved.sequence else saved.u.unsqueeze(0)
     assert saved.x is not None
     x = saved.x.to(state_dtype(saved.dtype))
     v = initial_v(p, x[0])
@@ -136,7 +145,7 @@ def backward(
     sg = surrogate.derivative(us - p.threshold, p.shape, p.height, p.slope)
     if p.online:
         g_x = p.gain * (g_rows * sg)
-        return (g_x if saved.u is None else g_x[0]).to(dtype), None
+        return (g_x if saved.sequence else g_x[0]).to(dtype), None
     carry = torch.zeros_like(us[0]) if g_v is None else g_v.clone()
     rows = []
     for t in reversed(range(len(us))):
@@ -146,4 +155,4 @@ def backward(
         carry = p.leak * g_u
         rows.append(p.gain * g_u)
     g_x = torch.stack(rows[::-1])
-    return (g_x if saved.u is None else g_x[0]).to(dtype), carry if want_v else None
+    return (g_x if saved.sequence else g_x[0]).to(dtype), carry if want_v else None

@@ -33,17 +33,19 @@ void lif(const LifParams& p, Dtype dtype, int64_t T, int64_t n, bool with_state,
   const int64_t w = width(dtype), sw = state_width(dtype);
   Buffer x = buffer(T * n, w), spikes = buffer(T * n, w), g_x = buffer(T * n, w), u_prev = buffer(n, sw);
   Buffer a_prev = buffer(n, sw), e_prev = buffer(n, sw), keep = buffer(n, sw), u = buffer(n, sw), v = buffer(n, sw);
-  Buffer v_seq = buffer(T * n, sw), a = buffer(T * n, sw), e = buffer(n, sw), g_v = buffer(n, sw);
+  Buffer u_seq = buffer(T * n, sw), v_seq = buffer(T * n, sw), a = buffer(T * n, sw), e = buffer(n, sw),
+         g_v = buffer(n, sw);
   auto given = [&](bool wanted, Buffer& b) -> void* { return wanted ? b.data() : nullptr; };
   generic::kernels.lif_forward(
-      p, LifForward{T, n, dtype, 2, !with_state, false, x.data(), given(with_state, u_prev), given(with_state, a_prev),
-                    given(with_state, e_prev), given(with_options, keep), spikes.data(), u.data(),
-                    given(!with_options, v), given(with_options, v_seq), a.data(), e.data()});
+      p,
+      LifForward{T, n, dtype, !with_state, false, x.data(), given(with_state, u_prev), given(with_state, a_prev),
+                 given(with_state, e_prev), given(with_options, keep), spikes.data(), u.data(),
+                 given(with_options, u_seq), given(!with_options, v), given(with_options, v_seq), a.data(), e.data()},
+      2);
   for (void* saved : {T == 1 ? static_cast<void*>(u.data()) : nullptr, static_cast<void*>(nullptr)}) {
     const LifBackward k{T,
                         n,
                         dtype,
-                        2,
                         false,
                         spikes.data(),
                         given(with_options, keep),
@@ -54,8 +56,8 @@ void lif(const LifParams& p, Dtype dtype, int64_t T, int64_t n, bool with_state,
                         given(with_options, v_seq),
                         g_x.data(),
                         v.data()};
-    generic::kernels.lif_backward_online(p, k);
-    generic::kernels.lif_backward_bptt(p, k);
+    generic::kernels.lif_backward_online(p, k, 2);
+    generic::kernels.lif_backward_bptt(p, k, 2);
   }
 }
 
@@ -64,9 +66,9 @@ void standardize(Dtype dtype, int64_t rows, int64_t cols) {
   Buffer weight = buffer(rows * cols, w), gain = buffer(rows, w), out = buffer(rows * cols, w);
   Buffer g_weight = buffer(rows * cols, w), g_gain = buffer(rows, w);
   std::vector<double> mean(rows), inverse(rows);
-  const Standardize k{rows, cols, dtype, 2, 1e-4, weight.data(), gain.data(), mean.data(), inverse.data()};
-  generic::kernels.standardize_forward(StandardizeForward{k, out.data()});
-  generic::kernels.standardize_backward(StandardizeBackward{k, out.data(), g_weight.data(), g_gain.data()});
+  const Standardize k{rows, cols, dtype, 1e-4, weight.data(), gain.data(), mean.data(), inverse.data()};
+  generic::kernels.standardize_forward(StandardizeForward{k, out.data()}, 2);
+  generic::kernels.standardize_backward(StandardizeBackward{k, out.data(), g_weight.data(), g_gain.data()}, 2);
 }
 
 }  // namespace
@@ -93,8 +95,10 @@ int main(int argc, char**) {
   if (missing) {
     Buffer x = buffer(2048, 4), spikes = buffer(2048 - missing, 4);
     generic::kernels.lif_forward(
-        params(0, 0, 0), LifForward{1, 2048, Dtype::f32, 1, true, false, x.data(), nullptr, nullptr, nullptr, nullptr,
-                                    spikes.data(), nullptr, nullptr, nullptr, nullptr, nullptr});
+        params(0, 0, 0),
+        LifForward{1, 2048, Dtype::f32, true, false, x.data(), nullptr, nullptr, nullptr, nullptr, spikes.data(),
+                   nullptr, nullptr, nullptr, nullptr, nullptr, nullptr},
+        1);
   }
   std::printf("%d runs\n", runs);
   return 0;

@@ -1,0 +1,154 @@
+"""A native core as backend: allocates outputs, passes pointers. CPU and CUDA differ in where they run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..ops.types import EMPTY, Forward, LIFParams, LIFState, Saved, state_dtype
+from ..reference.surrogate import SHAPES
+
+DTYPES = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.float16: 3}
+TRACES = {"none": 0, "ottt": 1, "ndot": 2, "ndot_released": 3}
+
+
+def _address(tensor: Tensor | None) -> int:
+    return 0 if tensor is None else tensor.data_ptr()
+
+
+def _empty_float(x: Tensor) -> Tensor:
+    return torch.empty_like(x, dtype=torch.float32)
+
+
+class LIFKernels:
+    """LIF kernels of one core; signatures as fastsnn.reference.lif. `where(x)` is the core's Execution for x."""
+
+    def __init__(self, name: str, core: Any, where: Callable[[Tensor], Any], saves_u: bool) -> None:
+        self.NAME, self.SAVES_U = name, saves_u
+        self._core, self._where, self._cached = core, where, f"_native_{name}"
+
+    def _params(self, p: LIFParams) -> Any:
+        native = p.__dict__.get(self._cached)
+        if native is None:
+            native = p.__dict__[self._cached] = self._core.LifParams(
+                leak=p.leak,
+                gain=p.gain,
+                bias=p.bias,
+                threshold=p.threshold,
+                v_reset=p.v_start,
+                reset_grad=p.reset_grad,
+                height=p.height,
+                slope=p.slope,
+                reset=p.v_reset is not None,
+                trace=TRACES[p.trace],
+                surrogate=SHAPES.index(p.shape),
+            )
+        return native
+
+    def forward(
+        self,
+        p: LIFParams,
+        x: Tensor,
+        state: LIFState,
+        sequence: bool,
+        v_seq: bool = False,
+        into: LIFState = EMPTY,
+        u_seq: bool = False,
+    ) -> Forward:
+        potential, is_v, trace, ratio, keep = state
+        one = x[0] if sequence else x
+        empty = torch.empty_like if x.dtype in (torch.float32, torch.float64) else _empty_float
+        spikes = torch.empty_like(x)
+        u, _, a, e, _ = into
+        v = None
+        if u is None:
+            u = empty(x if u_seq else one)
+        if v_seq or not p.online:
+            v = empty(x if v_seq else one)
+        if a is None and p.trace != "none":
+            a = empty(x)
+        if e is None and p.trace in ("ndot", "ndot_released"):
+            e = empty(one)
+        self._core.lif_forward(
+            self._params(p),
+            self._where(x),
+            len(x) if sequence else 1,
+            one.numel(),
+            DTYPES[x.dtype],
+            ratio is None,
+            is_v,
+            x.data_ptr(),
+            _address(potential),
+            _address(trace),
+            _address(ratio),
+            _address(keep),
+            spikes.data_ptr(),
+            0 if u_seq else u.data_ptr(),
+            u.data_ptr() if u_seq else 0,
+            0 if v_seq else _address(v),
+            _address(v) if v_seq else 0,
+            _address(a),
+            _address(e),
+        )
+        return Forward(spikes, u, v, a, e)
+
+    def backward(
+        self,
+        p: LIFParams,
+        saved: Saved,
+        g_s: Tensor | None,
+        g_v: Tensor | None = None,
+        g_v_seq: Tensor | None = None,
+        want_v: bool = False,
+    ) -> tuple[Tensor, Tensor | None]:
+        like: Any = saved.x if saved.u is None else saved.u
+        one = like[0] if saved.sequence else like
+        g_x = torch.empty_like(like) if like.dtype == saved.dtype else torch.empty_like(like, dtype=saved.dtype)
+        g_v_first = torch.empty_like(one, dtype=state_dtype(saved.dtype)) if want_v else None
+        self._core.lif_backward(
+            self._params(p),
+            self._where(like),
+            not p.online,
+            len(like) if saved.sequence else 1,
+            one.numel(),
+            DTYPES[saved.dtype],
+            saved.is_v,
+            _address(g_s),
+            _address(saved.keep),
+            _address(saved.u),
+            _address(saved.x),
+            _address(saved.potential),
+            _address(g_v),
+            _address(g_v_seq),
+            g_x.data_ptr(),
+            _address(g_v_first),
+        )
+        return g_x, g_v_first
+
+
+class StandardizeKernels:
+    """Weight-standardisation kernels of one core; signatures as fastsnn.reference.standardize."""
+
+    def __init__(self, name: str, core: Any, where: Callable[[Tensor], Any]) -> None:
+        self.NAME, self._core, self._where = name, core, where
+
+    def forward(self, weight: Tensor, gain: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
+        rows, cols = len(weight), weight[0].numel()
+        out = torch.empty_like(weight)
+        mean = weight.new_empty(rows, dtype=torch.float64)
+        inverse = torch.empty_like(mean)
+        pointers = (t.data_ptr() for t in (weight, gain, mean, inverse, out))
+        self._core.standardize_forward(self._where(weight), rows, cols, DTYPES[weight.dtype], eps, *pointers)
+        return out, mean, inverse
+
+    def backward(
+        self, weight: Tensor, gain: Tensor, mean: Tensor, inverse: Tensor, g_out: Tensor, eps: float
+    ) -> tuple[Tensor, Tensor]:
+        rows, cols = len(weight), weight[0].numel()
+        g_weight, g_gain = torch.empty_like(weight), torch.empty_like(gain)
+        pointers = (t.data_ptr() for t in (weight, gain, mean, inverse, g_out, g_weight, g_gain))
+        self._core.standardize_backward(self._where(weight), rows, cols, DTYPES[weight.dtype], eps, *pointers)
+        return g_weight, g_gain

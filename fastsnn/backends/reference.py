@@ -1,0 +1,17 @@
+"""The plain PyTorch reference as backend: any device."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from ..reference import lif, standardize
+
+
+def refusal(device: torch.device) -> str | None:
+    """Nothing is refused."""
+    return None
+
+
+KERNELS: dict[str, Any] = {"lif": lif, "standardize": standardize}
