@@ -1,5 +1,7 @@
 #pragma once
 
+#include <type_traits>
+
 #include "launch.h"
 
 // A thread owns V neighbouring elements: 16 bytes of the input where addresses allow, else one.
@@ -18,8 +20,11 @@ struct StateOf<double> {
 template <class T>
 constexpr int kVector = 16 / int(sizeof(T));
 
+// N elements as one access
 template <class P, int N>
-struct alignas(sizeof(P) * N) Pack {
+struct Pack {
+  using Access = std::conditional_t<N == 1, P, uint4>;
+  static_assert(N == 1 || sizeof(P) * N == sizeof(uint4), "an access is one element or 16 bytes");
   P at[N];
 };
 
@@ -38,7 +43,8 @@ __device__ __forceinline__ void load(const P* from, S (&to)[V]) {
   constexpr int N = V < kVector<P> ? V : kVector<P>;
 #pragma unroll
   for (int c = 0; c < V; c += N) {
-    const Pack<P, N> pack = *reinterpret_cast<const Pack<P, N>*>(from + c);
+    using Packed = Pack<P, N>;
+    const auto pack = FASTSNN_ISA::bit_cast<Packed>(*reinterpret_cast<const typename Packed::Access*>(from + c));
 #pragma unroll
     for (int j = 0; j < N; j++) to[c + j] = widen(pack.at[j]);
   }
@@ -52,7 +58,9 @@ __device__ __forceinline__ void store(P* to, const S (&from)[V]) {
     Pack<P, N> pack;
 #pragma unroll
     for (int j = 0; j < N; j++) narrow(from[c + j], pack.at[j]);
-    *reinterpret_cast<Pack<P, N>*>(to + c) = pack;
+    using Access = typename Pack<P, N>::Access;
+    // a plain assignment may be split into its elements inside loops
+    __stwb(reinterpret_cast<Access*>(to + c), FASTSNN_ISA::bit_cast<Access>(pack));
   }
 }
 
