@@ -1,0 +1,217 @@
+"""LIF forward and backward: one program a block of neurons, the T loop inside it, state in registers.
+
+Arguments as csrc/core/arguments.h has them: x, spikes, gradients of spikes and x [T, n]; `_seq` [T, n]; all
+else [n]; None: not wanted (outputs) or zero (inputs). State is float64 for float64 input and float32 otherwise.
+The rules' parameters come as float64 and are rounded to the state's type once. A new state may take the memory
+of the old one: every element is read and written by one thread.
+"""
+
+import triton
+import triton.language as tl
+
+from .surrogate import surrogate
+from .trace import NDOT, NDOT_RELEASED, OTTT, ratio, ratio_released
+
+
+@triton.jit
+def charge(v, x, leak, gain, bias):
+    """u[t] = lam * v[t-1] + gain * x[t] + bias."""
+    return (leak * v + gain * x) + bias
+
+
+@triton.jit
+def potential_after(u, fired, threshold, v_reset, HARD: tl.constexpr):
+    if HARD:
+        return tl.where(fired, v_reset, u)
+    else:
+        return tl.where(fired, u - threshold, u)
+
+
+@triton.jit
+def reset_derivative(u, sg, threshold, v_reset, reset_grad, HARD: tl.constexpr):
+    """dv/du of the reset, BPTT only."""
+    if HARD:
+        kept = tl.where(u >= threshold, 0.0, 1.0)
+        return kept + reset_grad * ((v_reset - u) * sg)
+    else:
+        return 1.0 - reset_grad * sg
+
+
+@triton.jit
+def load_or(pointer, offsets, mask, value, STATE: tl.constexpr):
+    """The block of an optional array in the state's type; `value` where there is no array."""
+    if pointer is None:
+        return tl.full(offsets.shape, value, STATE)
+    else:
+        return tl.load(pointer + offsets, mask, 0.0).to(STATE)
+
+
+@triton.jit
+def store_if(pointer, offsets, value, mask):
+    """Store to an optional array in its own type."""
+    if pointer is not None:
+        tl.store(pointer + offsets, value.to(pointer.dtype.element_ty), mask)
+
+
+@triton.jit(do_not_specialize=["T"])
+def lif_forward(
+    x_p,
+    potential_p,
+    trace_p,
+    ratio_p,
+    keep_p,
+    spikes_p,
+    u_last_p,
+    u_seq_p,
+    v_last_p,
+    v_seq_p,
+    trace_seq_p,
+    ratio_last_p,
+    T: tl.int64,
+    n: tl.int64,
+    leak: tl.float64,
+    gain: tl.float64,
+    bias: tl.float64,
+    threshold: tl.float64,
+    v_reset: tl.float64,
+    FIRST: tl.constexpr,
+    GIVEN_V: tl.constexpr,
+    HARD: tl.constexpr,
+    TRACE: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """FIRST: t = 1 of a sequence, r[0] = 1 (ndot). GIVEN_V: the potential was already reset."""
+    STATE: tl.constexpr = tl.float64 if x_p.dtype.element_ty == tl.float64 else tl.float32
+    leak, gain, bias = tl.full([], leak, STATE), tl.full([], gain, STATE), tl.full([], bias, STATE)
+    threshold, v_reset = tl.full([], threshold, STATE), tl.full([], v_reset, STATE)
+    o_n = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)  # [BLOCK]
+    m_n = o_n < n
+
+    b_keep = load_or(keep_p, o_n, m_n, 1.0, STATE)
+    b_u = load_or(potential_p, o_n, m_n, v_reset if HARD else 0.0, STATE)
+    b_v = b_u if GIVEN_V else potential_after(b_u, b_u >= threshold, threshold, v_reset, HARD)
+    b_a = load_or(trace_p, o_n, m_n, 0.0, STATE)
+    b_e = load_or(ratio_p, o_n, m_n, 0.0, STATE)
+    b_r = tl.full([BLOCK], 1.0, STATE) if FIRST else b_v
+
+    for t in range(T):
+        o_tn = t * n + o_n
+        b_u_prev = b_u
+        b_x = tl.load(x_p + o_tn, m_n, 0.0).to(STATE)
+        b_u = charge(b_v, b_x, leak, gain, bias)
+        m_fired = b_u >= threshold
+        b_v = potential_after(b_u, m_fired, threshold, v_reset, HARD)
+        b_s = tl.where(m_fired, b_keep, 0.0)
+        if TRACE == OTTT:
+            b_a = leak * b_a + b_s
+        elif TRACE == NDOT:
+            b_a = b_e * b_a + b_s
+            b_e = ratio(b_v, b_r, b_u_prev, leak)
+            b_r = b_v
+        elif TRACE == NDOT_RELEASED:
+            b_num = tl.where(m_fired, b_v - threshold, b_v)
+            b_a = ratio_released(b_num, b_e, leak) * b_a + b_s
+            b_e = b_num
+        store_if(u_seq_p, o_tn, b_u, m_n)
+        store_if(v_seq_p, o_tn, b_v, m_n)
+        store_if(trace_seq_p, o_tn, b_a, m_n)
+        store_if(spikes_p, o_tn, b_s, m_n)
+
+    store_if(u_last_p, o_n, b_u, m_n)
+    store_if(v_last_p, o_n, b_v, m_n)
+    store_if(ratio_last_p, o_n, b_e, m_n)
+
+
+@triton.jit(do_not_specialize=["T"])
+def lif_backward_online(
+    g_spikes_p,
+    keep_p,
+    u_p,
+    x_p,
+    potential_p,
+    g_x_p,
+    T: tl.int64,
+    n: tl.int64,
+    leak: tl.float64,
+    gain: tl.float64,
+    bias: tl.float64,
+    threshold: tl.float64,
+    v_reset: tl.float64,
+    height: tl.float64,
+    slope: tl.float64,
+    GIVEN_V: tl.constexpr,
+    HARD: tl.constexpr,
+    SHAPE: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """g_x[t] = gain * g_s[t] * sg(u[t] - th). Without u it is recomputed from x and the potential, as the forward
+    computed it."""
+    STATE: tl.constexpr = tl.float64 if g_x_p.dtype.element_ty == tl.float64 else tl.float32
+    leak, gain, bias = tl.full([], leak, STATE), tl.full([], gain, STATE), tl.full([], bias, STATE)
+    threshold, v_reset = tl.full([], threshold, STATE), tl.full([], v_reset, STATE)
+    height, slope = tl.full([], height, STATE), tl.full([], slope, STATE)
+    o_n = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)  # [BLOCK]
+    m_n = o_n < n
+
+    b_keep = load_or(keep_p, o_n, m_n, 1.0, STATE)
+    b_u = load_or(potential_p, o_n, m_n, v_reset if HARD else 0.0, STATE)
+    b_v = b_u if GIVEN_V else potential_after(b_u, b_u >= threshold, threshold, v_reset, HARD)
+
+    for t in range(T):
+        o_tn = t * n + o_n
+        if u_p is None:
+            b_x = tl.load(x_p + o_tn, m_n, 0.0).to(STATE)
+            b_u = charge(b_v, b_x, leak, gain, bias)
+            b_v = potential_after(b_u, b_u >= threshold, threshold, v_reset, HARD)
+        else:
+            b_u = tl.load(u_p + o_tn, m_n, 0.0)
+        b_g_s = tl.load(g_spikes_p + o_tn, m_n, 0.0).to(STATE)
+        b_g_x = gain * ((b_g_s * b_keep) * surrogate(b_u - threshold, height, slope, SHAPE))
+        store_if(g_x_p, o_tn, b_g_x, m_n)
+
+
+@triton.jit(do_not_specialize=["T"])
+def lif_backward_bptt(
+    g_spikes_p,
+    keep_p,
+    u_p,
+    g_v_last_p,
+    g_v_seq_p,
+    g_x_p,
+    g_v_first_p,
+    T: tl.int64,
+    n: tl.int64,
+    leak: tl.float64,
+    gain: tl.float64,
+    threshold: tl.float64,
+    v_reset: tl.float64,
+    reset_grad: tl.float64,
+    height: tl.float64,
+    slope: tl.float64,
+    HARD: tl.constexpr,
+    SHAPE: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """g_u = g_s*sg + g_v*dv/du ; g_x = gain*g_u ; g_v[t-1] = lam*g_u, back in time from u of every step [T, n]."""
+    STATE: tl.constexpr = tl.float64 if g_x_p.dtype.element_ty == tl.float64 else tl.float32
+    leak, gain, reset_grad = tl.full([], leak, STATE), tl.full([], gain, STATE), tl.full([], reset_grad, STATE)
+    threshold, v_reset = tl.full([], threshold, STATE), tl.full([], v_reset, STATE)
+    height, slope = tl.full([], height, STATE), tl.full([], slope, STATE)
+    o_n = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)  # [BLOCK]
+    m_n = o_n < n
+
+    b_keep = load_or(keep_p, o_n, m_n, 1.0, STATE)
+    b_g_v = load_or(g_v_last_p, o_n, m_n, 0.0, STATE)
+
+    for i in range(T):
+        o_tn = (T - 1 - i) * n + o_n
+        b_u = tl.load(u_p + o_tn, m_n, 0.0)
+        b_g_s = load_or(g_spikes_p, o_tn, m_n, 0.0, STATE)
+        b_sg = surrogate(b_u - threshold, height, slope, SHAPE)
+        b_g_after = b_g_v + load_or(g_v_seq_p, o_tn, m_n, 0.0, STATE)
+        b_dv_du = reset_derivative(b_u, b_sg, threshold, v_reset, reset_grad, HARD)
+        b_g_u = (b_g_s * b_keep) * b_sg + b_g_after * b_dv_du
+        store_if(g_x_p, o_tn, gain * b_g_u, m_n)
+        b_g_v = leak * b_g_u
+
+    store_if(g_v_first_p, o_n, b_g_v, m_n)
