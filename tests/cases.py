@@ -11,6 +11,8 @@ from fastsnn.ops.types import RULES, state_dtype
 
 VARIANTS = [] if backends.cpu.refusal(torch.device("cpu")) else [f"cpu-{isa}" for isa in backends.cpu._cpu.isas()]
 BACKENDS = VARIANTS[:1]
+if backends.triton.refusal(torch.device("cpu")) is None:
+    BACKENDS, VARIANTS = [*BACKENDS, "triton"], [*VARIANTS, "triton"]
 DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
 ONLINE = [rule for rule, traits in RULES.items() if traits.online]
 TRACED = [rule for rule, traits in RULES.items() if traits.trace != "none"]

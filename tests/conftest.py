@@ -1,3 +1,8 @@
+import os
+
+# read where a kernel is defined: Triton's kernels then run on CPU tensors
+os.environ.setdefault("TRITON_INTERPRET", "1")
+
 import pytest
 import torch
 
@@ -5,6 +10,11 @@ import fastsnn
 from fastsnn import backends
 
 from .cases import BACKENDS, VARIANTS
+
+if "triton" in BACKENDS:
+    from .gpuless import triton_interpreter
+
+    triton_interpreter.repair()
 
 
 @pytest.fixture(autouse=True)
