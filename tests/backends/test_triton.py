@@ -34,7 +34,7 @@ def test_without_triton_it_says_how_to_get_it(monkeypatch):
     monkeypatch.setattr(backends.triton, "_import_error", "No module named 'triton'", raising=False)
     with (
         fastsnn.use_backend("triton"),
-        pytest.raises(fastsnn.BackendError, match="No module named 'triton'.*pip install triton"),
+        pytest.raises(fastsnn.BackendError, match=r"No module named 'triton'.*pip install triton"),
     ):
         lif_step(torch.ones(3))
 
@@ -75,10 +75,19 @@ def python(code, **environment):
     return done.stdout
 
 
+WITHOUT_TRITON = """
+import sys, torch
+for name in [name for name in sys.modules if name.split(".")[0] == "triton"]:
+    del sys.modules[name]
+sys.modules["triton"] = None
+import fastsnn
+print(fastsnn.backends.available()["triton"])
+print(fastsnn.LIF()(torch.ones(2)))
+"""
+
+
 def test_fastsnn_imports_and_runs_without_triton():
-    hidden = "import sys, torch\nfor name in [n for n in sys.modules if n.split('.')[0] == 'triton']: del sys.modules[name]\n"
-    hidden += "sys.modules['triton'] = None\nimport fastsnn\n"
-    out = python(hidden + "print(fastsnn.backends.available()['triton'])\nprint(fastsnn.LIF()(torch.ones(2)))")
+    out = python(WITHOUT_TRITON)
     assert "pip install triton" in out
     assert "tensor([0., 0.])" in out
 
