@@ -3,7 +3,7 @@
 Arguments as csrc/core/arguments.h has them: x, spikes, gradients of spikes and x [T, n]; `_seq` [T, n]; all
 else [n]; None: not wanted (outputs) or zero (inputs). State is float64 for float64 input and float32 otherwise.
 The rules' parameters come as float64 and are rounded to the state's type once. A new state may take the memory
-of the old one: every element is read and written by one thread.
+of the old one, which is read before.
 """
 
 import triton
@@ -25,6 +25,13 @@ def potential_after(u, fired, threshold, v_reset, HARD: tl.constexpr):
         return tl.where(fired, v_reset, u)
     else:
         return tl.where(fired, u - threshold, u)
+
+
+@triton.jit
+def potential_before(u_prev, t, threshold, v_reset, GIVEN_V: tl.constexpr, HARD: tl.constexpr):
+    """v[t-1] of u[t-1]; the potential before the first step may be v already."""
+    fired = (u_prev >= threshold) & (t > 0) if GIVEN_V else u_prev >= threshold
+    return potential_after(u_prev, fired, threshold, v_reset, HARD)
 
 
 @triton.jit
@@ -89,16 +96,15 @@ def lif_forward(
 
     b_keep = load_or(keep_p, o_n, m_n, 1.0, STATE)
     b_u = load_or(potential_p, o_n, m_n, v_reset if HARD else 0.0, STATE)
-    b_v = b_u if GIVEN_V else potential_after(b_u, b_u >= threshold, threshold, v_reset, HARD)
     b_a = load_or(trace_p, o_n, m_n, 0.0, STATE)
     b_e = load_or(ratio_p, o_n, m_n, 0.0, STATE)
-    b_r = tl.full([BLOCK], 1.0, STATE) if FIRST else b_v
 
     for t in range(T):
         o_tn = t * n + o_n
         b_u_prev = b_u
+        b_v_prev = potential_before(b_u, t, threshold, v_reset, GIVEN_V, HARD)
         b_x = tl.load(x_p + o_tn, m_n, 0.0).to(STATE)
-        b_u = charge(b_v, b_x, leak, gain, bias)
+        b_u = charge(b_v_prev, b_x, leak, gain, bias)
         m_fired = b_u >= threshold
         b_v = potential_after(b_u, m_fired, threshold, v_reset, HARD)
         b_s = tl.where(m_fired, b_keep, 0.0)
@@ -106,8 +112,8 @@ def lif_forward(
             b_a = leak * b_a + b_s
         elif TRACE == NDOT:
             b_a = b_e * b_a + b_s
-            b_e = ratio(b_v, b_r, b_u_prev, leak)
-            b_r = b_v
+            b_r_prev = tl.where(t == 0, 1.0, b_v_prev) if FIRST else b_v_prev
+            b_e = ratio(b_v, b_r_prev, b_u_prev, leak)
         elif TRACE == NDOT_RELEASED:
             b_num = tl.where(m_fired, b_v - threshold, b_v)
             b_a = ratio_released(b_num, b_e, leak) * b_a + b_s
@@ -118,7 +124,7 @@ def lif_forward(
         store_if(spikes_p, o_tn, b_s, m_n)
 
     store_if(u_last_p, o_n, b_u, m_n)
-    store_if(v_last_p, o_n, b_v, m_n)
+    store_if(v_last_p, o_n, potential_after(b_u, b_u >= threshold, threshold, v_reset, HARD), m_n)
     store_if(ratio_last_p, o_n, b_e, m_n)
 
 
@@ -155,14 +161,13 @@ def lif_backward_online(
 
     b_keep = load_or(keep_p, o_n, m_n, 1.0, STATE)
     b_u = load_or(potential_p, o_n, m_n, v_reset if HARD else 0.0, STATE)
-    b_v = b_u if GIVEN_V else potential_after(b_u, b_u >= threshold, threshold, v_reset, HARD)
 
     for t in range(T):
         o_tn = t * n + o_n
         if u_p is None:
+            b_v = potential_before(b_u, t, threshold, v_reset, GIVEN_V, HARD)
             b_x = tl.load(x_p + o_tn, m_n, 0.0).to(STATE)
             b_u = charge(b_v, b_x, leak, gain, bias)
-            b_v = potential_after(b_u, b_u >= threshold, threshold, v_reset, HARD)
         else:
             b_u = tl.load(u_p + o_tn, m_n, 0.0)
         b_g_s = tl.load(g_spikes_p + o_tn, m_n, 0.0).to(STATE)

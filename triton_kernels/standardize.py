@@ -41,6 +41,7 @@ def standardize_forward(
     weight_p, gain_p, mean_p, inverse_p, out_p, cols: tl.int64, eps: tl.float64, BLOCK: tl.constexpr
 ):
     i_row = tl.program_id(0).to(tl.int64)
+    weight_p, out_p = weight_p + i_row * cols, out_p + i_row * cols
     o_block = tl.arange(0, BLOCK)
     N = cols.to(tl.float64)
     eps = tl.full([], eps, tl.float64)
@@ -48,21 +49,21 @@ def standardize_forward(
     b_sum = tl.zeros([BLOCK], tl.float64)
     for i in range(0, cols, BLOCK):
         o_col = i + o_block
-        b_sum += load_double(weight_p, i_row * cols + o_col, o_col < cols)
+        b_sum += load_double(weight_p, o_col, o_col < cols)
     mean = tl.sum(b_sum, 0) / N
 
     b_squares = tl.zeros([BLOCK], tl.float64)
     for i in range(0, cols, BLOCK):
         o_col = i + o_block
-        b_xc = load_double(weight_p, i_row * cols + o_col, o_col < cols) - mean
+        b_xc = load_double(weight_p, o_col, o_col < cols) - mean
         b_squares += tl.where(o_col < cols, b_xc * b_xc, 0.0)
     inv = standardize_inverse(tl.sum(b_squares, 0), N, eps)
 
     scale = tl.load(gain_p + i_row).to(tl.float64) * inv
     for i in range(0, cols, BLOCK):
         o_col = i + o_block
-        b_xc = load_double(weight_p, i_row * cols + o_col, o_col < cols) - mean
-        store_rounded(out_p, i_row * cols + o_col, b_xc * scale, o_col < cols)
+        b_xc = load_double(weight_p, o_col, o_col < cols) - mean
+        store_rounded(out_p, o_col, b_xc * scale, o_col < cols)
     tl.store(mean_p + i_row, mean)
     tl.store(inverse_p + i_row, inv)
 
@@ -80,27 +81,30 @@ def standardize_backward(
     BLOCK: tl.constexpr,
 ):
     i_row = tl.program_id(0).to(tl.int64)
+    weight_p, g_out_p, g_weight_p = weight_p + i_row * cols, g_out_p + i_row * cols, g_weight_p + i_row * cols
     o_block = tl.arange(0, BLOCK)
     N = cols.to(tl.float64)
     mean, inv = tl.load(mean_p + i_row), tl.load(inverse_p + i_row)
     gain = tl.load(gain_p + i_row).to(tl.float64)
 
-    b_g_sum = tl.zeros([BLOCK], tl.float64)
+    b_sum = tl.zeros([BLOCK], tl.float64)
+    for i in range(0, cols, BLOCK):
+        o_col = i + o_block
+        b_sum += load_double(g_out_p, o_col, o_col < cols)
+    mean_g = tl.sum(b_sum, 0) / N
+
     b_g_xc = tl.zeros([BLOCK], tl.float64)
     for i in range(0, cols, BLOCK):
         o_col = i + o_block
-        b_xc = load_double(weight_p, i_row * cols + o_col, o_col < cols) - mean
-        b_g = load_double(g_out_p, i_row * cols + o_col, o_col < cols)
-        b_g_sum += b_g
-        b_g_xc += b_g * b_xc
-    mean_g = tl.sum(b_g_sum, 0) / N
+        b_xc = load_double(weight_p, o_col, o_col < cols) - mean
+        b_g_xc += load_double(g_out_p, o_col, o_col < cols) * b_xc
     g_xc = tl.sum(b_g_xc, 0)
 
     pull = standardize_pull(g_xc, inv, gain, N)
     for i in range(0, cols, BLOCK):
         o_col = i + o_block
-        b_xc = load_double(weight_p, i_row * cols + o_col, o_col < cols) - mean
-        b_g = load_double(g_out_p, i_row * cols + o_col, o_col < cols)
+        b_xc = load_double(weight_p, o_col, o_col < cols) - mean
+        b_g = load_double(g_out_p, o_col, o_col < cols)
         b_g_weight = standardize_grad(b_g, mean_g, b_xc, inv, gain, pull)
-        store_rounded(g_weight_p, i_row * cols + o_col, b_g_weight, o_col < cols)
+        store_rounded(g_weight_p, o_col, b_g_weight, o_col < cols)
     store_rounded(g_gain_p, i_row, g_xc * inv, None)

@@ -151,7 +151,8 @@ from triton_build import backward, forward, lif_params, recorded_launches
 def asked(launch, rule, **size):
     with recorded_launches() as recorded:
         launch(lif_params(rule), torch.float32, True, **size)
-    return [variant[1:] for variant in recorded]
+    hints = [{at: hint for at, hint in variant.attrs.items() if hint} for variant in recorded]
+    return [(*variant[1:4], hint) for variant, hint in zip(recorded, hints)]
 
 for launch in (forward, backward):
     for rule in ("bptt", "ottt"):
