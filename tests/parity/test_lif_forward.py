@@ -4,10 +4,14 @@ import pytest
 import torch
 
 import fastsnn
+from fastsnn import backends
+from fastsnn.ops.types import EMPTY, LIFParams, LIFState
+from fastsnn.reference import lif as reference
 
 from ..cases import (
     DTYPES,
     LAYOUTS,
+    ONLINE,
     RESETS,
     RULES,
     assert_same,
@@ -112,6 +116,21 @@ def test_a_sequence_continues_from_a_state(variant, config, dtype):
     assert_same(rest.v, whole.v[2:])
     assert_same(rest.ratio, whole.ratio)
     assert_same(rest.trace, None if trace is None else whole.trace[2:])
+
+
+@pytest.mark.parametrize("rule", ONLINE)
+def test_the_new_state_may_take_the_memory_of_the_old(variant, rule):
+    p = LIFParams(rule=rule, v_reset=None)
+    x = current(2, 20_011)
+    kernels = backends.select("lif", x)
+    first = kernels.forward(p, x[0], EMPTY, False)
+    state = LIFState(first.u, False, first.trace, first.ratio)
+    expected = reference.forward(p, x[1], state, False)
+    actual = kernels.forward(p, x[1], state, False, into=state)
+    assert actual.u is state.potential
+    assert actual.trace is state.trace
+    assert actual.ratio is state.ratio
+    assert_same(actual._replace(v=None), expected._replace(v=None))
 
 
 @pytest.mark.parametrize("store", [True, False], ids=["every_v", "last_v"])
