@@ -31,9 +31,12 @@ class LifParams(NamedTuple):
     surrogate: int
 
 
-def block_of(n: int) -> int:
-    """Neurons a program. The interpreter pays for each program: there, few and large ones."""
-    return min(triton.next_power_of_2(n), 1 << 14) if INTERPRETED else BLOCK
+def block_of(n: int, x: Tensor) -> int:
+    """Neurons a program: of float64 half as many, for its registers. The interpreter pays for each program: there,
+    few and large ones."""
+    if INTERPRETED:
+        return min(triton.next_power_of_2(n), 1 << 14)
+    return BLOCK // 2 if x.element_size() == 8 else BLOCK
 
 
 def lif_forward(
@@ -59,7 +62,7 @@ def lif_forward(
 ) -> None:
     if n == 0:
         return
-    block = block_of(n)
+    block = block_of(n, x)
     with device:
         lif.lif_forward[(triton.cdiv(n, block),)](
             x,
@@ -110,7 +113,7 @@ def lif_backward(
 ) -> None:
     if n == 0:
         return
-    block = block_of(n)
+    block = block_of(n, g_x)
     grid = (triton.cdiv(n, block),)
     with device:
         if bptt:

@@ -171,6 +171,24 @@ def test_nan_and_infinity_in_the_input_stay_where_they_are(variant, rule):
             torch.testing.assert_close(actual, expected, rtol=0, atol=0, equal_nan=True)
 
 
+EDGES = [0.0, -0.0, 1e-45, -1e-45, 1e-38, 0.25, -0.5, 1.0, 3e38, -3e38, torch.inf, -torch.inf, torch.nan]
+
+
+@pytest.mark.parametrize("rule", ["ndot", "ndot_released"])
+def test_ratios_of_zeros_subnormals_infinities_and_nan(variant, rule):
+    numerator, denominator = torch.cartesian_prod(torch.tensor(EDGES), torch.tensor(EDGES)).unbind(1)
+    ones = torch.ones_like(numerator)
+    if rule == "ndot":
+        state = {"v": denominator, "trace": ones, "ratio": ones}
+    else:
+        state = {"v": torch.zeros_like(ones), "trace": ones, "ratio": denominator}
+    config = {"rule": rule, "v_reset": None, "decay_input": False}
+    expected = on_reference(fastsnn.functional.lif_step, numerator, **state, **config)
+    actual = fastsnn.functional.lif_step(numerator, **state, **config)
+    for a, e in zip(actual, expected, strict=True):
+        torch.testing.assert_close(a, e, rtol=0, atol=0, equal_nan=True)
+
+
 @pytest.mark.parametrize("rule", RULES)
 def test_one_and_two_threads_give_the_same_bits_every_time(backend, rule):
     x = current(3, 40_013)
