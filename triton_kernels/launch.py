@@ -3,8 +3,8 @@ take addresses, None where they take 0, and the device to run on where they take
 
 from __future__ import annotations
 
+import struct
 from contextlib import AbstractContextManager
-from typing import NamedTuple
 
 import triton
 from torch import Tensor
@@ -17,18 +17,26 @@ OPTIONS = {"num_warps": 4, "enable_fp_fusion": False}
 INTERPRETED = not isinstance(lif.lif_forward, triton.JITFunction)
 
 
-class LifParams(NamedTuple):
-    leak: float
-    gain: float
-    bias: float
-    threshold: float
-    v_reset: float
-    reset_grad: float
-    height: float
-    slope: float
-    reset: bool
-    trace: int
-    surrogate: int
+def bits(number: float) -> int:
+    """Those of its float64: Triton rounds a float argument to float32, and an integer not."""
+    return struct.unpack("<q", struct.pack("<d", number))[0]
+
+
+class LifParams:
+    """Parameters of the rules, ready for a launch."""
+
+    leak: int
+    gain: int
+    bias: int
+    threshold: int
+    v_reset: int
+    reset_grad: int
+    height: int
+    slope: int
+
+    def __init__(self, reset: bool, trace: int, surrogate: int, **numbers: float) -> None:
+        self.reset, self.trace, self.surrogate = reset, trace, surrogate
+        self.__dict__.update({name: bits(number) for name, number in numbers.items()})
 
 
 def block_of(n: int, x: Tensor) -> int:
@@ -177,7 +185,9 @@ def standardize_forward(
     out: Tensor,
 ) -> None:
     with device:
-        standardize.standardize_forward[(rows,)](weight, gain, mean, inverse, out, cols, eps, BLOCK=BLOCK, **OPTIONS)
+        standardize.standardize_forward[(rows,)](
+            weight, gain, mean, inverse, out, cols, bits(eps), BLOCK=BLOCK, **OPTIONS
+        )
 
 
 def standardize_backward(

@@ -2,13 +2,14 @@
 
 Arguments as csrc/core/arguments.h has them: x, spikes, gradients of spikes and x [T, n]; `_seq` [T, n]; all
 else [n]; None: not wanted (outputs) or zero (inputs). State is float64 for float64 input and float32 otherwise.
-The rules' parameters come as float64 and are rounded to the state's type once. A new state may take the memory
-of the old one, which is read before.
+The rules' parameters come as the bits of float64 and are rounded to the state's type once. A new state may take
+the memory of the old one, which is read before.
 """
 
 import triton
 import triton.language as tl
 
+from .arguments import load_or, number, store_if
 from .surrogate import surrogate
 from .trace import NDOT, NDOT_RELEASED, OTTT, ratio, ratio_released
 
@@ -44,23 +45,7 @@ def reset_derivative(u, sg, threshold, v_reset, reset_grad, HARD: tl.constexpr):
         return 1.0 - reset_grad * sg
 
 
-@triton.jit
-def load_or(pointer, offsets, mask, value, STATE: tl.constexpr):
-    """The block of an optional array in the state's type; `value` where there is no array."""
-    if pointer is None:
-        return tl.full(offsets.shape, value, STATE)
-    else:
-        return tl.load(pointer + offsets, mask, 0.0).to(STATE)
-
-
-@triton.jit
-def store_if(pointer, offsets, value, mask):
-    """Store to an optional array in its own type."""
-    if pointer is not None:
-        tl.store(pointer + offsets, value.to(pointer.dtype.element_ty), mask)
-
-
-@triton.jit(do_not_specialize=["T"])
+@triton.jit(do_not_specialize=["T", "leak", "gain", "bias", "threshold", "v_reset"])
 def lif_forward(
     x_p,
     potential_p,
@@ -76,11 +61,11 @@ def lif_forward(
     ratio_last_p,
     T: tl.int64,
     n: tl.int64,
-    leak: tl.float64,
-    gain: tl.float64,
-    bias: tl.float64,
-    threshold: tl.float64,
-    v_reset: tl.float64,
+    leak: tl.int64,
+    gain: tl.int64,
+    bias: tl.int64,
+    threshold: tl.int64,
+    v_reset: tl.int64,
     FIRST: tl.constexpr,
     GIVEN_V: tl.constexpr,
     HARD: tl.constexpr,
@@ -89,8 +74,8 @@ def lif_forward(
 ):
     """FIRST: t = 1 of a sequence, r[0] = 1 (ndot). GIVEN_V: the potential was already reset."""
     STATE: tl.constexpr = tl.float64 if x_p.dtype.element_ty == tl.float64 else tl.float32
-    leak, gain, bias = tl.full([], leak, STATE), tl.full([], gain, STATE), tl.full([], bias, STATE)
-    threshold, v_reset = tl.full([], threshold, STATE), tl.full([], v_reset, STATE)
+    leak, gain, bias = number(leak, STATE), number(gain, STATE), number(bias, STATE)
+    threshold, v_reset = number(threshold, STATE), number(v_reset, STATE)
     o_n = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)  # [BLOCK]
     m_n = o_n < n
 
@@ -128,7 +113,7 @@ def lif_forward(
     store_if(ratio_last_p, o_n, b_e, m_n)
 
 
-@triton.jit(do_not_specialize=["T"])
+@triton.jit(do_not_specialize=["T", "leak", "gain", "bias", "threshold", "v_reset", "height", "slope"])
 def lif_backward_online(
     g_spikes_p,
     keep_p,
@@ -138,13 +123,13 @@ def lif_backward_online(
     g_x_p,
     T: tl.int64,
     n: tl.int64,
-    leak: tl.float64,
-    gain: tl.float64,
-    bias: tl.float64,
-    threshold: tl.float64,
-    v_reset: tl.float64,
-    height: tl.float64,
-    slope: tl.float64,
+    leak: tl.int64,
+    gain: tl.int64,
+    bias: tl.int64,
+    threshold: tl.int64,
+    v_reset: tl.int64,
+    height: tl.int64,
+    slope: tl.int64,
     GIVEN_V: tl.constexpr,
     HARD: tl.constexpr,
     SHAPE: tl.constexpr,
@@ -153,9 +138,9 @@ def lif_backward_online(
     """g_x[t] = gain * g_s[t] * sg(u[t] - th). Without u it is recomputed from x and the potential, as the forward
     computed it."""
     STATE: tl.constexpr = tl.float64 if g_x_p.dtype.element_ty == tl.float64 else tl.float32
-    leak, gain, bias = tl.full([], leak, STATE), tl.full([], gain, STATE), tl.full([], bias, STATE)
-    threshold, v_reset = tl.full([], threshold, STATE), tl.full([], v_reset, STATE)
-    height, slope = tl.full([], height, STATE), tl.full([], slope, STATE)
+    leak, gain, bias = number(leak, STATE), number(gain, STATE), number(bias, STATE)
+    threshold, v_reset = number(threshold, STATE), number(v_reset, STATE)
+    height, slope = number(height, STATE), number(slope, STATE)
     o_n = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)  # [BLOCK]
     m_n = o_n < n
 
@@ -175,7 +160,7 @@ def lif_backward_online(
         store_if(g_x_p, o_tn, b_g_x, m_n)
 
 
-@triton.jit(do_not_specialize=["T"])
+@triton.jit(do_not_specialize=["T", "leak", "gain", "threshold", "v_reset", "reset_grad", "height", "slope"])
 def lif_backward_bptt(
     g_spikes_p,
     keep_p,
@@ -186,22 +171,22 @@ def lif_backward_bptt(
     g_v_first_p,
     T: tl.int64,
     n: tl.int64,
-    leak: tl.float64,
-    gain: tl.float64,
-    threshold: tl.float64,
-    v_reset: tl.float64,
-    reset_grad: tl.float64,
-    height: tl.float64,
-    slope: tl.float64,
+    leak: tl.int64,
+    gain: tl.int64,
+    threshold: tl.int64,
+    v_reset: tl.int64,
+    reset_grad: tl.int64,
+    height: tl.int64,
+    slope: tl.int64,
     HARD: tl.constexpr,
     SHAPE: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
     """g_u = g_s*sg + g_v*dv/du ; g_x = gain*g_u ; g_v[t-1] = lam*g_u, back in time from u of every step [T, n]."""
     STATE: tl.constexpr = tl.float64 if g_x_p.dtype.element_ty == tl.float64 else tl.float32
-    leak, gain, reset_grad = tl.full([], leak, STATE), tl.full([], gain, STATE), tl.full([], reset_grad, STATE)
-    threshold, v_reset = tl.full([], threshold, STATE), tl.full([], v_reset, STATE)
-    height, slope = tl.full([], height, STATE), tl.full([], slope, STATE)
+    leak, gain, reset_grad = number(leak, STATE), number(gain, STATE), number(reset_grad, STATE)
+    threshold, v_reset = number(threshold, STATE), number(v_reset, STATE)
+    height, slope = number(height, STATE), number(slope, STATE)
     o_n = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)  # [BLOCK]
     m_n = o_n < n
 

@@ -6,6 +6,8 @@ weight, out and their gradients [rows, cols]; gain and its gradient, mean, inver
 import triton
 import triton.language as tl
 
+from .arguments import number
+
 
 @triton.jit
 def standardize_inverse(sum_of_squares, cols, eps):
@@ -36,15 +38,13 @@ def store_rounded(pointer, offsets, value, mask):
     tl.store(pointer + offsets, value.to(state).to(dtype), mask)
 
 
-@triton.jit
-def standardize_forward(
-    weight_p, gain_p, mean_p, inverse_p, out_p, cols: tl.int64, eps: tl.float64, BLOCK: tl.constexpr
-):
+@triton.jit(do_not_specialize=["eps"])
+def standardize_forward(weight_p, gain_p, mean_p, inverse_p, out_p, cols: tl.int64, eps: tl.int64, BLOCK: tl.constexpr):
     i_row = tl.program_id(0).to(tl.int64)
     weight_p, out_p = weight_p + i_row * cols, out_p + i_row * cols
     o_block = tl.arange(0, BLOCK)
     N = cols.to(tl.float64)
-    eps = tl.full([], eps, tl.float64)
+    eps = number(eps, tl.float64)
 
     b_sum = tl.zeros([BLOCK], tl.float64)
     for i in range(0, cols, BLOCK):
