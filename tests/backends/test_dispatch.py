@@ -64,7 +64,9 @@ def test_an_unknown_backend_is_refused_at_once(name):
 
 @pytest.mark.parametrize("name", ["cuda", "triton"])
 @pytest.mark.parametrize(
-    "call", [lambda: lif_step(X), lambda: standardize(torch.ones(3, 4), X)], ids=["lif", "standardize"]
+    "call",
+    [lambda: lif_step(X.to("meta")), lambda: standardize(torch.ones(3, 4, device="meta"), X.to("meta"))],
+    ids=["lif", "standardize"],
 )
 def test_a_forced_backend_that_cannot_run_raises_with_reason_and_remedy(call, name):
     with (
