@@ -97,13 +97,13 @@ def on_reference(fn, *args, **kwargs):
         return fn(*args, **kwargs)
 
 
-def assert_same(actual, expected, rtol=0.0, atol=0.0):
+def assert_same(actual, expected, rtol=0.0, atol=0.0, equal_nan=False):
     """Equal shape and dtype and, by default, exactly equal values; tuples are compared item by item."""
     if isinstance(expected, (tuple, list)):
         assert len(actual) == len(expected)
         for a, e in zip(actual, expected, strict=True):
-            assert_same(a, e, rtol, atol)
+            assert_same(a, e, rtol, atol, equal_nan)
     elif not isinstance(expected, torch.Tensor):
         assert actual == expected
     else:
-        torch.testing.assert_close(actual, expected, rtol=rtol, atol=atol)
+        torch.testing.assert_close(actual, expected, rtol=rtol, atol=atol, equal_nan=equal_nan)

@@ -124,6 +124,23 @@ class Kernel:
         """Instructions in the widest loop, each branch of it counted."""
         return sum(len(self.blocks[number].code) for number in self.widest_loop)
 
+    @functools.cached_property
+    def longest_path(self):
+        """Most instructions that one thread can execute if every loop turns once; slow paths of divisions left out."""
+        open_blocks = set()
+
+        def visit(number):
+            open_blocks.add(number)
+            for target in self.blocks[number].next:
+                if target not in lengths and target not in open_blocks:
+                    visit(target)
+            onward = (lengths.get(target, 0) for target in self.blocks[number].next)
+            lengths[number] = len(self.blocks[number].code) + max(onward, default=0)
+
+        lengths = {}
+        visit(0)
+        return lengths[0]
+
     def accesses(self, blocks):
         return [instruction for number in sorted(blocks) for instruction in self.blocks[number].accesses()]
 

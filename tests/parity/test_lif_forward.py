@@ -159,6 +159,13 @@ def test_infinite_threshold_never_fires(variant, v_reset):
     assert_same(out, on_reference(sequence, x, **config))
 
 
+@pytest.mark.parametrize("v_reset", RESETS.values(), ids=RESETS)
+def test_a_given_v_is_after_its_reset_even_where_infinite(variant, v_reset):
+    x, v = current(3, 5), torch.tensor([torch.inf, -torch.inf, torch.nan, 5.0, 0.0])
+    config = {"v_reset": v_reset}
+    assert_same(steps(x, v, **config), on_reference(steps, x, v, **config), equal_nan=True)
+
+
 @pytest.mark.parametrize("rule", RULES)
 def test_nan_and_infinity_in_the_input_stay_where_they_are(variant, rule):
     x = current(3, 41)
