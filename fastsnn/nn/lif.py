@@ -163,12 +163,7 @@ class LIF(nn.Module):
 
         Raises TypeError or ValueError for an input that is not floating or does not fit the state.
         """
-        if torch.compiler.is_compiling():
-            return _eager_step(self, plain(x))
-        return self._advance(plain(x))
-
-    def _advance(self, x: Tensor) -> Tensor:
-        sequence = self._step_mode == "m"
+        x, sequence = plain(x), self._step_mode == "m"
         params, state = self._params, self._state
         if not self.training:
             params, state = params.untraced, state._replace(keep=None, trace=None, ratio=None)
@@ -239,9 +234,3 @@ class LIF(nn.Module):
         replica = super()._replicate_for_data_parallel()
         replica.reset()
         return replica
-
-
-@torch.compiler.disable
-def _eager_step(neuron: LIF, x: Tensor) -> Tensor:
-    """Under torch.compile the neuron runs eagerly, between compiled pieces."""
-    return neuron._advance(x)

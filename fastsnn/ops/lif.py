@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from .. import backends, surrogate
-from . import layout, memory
+from . import layout, memory, registered
 from .autograd import first_order
 from .types import EMPTY, FIELDS, FLOATING, Forward, LIFParams, LIFState, Saved, cached_params, state_dtype
 
@@ -45,18 +45,6 @@ def check_state(x: Tensor, state: LIFState, sequence: bool) -> None:
             )
 
 
-def _aligned(x: Tensor, state: LIFState, sequence: bool) -> tuple[Tensor, LIFState]:
-    """x and the state in one memory order: that of the state where there is one, else x's."""
-    held = [tensor for tensor in (state[0], state[2], state[3], state[4]) if tensor is not None]
-    if x.is_contiguous() and all(tensor.is_contiguous() for tensor in held):
-        return x, state
-    if not held:
-        return layout.dense(x, sequence), state
-    model = held[0] if layout.is_dense(held[0]) else held[0].contiguous()
-    state = state.map(lambda tensor: layout.like(tensor, model))
-    return (layout.sequence_like if sequence else layout.like)(x, model), state
-
-
 class Call:
     """One call of a kernel on its way through autograd: a single argument is much cheaper than seven."""
 
@@ -90,15 +78,6 @@ def _load(ctx: Any) -> Saved:
     return Saved(dtype, sequence, u, None, None, False, keep)
 
 
-def _fit(g: Tensor | None, saved: Saved, sequence: bool) -> Tensor | None:
-    """A gradient in the memory order of what was saved."""
-    if g is None:
-        return None
-    like: Any = saved.u if saved.x is None else saved.x
-    one = like[0] if saved.sequence else like
-    return layout.sequence_like(g, one) if sequence else layout.like(g, one)
-
-
 class OnlineLIF(torch.autograd.Function):
     """Spikes of an online rule; v[t-1] is detached, so g_x[t] = gain*g_s[t]*sg(u[t] - th) (SPEC 1)."""
 
@@ -113,7 +92,7 @@ class OnlineLIF(torch.autograd.Function):
             return None, None, None
         p, kernels, sequence, *_ = ctx.kept
         saved = _load(ctx)
-        return kernels.backward(p, saved, _fit(g_s, saved, sequence))[0], None, None
+        return kernels.backward(p, saved, layout.fitted(g_s, saved, sequence))[0], None, None
 
 
 class BPTTLIF(torch.autograd.Function):
@@ -129,9 +108,10 @@ class BPTTLIF(torch.autograd.Function):
     def backward(ctx: Any, g_s: Tensor | None, g_v: Tensor | None) -> Any:
         p, kernels, sequence, v_seq, *_ = ctx.kept
         saved = _load(ctx)
-        g_v = _fit(g_v, saved, v_seq)
+        g_v = layout.fitted(g_v, saved, v_seq)
         last, every = (None, g_v) if v_seq else (g_v, None)
-        g_x, g_v_first = kernels.backward(p, saved, _fit(g_s, saved, sequence), last, every, ctx.needs_input_grad[1])
+        g_s = layout.fitted(g_s, saved, sequence)
+        g_x, g_v_first = kernels.backward(p, saved, g_s, last, every, ctx.needs_input_grad[1])
         return g_x, g_v_first, None
 
 
@@ -161,12 +141,15 @@ def run(
     check_input(x, sequence)
     if state is not EMPTY:
         check_state(x, state, sequence)
-    x, state = _aligned(x, state, sequence)
-    kernels = backends.select("lif", x)
+    eager = not torch.compiler.is_compiling()
+    if eager:
+        x, state = layout.aligned(x, state, sequence)
+    # registered operators have their own gradient
+    kernels = backends.select("lif", x) if eager else registered
     if p.online:
-        large = reuse and not sequence and x.numel() >= memory.WORTH_ASKING
+        large = reuse and eager and not sequence and x.numel() >= memory.WORTH_ASKING
         into = _reusable(state) if large else EMPTY
-        if x.requires_grad and torch.is_grad_enabled():
+        if eager and x.requires_grad and torch.is_grad_enabled():
             call = Call(p, kernels, state, sequence, v_seq)
             spikes, out = OnlineLIF.apply(x, call, into), call.out
         else:
@@ -178,7 +161,7 @@ def run(
         return Ran(spikes, state.map(Tensor.detach) if large else state, out.trace, out.v, kernels.NAME)
     start = LIFState(_as_v(p, state), True, keep=state.keep)
     v = start.potential
-    if torch.is_grad_enabled() and (x.requires_grad or (v is not None and v.requires_grad)):
+    if eager and torch.is_grad_enabled() and (x.requires_grad or (v is not None and v.requires_grad)):
         spikes, v = BPTTLIF.apply(x, v, Call(p, kernels, start, sequence, v_seq))
     else:
         out = kernels.forward(p, x, start, sequence, v_seq)

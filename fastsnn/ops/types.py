@@ -71,6 +71,8 @@ class LIFParams:
                 f"after soft reset. Pass v_reset=None, or use fastsnn.LIF.for_rule({self.rule!r})"
             )
         object.__setattr__(self, "surrogate", coerce(self.surrogate))
+        # torch.compile reads these and cannot compute a cached property
+        self.__dict__.update(online=self.online, untraced=self.untraced, arguments=self.arguments)
 
     def __reduce__(self) -> Any:
         return LIFParams, tuple(getattr(self, field.name) for field in fields(self))
@@ -114,6 +116,13 @@ class LIFParams:
         if self.detach_reset or math.isinf(self.v_threshold):
             return 0.0
         return self.threshold if self.v_reset is None else 1.0
+
+    @cached_property
+    def arguments(self) -> tuple[Any, ...]:
+        """All of this as an operator's arguments, in the order of `registered.PARAMS`."""
+        v_reset = None if self.v_reset is None else self.v_start
+        neuron = (float(self.tau), bool(self.decay_input), self.threshold, v_reset)
+        return *neuron, self.shape, self.height, self.slope, bool(self.detach_reset), self.rule
 
     @property
     def shape(self) -> str:
