@@ -23,7 +23,7 @@ def check_input(x: Tensor, sequence: bool) -> None:
         raise TypeError(
             f"x has dtype {x.dtype}; allowed: {', '.join(str(d) for d in FLOATING)}. Convert it with x.float()"
         )
-    if sequence and (x.dim() == 0 or len(x) == 0):
+    if sequence and (x.dim() == 0 or x.shape[0] == 0):
         raise ValueError(f"x has shape {tuple(x.shape)}; step_mode 'm' needs [T, N, *] with T >= 1")
 
 
