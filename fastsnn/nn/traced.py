@@ -109,16 +109,18 @@ def _on_spikes(func: Any, args: Any, kwargs: Any) -> Any:
 def _property(func: Any, args: Any, kwargs: Any) -> Any:
     """shape, dtype, grad_fn, ... of the spikes; not views such as .T or .data."""
     name = getattr(func.__self__, "__name__", "")
-    if name in RULES:
-        # torch.compile asks for a method written in Python as for a property
-        return partial(RULES[name], func.__self__, *args)
+    if name in PROPERTIES:
+        return func(*[plain(arg) for arg in args])
     if name == "_base":
         # torch.compile guards the tensor that is passed, not the spikes
         with torch._C.DisableTorchFunctionSubclass():
             return func(*args)
-    if name and name not in PROPERTIES and name not in INSPECT:
-        raise TraceError(f".{name} of traced spikes has no rule: use transpose, or `s.spikes`")
-    return _on_spikes(func, args, kwargs)
+    # torch.compile asks for a method written in Python as for a property
+    if name in RULES:
+        return partial(RULES[name], func.__self__, *args)
+    if name in INSPECT:
+        return _on_spikes(func, args, kwargs)
+    raise TraceError(f".{name} of traced spikes has no rule: use transpose, or `s.spikes`")
 
 
 def _both(func: Any, *args: Any, **kwargs: Any) -> Any:
@@ -223,7 +225,7 @@ INSPECT = frozenset(
     ).split()
 ).union(name for name in (*dir(Tensor), *dir(torch)) if name.startswith(("is_", "_is_")))
 PROPERTIES = frozenset(name for name in dir(Tensor) if isdatadescriptor(getattr(Tensor, name)))
-PROPERTIES -= set("T mT H mH data real imag".split())
+PROPERTIES -= set("_base T mT H mH data real imag".split())
 RULES: dict[str, Callable[..., Any]] = {
     **dict.fromkeys([*STRUCTURE, *POOLING], _both),
     **dict.fromkeys("add sub __add__ __radd__ __sub__ __rsub__ rsub".split(), _both),

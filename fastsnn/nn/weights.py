@@ -17,7 +17,7 @@ SIGMA_H_INVERSE = 2.74
 
 
 class _Standardized(nn.Module):
-    """Mixin: `standardized_weight()`, computed once for each value of weight and gain (in a compiled graph: each call)."""
+    """Mixin: `standardized_weight()`, computed once for each value of weight and gain; in a graph at each call."""
 
     weight: Tensor
     gain: nn.Parameter

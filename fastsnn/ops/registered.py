@@ -8,18 +8,15 @@ a rule does not have is an empty tensor.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from .. import backends
-from ..surrogate import Surrogate
 from . import layout
 from .autograd import first_order
-from .types import EMPTY, RULES, Forward, LIFParams, LIFState, Saved, state_dtype
+from .types import EMPTY, RULES, Forward, LIFParams, LIFState, Saved, params_of, state_dtype
 
 NAME = "torch.compile"
 
@@ -28,32 +25,6 @@ PARAMS = (  # LIFParams.arguments
     "float tau, bool decay_input, float v_threshold, float? v_reset, str shape, float height, float slope, "
     "bool detach_reset, str rule"
 )
-
-
-@dataclass(frozen=True)
-class Formula(Surrogate):
-    """A surrogate as kernels see it: shape, height and slope."""
-
-    formula: tuple[str, float, float] = ("sigmoid", 1.0, 1.0)
-
-    @property
-    def shape(self) -> str:  # type: ignore[override]
-        return self.formula[0]
-
-    @property
-    def height(self) -> float:
-        return self.formula[1]
-
-    @property
-    def slope(self) -> float:
-        return self.formula[2]
-
-
-@lru_cache(maxsize=256)
-def params_of(*arguments: Any) -> LIFParams:
-    """LIFParams of `LIFParams.arguments`."""
-    *neuron, shape, height, slope, detach_reset, rule = arguments
-    return LIFParams(*neuron, Formula(formula=(shape, height, slope)), detach_reset, rule)
 
 
 def _define(name: str, schema: str, fake: Callable[..., Any]) -> Callable[..., Any]:
@@ -110,8 +81,8 @@ def lif_forward(x: Tensor, *given: Any) -> tuple[Tensor, ...]:
 
 
 def _fake_lif_backward(g_s: Tensor | None, g_v: Tensor | None, *given: Any) -> tuple[Tensor, Tensor]:
-    *tensors, dtype, is_v, sequence, _, want_v = given[:9]
-    model = _model(_saved(*tensors, dtype, is_v, sequence))
+    u, x, potential, keep, dtype, is_v, sequence, _, want_v = given[:9]
+    model = _model(_saved(u, x, potential, keep, dtype, is_v, sequence))
     one = model[0] if sequence else model
     g_x = torch.empty_like(model, dtype=dtype)
     return g_x, _empty_like(g_x, one if want_v else None)
@@ -125,8 +96,8 @@ def _fake_lif_backward(g_s: Tensor | None, g_v: Tensor | None, *given: Any) -> t
 )
 def lif_backward(g_s: Tensor | None, g_v: Tensor | None, *given: Any) -> tuple[Tensor, Tensor]:
     """A backend's LIF backward, from u of every step, or from x of a sequence and the potential before it."""
-    *tensors, dtype, is_v, sequence, v_seq, want_v = given[:9]
-    saved = _saved(*tensors, dtype, is_v, sequence)
+    u, x, potential, keep, dtype, is_v, sequence, v_seq, want_v = given[:9]
+    saved = _saved(u, x, potential, keep, dtype, is_v, sequence)
     model = _model(saved)
     g_s, g_v = layout.fitted(g_s, saved, sequence), layout.fitted(g_v, saved, v_seq)
     last, every = (None, g_v) if v_seq else (g_v, None)
@@ -194,7 +165,9 @@ def forward(
 ) -> Forward:
     """As a backend's forward, inside a graph and with gradient."""
     potential, is_v, trace, ratio, keep = state
-    differentiable = torch.is_grad_enabled() and (x.requires_grad or (potential is not None and potential.requires_grad))
+    differentiable = torch.is_grad_enabled() and (
+        x.requires_grad or (potential is not None and potential.requires_grad)
+    )
     through_time = differentiable and sequence and not p.online
     u_seq = through_time and _saves_u(x.device, backends._forced)
     out = lif_forward(x, potential, trace, ratio, keep, is_v, sequence, v_seq, u_seq, *p.arguments)
@@ -233,7 +206,8 @@ def _fake_standardize_backward(
 
 @_define(
     "standardize_backward",
-    "(Tensor weight, Tensor gain, Tensor mean, Tensor inverse, Tensor g_out, float eps) -> (Tensor g_weight, Tensor g_gain)",
+    "(Tensor weight, Tensor gain, Tensor mean, Tensor inverse, Tensor g_out, float eps) -> "
+    "(Tensor g_weight, Tensor g_gain)",
     _fake_standardize_backward,
 )
 def standardize_backward(

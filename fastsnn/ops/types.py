@@ -137,6 +137,39 @@ class LIFParams:
         return self.surrogate.slope
 
 
+@dataclass(frozen=True)
+class Formula(Surrogate):
+    """A surrogate as kernels see it: shape, height and slope."""
+
+    formula: tuple[str, float, float] = ("sigmoid", 1.0, 1.0)
+
+    @property
+    def shape(self) -> str:  # type: ignore[override]
+        return self.formula[0]
+
+    @property
+    def height(self) -> float:
+        return self.formula[1]
+
+    @property
+    def slope(self) -> float:
+        return self.formula[2]
+
+
+@lru_cache(maxsize=256)
+def params_of(*arguments: Any) -> LIFParams:
+    """LIFParams of `LIFParams.arguments`."""
+    tau, decay_input, v_threshold, v_reset, shape, height, slope, detach_reset, rule = arguments
+    surrogate = Formula(formula=(shape, height, slope))
+    return LIFParams(tau, decay_input, v_threshold, v_reset, surrogate, detach_reset, rule)
+
+
+@torch.compiler.assume_constant_result
+def _constant(*arguments: Any) -> LIFParams:
+    """`params_of` in a graph. It must take plain numbers: torch.compile hands over an object without its fields."""
+    return params_of(*arguments)
+
+
 _built = lru_cache(maxsize=256)(LIFParams)
 
 
@@ -150,7 +183,11 @@ def cached_params(
     rule: str,
 ) -> LIFParams:
     """LIFParams of these arguments, built once. A surrogate of SpikingJelly's is read anew each time."""
-    args = (tau, decay_input, v_threshold, v_reset, coerce(surrogate), detach_reset, rule)
+    surrogate = coerce(surrogate)
+    if torch.compiler.is_compiling():
+        formula = (surrogate.shape, surrogate.height, surrogate.slope)
+        return _constant(tau, decay_input, v_threshold, v_reset, *formula, detach_reset, rule)
+    args = (tau, decay_input, v_threshold, v_reset, surrogate, detach_reset, rule)
     try:
         return _built(*args)
     except TypeError:

@@ -10,7 +10,7 @@ import fastsnn
 from fastsnn import backends, surrogate
 from fastsnn.ops import lif, registered
 from fastsnn.ops import standardize as ws
-from fastsnn.ops.types import EMPTY, RULES, LIFParams, LIFState, state_dtype
+from fastsnn.ops.types import EMPTY, RULES, LIFParams, LIFState, params_of, state_dtype
 
 from ..cases import DTYPES, LAYOUTS, assert_same, current, dtype_id, keep_of, resets_of
 
@@ -143,8 +143,10 @@ def test_equals_the_eager_call(rule, reset, sequence, kind, dtype, backend, monk
     with fastsnn.use_backend(backend):
         for graph in (False, True):
             ran = run_in(graph, monkeypatch, p, x, state, sequence, sequence)
-            outputs = [ran.spikes] + ([ran.v] if rule == "bptt" else [])
-            g = torch.autograd.grad(sum((out * torch.linspace(-1, 1, out.numel()).view_as(out)).sum() for out in outputs), leaves)
+            outputs = [ran.spikes, ran.v] if rule == "bptt" else [ran.spikes]
+            g = torch.autograd.grad(
+                sum((out * torch.linspace(-1, 1, out.numel()).view_as(out)).sum() for out in outputs), leaves
+            )
             assert ran.state.potential.requires_grad == (rule == "bptt")
             v = ran.v if sequence or rule == "bptt" else None
             results.append((ran.spikes, ran.trace, v, *ran.state, *g))
@@ -166,7 +168,7 @@ def test_u_of_a_sequence_is_kept_where_the_kernels_need_it(u_seq, monkeypatch):
 @pytest.mark.parametrize("name", surrogate.SURROGATES)
 def test_parameters_survive_the_way_through_an_operator(name):
     p = LIFParams(1.7, False, 0.3, None, surrogate.SURROGATES[name](1.3), True, "ndot")
-    back = registered.params_of(*p.arguments)
+    back = params_of(*p.arguments)
     fields = "leak gain bias threshold v_reset v_start reset_grad shape height slope trace online".split()
     assert [getattr(back, field) for field in fields] == [getattr(p, field) for field in fields]
     assert back.arguments == p.arguments
@@ -177,7 +179,7 @@ def test_a_surrogate_of_the_users_own_reaches_the_kernels():
         shape, height, slope = "triangle", 3.0, 2.0
 
     z = torch.linspace(-1, 1, 9)
-    assert_same(registered.params_of(*params("bptt", surrogate=Steep()).arguments).surrogate.derivative(z), Steep().derivative(z))
+    assert_same(params_of(*params("bptt", surrogate=Steep()).arguments).surrogate.derivative(z), Steep().derivative(z))
 
 
 @BOTH
