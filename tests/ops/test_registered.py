@@ -46,8 +46,7 @@ def inputs(sequence, dtype=torch.float32, T=4):
     return current(*((T, *SHAPE) if sequence else SHAPE), dtype=dtype).requires_grad_()
 
 
-@BOTH
-@pytest.mark.parametrize("kind", STATES)
+@pytest.mark.parametrize(("backend", "kind"), [*(("cpu", kind) for kind in STATES), ("reference", "full")])
 @pytest.mark.parametrize("sequence", [False, True], ids=["step", "sequence"])
 @pytest.mark.parametrize("rule", RULES)
 def test_lif_forward_passes_opcheck(rule, sequence, kind, backend):
