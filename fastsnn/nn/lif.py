@@ -166,8 +166,6 @@ class LIF(nn.Module):
 
         Raises TypeError or ValueError for an input that is not floating or does not fit the state.
         """
-        if torch.compiler.is_compiling():
-            self._check_export()
         x, sequence = plain(x), self._step_mode == "m"
         params, state = self._params, self._state
         if not self.training:
@@ -182,14 +180,6 @@ class LIF(nn.Module):
         if self.store_v_seq:
             self._store(ran.v if sequence else self.v, sequence)
         return ran.spikes if ran.trace is None else TracedSpikes.of(ran.spikes, ran.trace)
-
-    def _check_export(self) -> None:
-        """Raises RuntimeError where an exported program, which keeps no state, would differ from this neuron."""
-        if torch.compiler.is_exporting() and (self._step_mode == "s" or self._state.potential is not None):
-            raise RuntimeError(
-                "an exported program starts every call at t = 1 and keeps no state: use step_mode='m' ([T, N, *] a "
-                "call), and call fastsnn.reset(net) before torch.export"
-            )
 
     def _store(self, v: Any, sequence: bool) -> None:
         if sequence:

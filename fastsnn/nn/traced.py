@@ -7,6 +7,10 @@
   both. A plain operand of +, - or cat has no trace: its own value stands in, as for a first synapse's input.
 - Inspection and losses (comparisons, statistics, softmax, cross entropy, full sums, detach, ...) take the spikes.
 - Anything else has no meaning on a trace and raises TraceError: pass `s.spikes` where dropping the trace is meant.
+
+Inside a graph of torch.compile the pair's own memory is a tensor without data (device meta), so that an operation which
+torch.compile does not send through `__torch_function__` (torch.cat of a tuple: pass a list) fails instead of losing the
+trace; spikes, trace, shape, device and the like are those of the spikes.
 """
 
 from __future__ import annotations
@@ -37,7 +41,7 @@ class TracedSpikes(Tensor):
     @staticmethod
     def of(spikes: Tensor, trace: Tensor) -> TracedSpikes:
         # a graph must not take the pair for a plain tensor: one without data cannot be computed with
-        body = torch.empty_like(spikes, device="meta") if torch.compiler.is_compiling() else spikes
+        body = torch.empty_like(spikes, device="meta") if torch.compiler.is_dynamo_compiling() else spikes
         out = body.as_subclass(TracedSpikes)
         out._spikes = spikes
         out._trace = trace
@@ -130,7 +134,7 @@ def _both(func: Any, *args: Any, **kwargs: Any) -> Any:
         trace = func(*_map(_trace_of, args), **{key: _map(_trace_of, value) for key, value in kwargs.items()})
     if isinstance(spikes, Tensor):
         return TracedSpikes.of(spikes, trace)
-    return type(spikes)([TracedSpikes.of(s, a) for s, a in zip(spikes, trace, strict=True)])
+    return type(spikes)(map(TracedSpikes.of, spikes, trace))
 
 
 def _linear(func: Any, input: Any, weight: Tensor, bias: Tensor | None = None) -> Tensor:

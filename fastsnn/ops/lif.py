@@ -133,8 +133,8 @@ def run(
     v_seq: bool = False,
     reuse: bool = False,
 ) -> Ran:
-    """One step (or a sequence [T, *]) of p from `state`. With reuse, an online rule's new state takes the memory
-    of the old one wherever nothing else holds it.
+    """One step (or a sequence [T, *]) of p from `state`. With reuse, the caller's state is replaced by the new one:
+    under an online rule that takes the memory of the old one wherever nothing else holds it.
 
     Raises TypeError or ValueError for an input or a state that does not fit, BackendError where no backend runs.
     """
@@ -144,6 +144,8 @@ def run(
     eager = not torch.compiler.is_compiling()
     if eager:
         x, state = layout.aligned(x, state, sequence)
+    elif reuse:
+        _check_export(state, sequence)
     # registered operators have their own gradient
     kernels = backends.select("lif", x) if eager else registered
     if p.online:
@@ -167,6 +169,15 @@ def run(
         out = kernels.forward(p, x, start, sequence, v_seq)
         spikes, v = out.spikes, out.v
     return Ran(spikes, LIFState(v[-1] if v_seq else v, True, keep=state.keep), None, v, kernels.NAME)
+
+
+def _check_export(state: LIFState, sequence: bool) -> None:
+    """Raises RuntimeError where an exported program, which keeps no state, would differ from the layer."""
+    if torch.compiler.is_exporting() and (not sequence or state.potential is not None):
+        raise RuntimeError(
+            "an exported program starts every call at t = 1 and keeps no state: use step_mode='m' ([T, N, *] a call), "
+            "and call fastsnn.reset(net) before torch.export"
+        )
 
 
 def _reusable(state: LIFState) -> LIFState:

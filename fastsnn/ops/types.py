@@ -184,7 +184,7 @@ def cached_params(
 ) -> LIFParams:
     """LIFParams of these arguments, built once. A surrogate of SpikingJelly's is read anew each time."""
     surrogate = coerce(surrogate)
-    if torch.compiler.is_compiling():
+    if torch.compiler.is_dynamo_compiling():
         formula = (surrogate.shape, surrogate.height, surrogate.slope)
         return _constant(tau, decay_input, v_threshold, v_reset, *formula, detach_reset, rule)
     args = (tau, decay_input, v_threshold, v_reset, surrogate, detach_reset, rule)

@@ -1,6 +1,7 @@
 """Networks inside one graph of torch.compile (fullgraph=True everywhere) and torch.export, against eager."""
 
 import io
+import operator
 
 import pytest
 import torch
@@ -296,6 +297,12 @@ def test_a_tuple_of_traced_spikes_is_an_error_and_never_loses_the_trace(join):
     net = nn.Sequential(fastsnn.LIF.for_rule("ottt"), Apply(join), nn.Linear(16, 3))
     with pytest.raises(Exception, match="meta"):
         compiled(net)(current(3, 8))
+
+
+@pytest.mark.parametrize("fn", [lambda s: torch.stack([*s]), lambda s: operator.iadd(s, 1)], ids=["iteration", "+="])
+def test_what_a_graph_cannot_hold_is_an_error(fn):
+    with pytest.raises(Exception, match=r"_spikes|s = s \+ x"):
+        compiled(nn.Sequential(fastsnn.LIF.for_rule("ottt"), Apply(fn)))(current(3, 8))
 
 
 def test_traced_spikes_leave_and_enter_graphs():
