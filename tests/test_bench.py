@@ -5,7 +5,7 @@ from dataclasses import fields, replace
 
 import pytest
 import torch
-from fastsnn._bench import cases, child, counts, main, measure, report, runner
+from fastsnn._bench import cases, child, counts, gpu, main, measure, report, runner
 from fastsnn._bench.cases import CASES, Provider
 from fastsnn._bench.record import Row, row
 
@@ -101,7 +101,9 @@ def test_red_gate_refuses_to_report(tmp_path, monkeypatch, in_process, capsys):
 
 
 def test_crashed_child_is_reported(capsys):
-    outcome = runner.launch({"case": "no such case", "allocator": "default", "threads": 1, "quick": True})
+    outcome = runner.launch(
+        {"case": "no such case", "allocator": "default", "threads": 1, "quick": True, "device": "cpu", "backend": None}
+    )
     assert outcome["rows"] == []
     assert "no such case (default) crashed" in outcome["refused"]
     assert "KeyError" in capsys.readouterr().err
@@ -184,3 +186,28 @@ def test_bars_tell_pass_fail_and_not_measured():
 @pytest.mark.parametrize(("us", "text"), [(1.234, "1.23 us"), (999.6, "1 ms"), (45_678, "45.7 ms"), (2e6, "2 s")])
 def test_durations_have_three_digits(us, text):
     assert report.duration(us) == text
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a CUDA device is there")
+def test_gpu_report_without_a_device_says_what_it_needs(tmp_path, capsys):
+    assert main(["--gpu-report", "--out", str(tmp_path)]) == 1
+    assert "needs a CUDA device and torch finds none" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_gpu_report_lists_the_times_of_each_backend():
+    rows = [a_row(provider="fastsnn", p50=2.0), a_row(provider="torch.compile", p50=6.0)]
+    text = gpu.markdown(["a device"], "3 passed", {"cuda": runner.Run(rows, refused=["wrong numbers"])})
+    assert "- a device" in text
+    assert "3 passed" in text
+    assert "Times, backend cuda" in text
+    assert "| 8 | full | 2 us (1.00x) | 6 us (3.00x) |" in text
+    assert "- wrong numbers" in text
+
+
+def test_gpu_jobs_run_every_case_by_each_backend_that_can(monkeypatch):
+    options = runner.parse(["--only", "ottt_step", "counts", "--quick"])
+    can_run = {"cuda": None, "triton": "no triton"}
+    monkeypatch.setattr(gpu.backends, "refusal", lambda family, name, device: can_run[name])
+    (job,) = gpu.jobs(options, "cuda")
+    assert (job["case"], job["backend"], job["device"], job["quick"]) == ("ottt_step", "cuda", "cuda", True)

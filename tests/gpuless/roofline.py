@@ -15,7 +15,7 @@ class Device:
     issue: float
 
 
-# NVIDIA's data sheets: A100 80GB SXM 2,039 GB/s, 19.5 TFLOP/s; H100 SXM 3.35 TB/s, 67 TFLOP/s; HGX B200, of 8: 8 TB/s, 75
+# NVIDIA's data sheets: A100 80GB SXM 2,039 GB/s and 19.5 TFLOP/s; H100 SXM 3.35 TB/s and 67; B200 8 TB/s and 75
 DEVICES = (
     Device("A100", 80, 2.039e12, 19.5e12 / 2),
     Device("H100", 90, 3.35e12, 67e12 / 2),
