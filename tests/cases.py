@@ -15,6 +15,8 @@ from .gpuless import cuda_host, toolkit
 VARIANTS = [] if backends.cpu.refusal(torch.device("cpu")) else [f"cpu:{isa}" for isa in backends.cpu._cpu.isas()]
 VARIANTS += [] if toolkit.lacks_cuda_headers() else [f"cuda-host:{order}" for order in cuda_host.ORDERS]
 VARIANTS += [] if backends.triton.refusal(torch.device("cpu")) else ["triton"]
+ON_DEVICE = ["cuda:device", "triton:device"] if torch.cuda.is_available() else []
+VARIANTS += ON_DEVICE
 BACKENDS = list({variant.partition(":")[0]: variant for variant in reversed(VARIANTS)}.values())[::-1]
 DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
 ONLINE = [rule for rule, traits in RULES.items() if traits.online]

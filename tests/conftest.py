@@ -1,15 +1,15 @@
 import os
 
-# read where a kernel is defined: Triton's kernels then run on CPU tensors
-os.environ.setdefault("TRITON_INTERPRET", "1")
-
 import pytest
 import torch
+
+# read where a kernel is defined: without a GPU, Triton's kernels run on CPU tensors
+os.environ.setdefault("TRITON_INTERPRET", "0" if torch.cuda.is_available() else "1")
 
 import fastsnn
 from fastsnn import backends
 
-from .cases import BACKENDS, VARIANTS
+from .cases import BACKENDS, ON_DEVICE, VARIANTS
 from .gpuless import cuda_host
 
 CUDA_HOST = cuda_host.Backend()
@@ -27,13 +27,24 @@ def _defaults():
     torch.manual_seed(0)
     with fastsnn.use_backend(backends._forced):
         yield
+    torch.set_default_device(None)
     torch.set_num_threads(threads)
     if isa:
         backends.cpu._cpu.choose_isa(isa)
 
 
+def pytest_collection_modifyitems(items):
+    """What runs on a device carries the mark `gpu`: `pytest -m gpu` is all of it."""
+    for item in items:
+        parameters = getattr(item, "callspec", None)
+        if parameters and {parameters.params.get("backend"), parameters.params.get("variant")} & {*ON_DEVICE}:
+            item.add_marker(pytest.mark.gpu)
+
+
 def _force(variant, monkeypatch):
     name, _, choice = variant.partition(":")
+    if choice == "device":
+        torch.set_default_device("cuda")  # where the tests then make their tensors
     if name == "cpu":
         backends.cpu._cpu.choose_isa(choice)
     if name == "cuda-host":

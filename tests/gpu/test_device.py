@@ -1,0 +1,87 @@
+"""What only a real device can show. The parity suite runs there too, as cuda:device and triton:device."""
+
+import pytest
+import torch
+
+import fastsnn
+from fastsnn.functional import lif_sequence, lif_step
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
+]
+BACKENDS = ("cuda", "triton")
+OTTT = {"rule": "ottt", "v_reset": None, "decay_input": False}
+
+
+@pytest.fixture(params=BACKENDS)
+def device_backend(request):
+    with fastsnn.use_backend(request.param):
+        yield request.param
+
+
+def test_more_elements_than_int32_counts(device_backend):
+    """The last of 2^31 + 8192 neurons, in float16, equals the same neuron alone."""
+    n = 2**31 + 8192
+    if torch.cuda.mem_get_info()[0] < 20 * n:
+        pytest.skip("needs 40 GiB of free device memory")
+    x = torch.zeros(n, dtype=torch.float16, device="cuda")
+    x[-3:] = torch.tensor([0.5, 1.0, 3.0])
+    out = lif_step(x, rule="sltt", v_reset=None, decay_input=False)
+    assert out.spikes[-3:].tolist() == [0.0, 1.0, 1.0]
+    assert out.v[-3:].tolist() == [0.5, 0.0, 2.0]
+    assert int(out.spikes.count_nonzero()) == 2
+
+
+@pytest.mark.parametrize("rule", ["sltt", "ottt"])
+def test_a_step_can_be_captured_in_a_graph(device_backend, rule):
+    config = OTTT | {"rule": rule}
+    x = torch.randn(100_003, device="cuda", requires_grad=True)
+    g = torch.randn_like(x)
+    expected = torch.autograd.grad(lif_step(x, **config).spikes, x, g)[0]
+    side = torch.cuda.Stream()
+    with torch.cuda.stream(side):
+        torch.autograd.grad(lif_step(x, **config).spikes, x, g)
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        spikes = lif_step(x, **config).spikes
+        (g_x,) = torch.autograd.grad(spikes, x, g)
+    spikes.detach().fill_(torch.nan)
+    g_x.fill_(torch.nan)
+    graph.replay()
+    torch.testing.assert_close(g_x, expected, rtol=0, atol=0)
+    torch.testing.assert_close(spikes, lif_step(x, **config).spikes, rtol=0, atol=0)
+
+
+def test_kernels_run_on_the_current_stream(device_backend):
+    """Work behind a long-running kernel of the same stream sees what that kernel wrote."""
+    x = torch.zeros(2**20, device="cuda")
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        torch.cuda._sleep(200_000_000)
+        x.fill_(3.0)
+        spikes = lif_step(x, rule="sltt", v_reset=None, decay_input=False).spikes
+    stream.synchronize()
+    assert bool((spikes == 1).all())
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices")
+def test_a_tensor_of_the_second_device_runs_there(device_backend):
+    x = torch.randn(1000, device="cuda:1")
+    spikes = lif_step(x, **OTTT).spikes
+    assert spikes.device == x.device
+    assert torch.cuda.current_device() == 0
+    with fastsnn.use_backend("reference"):
+        torch.testing.assert_close(spikes, lif_step(x, **OTTT).spikes, rtol=0, atol=0)
+
+
+def test_cpu_and_device_fire_the_same_spikes(device_backend):
+    x = torch.randn(6, 40_013)
+    on_device = lif_sequence(x.cuda(), **OTTT)
+    with fastsnn.use_backend(None):
+        on_cpu = lif_sequence(x, **OTTT)
+    for here, there in zip(on_cpu, on_device, strict=True):
+        if here is not None:
+            torch.testing.assert_close(there.cpu(), here, rtol=0, atol=0)
