@@ -30,12 +30,21 @@ SPECIAL = [
     0.1,
     65519.0,
 ]
-REGISTERS = {"f32": "f32", "f64": "f64", "u32": "b32", "s32": "b32", "b32": "b32", "u64": "b64", "s64": "b64"}
+REGISTERS = {
+    "f32": "f32",
+    "f64": "f64",
+    "u32": "b32",
+    "s32": "b32",
+    "b32": "b32",
+    "u64": "b64",
+    "s64": "b64",
+    "b64": "b64",
+}
 NUMPY = {"f32": np.float32, "f64": np.float64}
 
 
-def kernel_of(types, result, instruction):
-    """PTX that applies one instruction to every element of its inputs."""
+def kernel_of(types, result, instructions, n):
+    """PTX that applies each instruction to every element of its inputs; the results are rows of n."""
     inputs = [f"in{i}" for i in range(len(types))]
     lines = [
         ".visible .entry k(" + ", ".join(f".param .u64 {name}" for name in [*inputs, "out"]) + ")",
@@ -44,21 +53,27 @@ def kernel_of(types, result, instruction):
     ]
     for name, ptx_type in zip([*inputs, "out"], [*types, result], strict=True):
         lines.append(f"ld.param.u64 %p, [{name}]; mul.wide.u32 %o, %i, {ptx_type[1:]}; shr.u64 %o, %o, 3;")
+        lines.append("add.s64 %p, %p, %o;")
         if name != "out":
-            lines.append(
-                f".reg .{REGISTERS[ptx_type]} %{name}; add.s64 %p, %p, %o; ld.global.{ptx_type} %{name}, [%p];"
-            )
-    lines.append(f"add.s64 %p, %p, %o; {instruction} st.global.{result} [%p], %d; ret; }}")
-    return "\n".join(lines)
+            lines.append(f".reg .{REGISTERS[ptx_type]} %{name}; ld.global.{ptx_type} %{name}, [%p];")
+    for k, instruction in enumerate(instructions):
+        lines.append(f"{instruction} st.global.{result} [%p+{k * n * int(result[1:]) // 8}], %d;")
+    return "\n".join([*lines, "ret; }"])
+
+
+def apply_all(types, result, instructions, inputs):
+    """Each instruction's results for arrays of inputs."""
+    n = len(inputs[0])
+    tensors = [torch.from_numpy(np.ascontiguousarray(a)) for a in inputs]
+    dtype = {"f32": np.float32, "f64": np.float64, "u32": np.int32, "s32": np.int32, "b32": np.int32}
+    out = torch.from_numpy(np.full((len(instructions), n), -1, dtype.get(result, np.int64)))
+    run_ptx(kernel_of(types, result, instructions, n), "k", 1, n, [*tensors, out])
+    return dict(zip(instructions, out.numpy(), strict=True))
 
 
 def apply(types, result, instruction, inputs):
-    """The instruction's results for arrays of inputs."""
-    tensors = [torch.from_numpy(np.ascontiguousarray(a)) for a in inputs]
-    dtype = {"f32": np.float32, "f64": np.float64, "u32": np.int32, "s32": np.int32, "b32": np.int32}
-    out = torch.from_numpy(np.full(len(inputs[0]), -1, dtype.get(result, np.int64)))
-    run_ptx(kernel_of(types, result, instruction), "k", 1, len(inputs[0]), [*tensors, out])
-    return out.numpy()
+    """One instruction's results for arrays of inputs."""
+    return apply_all(types, result, [instruction], inputs)[instruction]
 
 
 def pairs(dtype):
@@ -80,11 +95,11 @@ BINARY = {"add.rn": np.add, "sub.rn": np.subtract, "mul.rn": np.multiply, "div.r
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 @pytest.mark.parametrize("ptx_type", NUMPY)
-@pytest.mark.parametrize("op", BINARY)
-def test_float_arithmetic(op, ptx_type):
+def test_float_arithmetic(ptx_type):
     a, b = pairs(NUMPY[ptx_type])
-    got = apply([ptx_type] * 2, ptx_type, f"{op}.{ptx_type} %d, %in0, %in1;", [a, b])
-    same_floats(got, BINARY[op](a, b))
+    instructions = {f"{op}.{ptx_type} %d, %in0, %in1;": function for op, function in BINARY.items()}
+    for instruction, got in apply_all([ptx_type] * 2, ptx_type, instructions, [a, b]).items():
+        same_floats(got, instructions[instruction](a, b))
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
@@ -93,8 +108,9 @@ def test_float_functions_of_one(ptx_type):
     a, _ = pairs(NUMPY[ptx_type])
     one = NUMPY[ptx_type](1)
     functions = {"sqrt.rn": np.sqrt, "rcp.rn": lambda x: one / x, "neg": np.negative, "abs": np.abs}
-    for op, function in functions.items():
-        same_floats(apply([ptx_type], ptx_type, f"{op}.{ptx_type} %d, %in0;", [a]), function(a))
+    instructions = {f"{op}.{ptx_type} %d, %in0;": function for op, function in functions.items()}
+    for instruction, got in apply_all([ptx_type], ptx_type, instructions, [a]).items():
+        same_floats(got, instructions[instruction](a))
 
 
 def test_flush_to_zero():
@@ -116,10 +132,10 @@ def directed(exact, mode):
 def test_directed_rounding(mode):
     a, b = np.random.default_rng(1).standard_normal((2, 200)).astype(np.float32)
     exact = {"add": Fraction.__add__, "mul": Fraction.__mul__}
-    for op, function in exact.items():
-        got = apply(["f32"] * 2, "f32", f"{op}.{mode}.f32 %d, %in0, %in1;", [a, b])
+    instructions = {f"{op}.{mode}.f32 %d, %in0, %in1;": function for op, function in exact.items()}
+    for instruction, got in apply_all(["f32"] * 2, "f32", instructions, [a, b]).items():
         fractions = zip(map(Fraction, a.tolist()), map(Fraction, b.tolist()), strict=True)
-        same_floats(got, np.float32([directed(function(x, y), mode) for x, y in fractions]))
+        same_floats(got, np.float32([directed(instructions[instruction](x, y), mode) for x, y in fractions]))
 
 
 def test_fused_multiply_add_rounds_once():
@@ -145,11 +161,11 @@ def test_minimum_and_maximum(op):
 APPROXIMATE = {"ex2": np.exp2, "lg2": np.log2, "rcp": np.reciprocal, "sqrt": np.sqrt, "rsqrt": lambda x: x**-0.5}
 
 
-@pytest.mark.parametrize("op", APPROXIMATE)
-def test_approximate_functions(op):
+def test_approximate_functions():
     a = np.float32([0.25, 1, 1.5, 3, 10, 77.7])
-    got = apply(["f32"], "f32", f"{op}.approx.f32 %d, %in0;", [a])
-    np.testing.assert_allclose(got, APPROXIMATE[op](a.astype(np.float64)), rtol=1e-7)
+    instructions = {f"{op}.approx.f32 %d, %in0;": function for op, function in APPROXIMATE.items()}
+    for instruction, got in apply_all(["f32"], "f32", instructions, [a]).items():
+        np.testing.assert_allclose(got, instructions[instruction](a.astype(np.float64)), rtol=1e-7)
 
 
 CONDITIONS = {
@@ -170,12 +186,13 @@ CONDITIONS = {
 }
 
 
-@pytest.mark.parametrize("how", CONDITIONS)
-def test_float_conditions(how):
+def test_float_conditions():
     a, b = pairs(np.float32)
-    instruction = f"setp.{how}.f32 %q, %in0, %in1; selp.u32 %d, 7, 3, %q;"
-    got = apply(["f32"] * 2, "u32", instruction, [a, b])
-    np.testing.assert_array_equal(got, np.where(CONDITIONS[how](a, b), 7, 3))
+    instructions = {
+        f"setp.{how}.f32 %q, %in0, %in1; selp.u32 %d, 7, 3, %q;": wanted for how, wanted in CONDITIONS.items()
+    }
+    for instruction, got in apply_all(["f32"] * 2, "u32", instructions, [a, b]).items():
+        np.testing.assert_array_equal(got, np.where(instructions[instruction](a, b), 7, 3), instruction)
 
 
 INTEGERS = np.array([0, 1, -1, 2, -2, 31, 32, 33, 1000, -1000, 2**31 - 1, -(2**31), 0x12345678], np.int64)
@@ -200,18 +217,20 @@ INTEGER = {
     "shl.b32": lambda a, b: a << min(b % 2**32, 32),
     "shr.s32": lambda a, b: a >> min(b % 2**32, 32),
     "shr.u32": lambda a, b: a % 2**32 >> min(b % 2**32, 32),
-    "div.s32": lambda a, b: int(Fraction(a, b)) if b else None,
-    "rem.s32": lambda a, b: a - b * int(Fraction(a, b)) if b else None,
-    "div.u32": lambda a, b: (a % 2**32) // (b % 2**32) if b else None,
+    "div.s32": lambda a, b: int(Fraction(a, b)),
+    "rem.s32": lambda a, b: a - b * int(Fraction(a, b)),
+    "div.u32": lambda a, b: (a % 2**32) // (b % 2**32),
 }
 
 
-@pytest.mark.parametrize("op", INTEGER)
-def test_integer_arithmetic(op):
-    wanted = [(a, b, INTEGER[op](a, b)) for a in INTEGERS.tolist() for b in INTEGERS.tolist()]
-    a, b, value = zip(*(w for w in wanted if w[2] is not None), strict=True)
-    got = apply(["b32"] * 2, "b32", f"{op} %d, %in0, %in1;", [np.array(a, np.int32), np.array(b, np.int32)])
-    np.testing.assert_array_equal(got, [signed(v, 32) for v in value])
+@pytest.mark.parametrize("dividing", [False, True])
+def test_integer_arithmetic(dividing):
+    instructions = {f"{op} %d, %in0, %in1;": INTEGER[op] for op in INTEGER if op.startswith(("div", "rem")) == dividing}
+    a, b = zip(*((a, b) for a in INTEGERS.tolist() for b in INTEGERS.tolist() if b or not dividing), strict=True)
+    results = apply_all(["b32"] * 2, "b32", instructions, [np.array(a, np.int32), np.array(b, np.int32)])
+    for instruction, got in results.items():
+        wanted = map(instructions[instruction], a, b)
+        np.testing.assert_array_equal(got, [signed(v, 32) for v in wanted], instruction)
 
 
 WIDE = {
@@ -227,13 +246,12 @@ WIDE = {
 }
 
 
-@pytest.mark.parametrize("instruction", WIDE, ids=lambda i: i.split()[0])
-def test_wide_integers(instruction):
+def test_wide_integers():
     a, b = (m.ravel().astype(np.int32) for m in np.meshgrid(INTEGERS, INTEGERS))
     c = a.astype(np.int64) * 987654321987 + b
-    got = apply(["b32", "b32", "b64"], "b64", instruction, [a, b, c])
-    wanted = map(WIDE[instruction], a.tolist(), b.tolist(), c.tolist())
-    np.testing.assert_array_equal(got, [signed(v, 64) for v in wanted])
+    for instruction, got in apply_all(["b32", "b32", "b64"], "b64", WIDE, [a, b, c]).items():
+        wanted = map(WIDE[instruction], a.tolist(), b.tolist(), c.tolist())
+        np.testing.assert_array_equal(got, [signed(v, 64) for v in wanted], instruction)
 
 
 def prmt(a, b, c):
@@ -244,7 +262,7 @@ def prmt(a, b, c):
 
 BITS = {
     "prmt.b32 %d, %in0, %in1, %in2;": prmt,
-    "lop3.b32 %d, %in0, %in1, %in2, 0xd8;": lambda a, b, c: a & (b | ~c) | b & ~c & ~a & 0 | (a & b) | (~a & b & c),
+    "lop3.b32 %d, %in0, %in1, %in2, 0x78;": lambda a, b, c: a ^ (b & c),
     "shf.l.wrap.b32 %d, %in0, %in1, %in2;": lambda a, b, c: ((b << 32 | a % 2**32) << (c & 31)) >> 32,
     "shf.r.wrap.b32 %d, %in0, %in1, %in2;": lambda a, b, c: (b << 32 | a % 2**32) >> (c & 31),
     "bfe.u32 %d, %in0, 5, 9;": lambda a, b, c: a >> 5 & 511,
@@ -258,13 +276,12 @@ BITS = {
 }
 
 
-@pytest.mark.parametrize("instruction", BITS, ids=lambda i: i.split()[0])
-def test_bits(instruction):
+def test_bits():
     a, b = (m.ravel().astype(np.int32) for m in np.meshgrid(INTEGERS, INTEGERS))
     c = np.random.default_rng(3).integers(-(2**31), 2**31, a.size).astype(np.int32)
-    got = apply(["b32"] * 3, "b32", instruction, [a, b, c])
-    wanted = map(BITS[instruction], a.tolist(), b.tolist(), c.tolist())
-    np.testing.assert_array_equal(got, [signed(v, 32) for v in wanted])
+    for instruction, got in apply_all(["b32"] * 3, "b32", BITS, [a, b, c]).items():
+        wanted = map(BITS[instruction], a.tolist(), b.tolist(), c.tolist())
+        np.testing.assert_array_equal(got, [signed(v, 32) for v in wanted], instruction)
 
 
 def all_halves(dtype):
@@ -295,13 +312,15 @@ CONVERSIONS = {
 }
 
 
-@pytest.mark.parametrize("op", CONVERSIONS)
-def test_float_to_integer_saturates(op):
+def test_float_to_integer_saturates():
     a, _ = pairs(np.float32)
-    wanted = np.nan_to_num(np.clip(CONVERSIONS[op](a.astype(np.float64)), -(2**31), 2**31 - 1), nan=0)
-    np.testing.assert_array_equal(apply(["f32"], "s32", f"{op} %d, %in0;", [a]), wanted.astype(np.int64))
+    instructions = {f"{op} %d, %in0;": function for op, function in CONVERSIONS.items()}
+    for instruction, got in apply_all(["f32"], "s32", instructions, [a]).items():
+        clipped = np.clip(instructions[instruction](a.astype(np.float64)), -(2**31), 2**31 - 1)
+        np.testing.assert_array_equal(got, np.nan_to_num(clipped, nan=0).astype(np.int64), instruction)
 
 
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_float_conversions():
     a = np.random.default_rng(4).standard_normal(500) * 10.0 ** np.arange(-50, 50).repeat(5)
     same_floats(apply(["f64"], "f32", "cvt.rn.f32.f64 %d, %in0;", [a]), a.astype(np.float32))
