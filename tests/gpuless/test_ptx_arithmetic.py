@@ -304,6 +304,40 @@ def test_small_floats_widen_and_narrow(ptx_type, dtype):
             torch.testing.assert_close(got, floats[part].to(dtype), rtol=0, atol=0, equal_nan=True)
 
 
+SMALL = {"f16": torch.float16, "bf16": torch.bfloat16}
+
+
+@pytest.mark.parametrize("ptx_type", SMALL)
+def test_small_float_arithmetic(ptx_type):
+    """Against exact fractions: one rounding, packed in pairs or not."""
+    dtype, rng = SMALL[ptx_type], np.random.default_rng(5)
+    small = [torch.from_numpy(rng.standard_normal(600) * 4.0 ** rng.integers(-4, 4, 600)).to(dtype) for _ in range(3)]
+    exact = [list(map(Fraction, s.double().tolist())) for s in small]
+    packed = [s.view(torch.int32).numpy() for s in small]
+    functions = {
+        "add.rn": lambda a, b, c: a + b,
+        "sub.rn": lambda a, b, c: a - b,
+        "mul.rn": lambda a, b, c: a * b,
+        "fma.rn": lambda a, b, c: a * b + c,
+    }
+    for op, function in functions.items():
+        operands = "%in0, %in1, %in2" if op == "fma.rn" else "%in0, %in1"
+        got = apply(["b32"] * 3, "b32", f"{op}.{ptx_type}x2 %d, {operands};", packed)
+        wanted = [nearest(function(*x), dtype) for x in zip(*exact, strict=True)]
+        torch.testing.assert_close(torch.from_numpy(got).view(dtype), torch.stack(wanted), rtol=0, atol=0)
+    scalar = f"cvt.u16.u32 %h, %in0; add.rn.{ptx_type} %h, %h, %h; cvt.u32.u16 %d, %h;"
+    got = torch.from_numpy(apply(["b32"], "b32", scalar, [packed[0]])).view(dtype)[::2]
+    torch.testing.assert_close(got, small[0][::2] * 2, rtol=0, atol=0)
+
+
+def nearest(exact, dtype):
+    """The value of a type nearest to a fraction, ties to even."""
+    near = torch.tensor(float(exact), dtype=torch.float64).to(dtype)
+    step = torch.tensor(1, dtype=torch.int16)
+    around = [near, (near.view(torch.int16) + step).view(dtype), (near.view(torch.int16) - step).view(dtype)]
+    return min(around, key=lambda v: (abs(Fraction(float(v)) - exact), int(v.view(torch.int16)) % 2))
+
+
 CONVERSIONS = {
     "cvt.rni.s32.f32": np.rint,
     "cvt.rzi.s32.f32": np.trunc,
@@ -329,3 +363,7 @@ def test_float_conversions():
     same_floats(apply(["s32"], "f32", "cvt.rn.f32.s32 %d, %in0;", [b]), b.astype(np.float32))
     same_floats(apply(["u32"], "f32", "cvt.rn.f32.u32 %d, %in0;", [b]), b.view(np.uint32).astype(np.float32))
     same_floats(apply(["f32"], "f32", "cvt.rmi.f32.f32 %d, %in0;", [np.float32(a)]), np.floor(np.float32(a)))
+    zero = np.float32(0)  # makes -0 positive
+    same_floats(
+        apply(["f32"], "f32", "cvt.sat.f32.f32 %d, %in0;", [np.float32(a)]), np.clip(np.float32(a), 0, 1) + zero
+    )

@@ -62,14 +62,28 @@ struct Small {
 using f16 = Small<5, 10>;
 using bf16 = Small<8, 7>;
 
+// f16x2 and bf16x2
 template <class T>
-constexpr bool is_float =
-    std::is_floating_point<T>::value || std::is_same<T, f16>::value || std::is_same<T, bf16>::value;
+struct Pair {
+  T low, high;
+};
+template <class T>
+Pair<T> operator+(Pair<T> a, Pair<T> b) {
+  return Pair<T>{T(a.low + b.low), T(a.high + b.high)};
+}
+template <class T>
+Pair<T> operator-(Pair<T> a, Pair<T> b) {
+  return Pair<T>{T(a.low - b.low), T(a.high - b.high)};
+}
+template <class T>
+Pair<T> operator*(Pair<T> a, Pair<T> b) {
+  return Pair<T>{T(a.low * b.low), T(a.high * b.high)};
+}
 
 // Registers hold bits. An integer type may be narrower than the register, a wider one extends by its sign.
 template <class T, class R>
 T get(R reg) {
-  if constexpr (is_float<T>) {
+  if constexpr (!std::is_integral<T>::value) {
     return bits_as<T>(reg);
   } else {
     return T(reg);
@@ -78,7 +92,7 @@ T get(R reg) {
 
 template <class R, class T>
 void put(R& reg, T value) {
-  if constexpr (is_float<T>) {
+  if constexpr (!std::is_integral<T>::value) {
     reg = bits_as<R>(value);
   } else {
     reg = R(value);
@@ -109,9 +123,12 @@ T flush(T x) {
 template <Round r, bool ftz, class T, class Operation>
 T arithmetic(T a, T b, const Operation& operation) {
   const T x = flush<ftz>(a), y = flush<ftz>(b);
-  if constexpr (r == rn) return flush<ftz>(T(operation(x, y)));
-  volatile T vx = x, vy = y;
-  return flush<ftz>(T(rounded<r>([&] { return operation(T(vx), T(vy)); })));
+  if constexpr (r == rn) {
+    return flush<ftz>(T(operation(x, y)));
+  } else {
+    volatile T vx = x, vy = y;
+    return flush<ftz>(T(rounded<r>([&] { return operation(T(vx), T(vy)); })));
+  }
 }
 
 template <Round r, bool ftz, class T>
@@ -141,6 +158,27 @@ T sqrt(T a) {
   return arithmetic<r, ftz>(a, a, [](T x, T) { return square_root(x); });
 }
 
+template <class T>
+T saturate(T x) {
+  return x > T(0) ? (x < T(1) ? x : T(1)) : T(0);
+}
+
+// The sum with its last bit set where it is inexact, so that rounding it again to far fewer bits is right
+inline double add_to_odd(double a, double b) {
+  const double sum = a + b, part = sum - a, error = (a - (sum - part)) + (b - part);
+  const uint64_t bits = bits_as<uint64_t>(sum);
+  if (!(error < 0 || error > 0) || bits & 1) return sum;
+  return bits_as<double>((error > 0) == (sum > 0) ? bits + 1 : bits - 1);
+}
+
+template <int E, int M>
+Small<E, M> fused(Small<E, M> a, Small<E, M> b, Small<E, M> c) {
+  return add_to_odd(double(a) * double(b), c);
+}
+template <class T>
+Pair<T> fused(Pair<T> a, Pair<T> b, Pair<T> c) {
+  return Pair<T>{fused(a.low, b.low, c.low), fused(a.high, b.high, c.high)};
+}
 inline float fused(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
 inline double fused(double a, double b, double c) { return __builtin_fma(a, b, c); }
 

@@ -92,9 +92,12 @@ T fma(T a, T b, T c) {
 template <Round r, bool ftz, class T>
 T fma(T a, T b, T c) {
   const T x = flush<ftz>(a), y = flush<ftz>(b), z = flush<ftz>(c);
-  if constexpr (r == rn) return flush<ftz>(fma(x, y, z));
-  volatile T vx = x, vy = y, vz = z;
-  return flush<ftz>(T(rounded<r>([&] { return fma(T(vx), T(vy), T(vz)); })));
+  if constexpr (r == rn) {
+    return flush<ftz>(fma(x, y, z));
+  } else {
+    volatile T vx = x, vy = y, vz = z;
+    return flush<ftz>(T(rounded<r>([&] { return fma(T(vx), T(vy), T(vz)); })));
+  }
 }
 
 template <class T>
@@ -105,16 +108,6 @@ T div_int(T a, T b, int line = __builtin_LINE()) {
 template <class T>
 T rem_int(T a, T b, int line = __builtin_LINE()) {
   return sub_int(a, mul_lo(div_int(a, b, line), b));
-}
-
-template <class T>
-T atomic_add(T* at, T value) {
-  T old, sum;
-  __atomic_load(at, &old, __ATOMIC_RELAXED);
-  do {
-    sum = T(old + value);
-  } while (!__atomic_compare_exchange(at, &old, &sum, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED));
-  return old;
 }
 
 }  // namespace ptx

@@ -4,10 +4,11 @@ import re
 
 C_TYPES = {
     **{f"{kind}{bits}": f"{'' if kind == 's' else 'u'}int{bits}_t" for kind in "usb" for bits in (8, 16, 32, 64)},
-    **{"f16": "f16", "bf16": "bf16", "f32": "float", "f64": "double", "pred": "bool"},
+    **{"f16": "f16", "bf16": "bf16", "f16x2": "Pair<f16>", "bf16x2": "Pair<bf16>"},
+    **{"f32": "float", "f64": "double", "pred": "bool"},
 }
 
-F, SMALL, INT = "f32|f64", "f16|bf16", "[us](?:16|32|64)"
+F, SMALL, PAIR, INT = "f32|f64", "f16|bf16", "f16x2|bf16x2", "[us](?:16|32|64)"
 ROUND = r"(?:\.(?P<round>r[nzmp]))?"
 FTZ = r"(?P<ftz>\.ftz)?"
 
@@ -15,7 +16,7 @@ FTZ = r"(?P<ftz>\.ftz)?"
 # The type t is the opcode's; wide is twice as wide.
 VALUES = [
     (rf"(?P<op>add|sub|mul){ROUND}{FTZ}\.(?P<t>{F})", "t t", "{op}<{round}, {ftz}>({0}, {1})"),
-    (rf"(?P<op>add|sub|mul)(?:\.rn)?\.(?P<t>{SMALL})", "t t", "{op}<rn, false>({0}, {1})"),
+    (rf"(?P<op>add|sub|mul)(?:\.rn)?\.(?P<t>{SMALL}|{PAIR})", "t t", "{op}<rn, false>({0}, {1})"),
     (rf"div\.(?P<round>r[nzmp]){FTZ}\.(?P<t>{F})", "t t", "div<{round}, {ftz}>({0}, {1})"),
     (rf"div\.(?:approx|full){FTZ}\.(?P<t>f32)", "t t", "quotient<{ftz}>({0}, {1})"),
     (rf"(?P<op>rcp|sqrt)\.(?P<round>r[nzmp]){FTZ}\.(?P<t>{F})", "t", "{op}<{round}, {ftz}>({0})"),
@@ -25,6 +26,7 @@ VALUES = [
         "approximate<{ftz}>(approx_{op}, {0})",
     ),
     (r"(?P<op>tanh)\.approx\.(?P<t>f32)", "t", "approximate<false>(approx_{op}, {0})"),
+    (rf"fma\.rn\.(?P<t>{SMALL}|{PAIR})", "t t t", "fma<rn, false>({0}, {1}, {2})"),
     (rf"fma\.(?P<round>r[nzmp]){FTZ}\.(?P<t>{F})", "t t t", "fma<{round}, {ftz}>({0}, {1}, {2})"),
     (
         rf"(?P<op>min|max){FTZ}(?P<nan>\.NaN)?\.(?P<t>{F})",
@@ -64,6 +66,7 @@ VALUES = [
     (r"mov\.(?P<t>[busf](?:16|32|64)|pred)", "t", "{0}"),
     (r"cvta\.to\.global\.(?P<t>u64)|cvta\.global\.(?P<t2>u64)", "u64", "{0}"),
     (r"cvt\.(?P<to>[us](?:8|16|32|64))\.(?P<t>[us](?:8|16|32|64))", "t", "{TO}({0})"),
+    (r"cvt\.sat\.f32\.(?P<t>f32)", "t", "saturate({0})"),
     (rf"cvt\.(?P<round>r[nzmp])\.(?P<to>{F})\.(?P<t>[us](?:8|16|32|64))", "t", "convert<{round}, {TO}>({0})"),
     (rf"cvt\.rn\.(?P<to>{SMALL})\.(?P<t>[us](?:8|16|32))", "t", "{TO}(double({0}))"),
     (
@@ -118,6 +121,3 @@ MEMORY = re.compile(
     r"(?:\.v(?P<n>2|4))?\.(?P<t>[busf](?:8|16|32|64))"
 )
 SETP = re.compile(rf"setp\.(?P<how>[a-z]+)(?:\.(?P<with>and|or|xor))?{FTZ}\.(?P<t>[busf](?:16|32|64)|bf16)")
-ATOMIC = re.compile(
-    r"(?P<op>atom|red)(?:\.relaxed)?(?:\.gpu)?\.(?P<space>global|shared)(?:\.gpu)?\.add\.(?P<t>u32|s32|u64|f32|f64)"
-)

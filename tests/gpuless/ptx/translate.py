@@ -2,7 +2,7 @@
 
 import re
 
-from .instructions import ATOMIC, C_TYPES, COMPARISONS, MEMORY, ORDERED_NE, SETP, SHUFFLES, SPECIAL, VALUES
+from .instructions import C_TYPES, COMPARISONS, MEMORY, ORDERED_NE, SETP, SHUFFLES, SPECIAL, VALUES
 from .parse import PtxError, parse, size_of
 
 
@@ -96,8 +96,6 @@ class _Translator:
         return "l_" + name.replace("$", "S")
 
     def memory(self, opcode, operands):
-        if match := ATOMIC.fullmatch(opcode):
-            return self.atomic(match, operands)
         match = MEMORY.fullmatch(opcode)
         if not match:
             return None
@@ -120,13 +118,6 @@ class _Translator:
             store = "shared_store({}, {});" if space == "shared" else "{} = {};"
             moves = (store.format(e, self.read(r, ptx_type)) for e, r in zip(elements, registers, strict=True))
         return f"{{ auto* at = {access}<{c_type}, {len(registers)}>({address}); {' '.join(moves)} }}"
-
-    def atomic(self, match, operands):
-        c_type, space = C_TYPES[match["t"]], match["space"]
-        address, value = operands[-2], self.read(operands[-1], match["t"])
-        access = "shared_access" if space == "shared" else "global_store"
-        added = f"atomic_add({access}<{c_type}, 1>({self.address(address, space)}), {value})"
-        return self.write(operands[0], added) if match["op"] == "atom" else f"{added};"
 
     def packed_move(self, opcode, operands):
         """mov between a register and the registers that hold its parts."""
