@@ -9,8 +9,12 @@ import fastsnn
 from fastsnn import backends, surrogate
 from fastsnn.ops.types import RULES, state_dtype
 
-VARIANTS = [] if backends.cpu.refusal(torch.device("cpu")) else [f"cpu-{isa}" for isa in backends.cpu._cpu.isas()]
-BACKENDS = VARIANTS[:1]
+from .gpuless import cuda_host, toolkit
+
+# backend:variant, where a backend has several; `backend` takes the first of each
+VARIANTS = [] if backends.cpu.refusal(torch.device("cpu")) else [f"cpu:{isa}" for isa in backends.cpu._cpu.isas()]
+VARIANTS += [] if toolkit.lacks_cuda_headers() else [f"cuda-host:{order}" for order in cuda_host.ORDERS]
+BACKENDS = list({variant.partition(":")[0]: variant for variant in reversed(VARIANTS)}.values())[::-1]
 DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
 ONLINE = [rule for rule, traits in RULES.items() if traits.online]
 TRACED = [rule for rule, traits in RULES.items() if traits.trace != "none"]

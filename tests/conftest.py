@@ -5,6 +5,9 @@ import fastsnn
 from fastsnn import backends
 
 from .cases import BACKENDS, VARIANTS
+from .gpuless import cuda_host
+
+CUDA_HOST = cuda_host.Backend()
 
 
 @pytest.fixture(autouse=True)
@@ -19,24 +22,27 @@ def _defaults():
         backends.cpu._cpu.choose_isa(isa)
 
 
-def _force(variant):
-    name, _, isa = variant.partition("-")
-    if isa:
-        backends.cpu._cpu.choose_isa(isa)
+def _force(variant, monkeypatch):
+    name, _, choice = variant.partition(":")
+    if name == "cpu":
+        backends.cpu._cpu.choose_isa(choice)
+    if name == "cuda-host":
+        monkeypatch.setitem(backends.REGISTRY, name, CUDA_HOST)
+        cuda_host.controls().gpuless_order(cuda_host.ORDERS[choice])
     fastsnn.use_backend(name)
     return variant
 
 
 @pytest.fixture(params=BACKENDS)
-def backend(request):
+def backend(request, monkeypatch):
     """Each backend that runs here is forced in turn."""
-    return _force(request.param)
+    return _force(request.param, monkeypatch)
 
 
 @pytest.fixture(params=VARIANTS)
-def variant(request):
-    """Each backend that runs here under each of its instruction sets is forced in turn."""
-    return _force(request.param)
+def variant(request, monkeypatch):
+    """Each backend that runs here is forced in turn, under each of its instruction sets or thread orders."""
+    return _force(request.param, monkeypatch)
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 #include "platform.h"
 #include "surrogate.h"
+#include "trace.h"
 
 // The LIF neuron, one element and one step at a time (SPEC 1).
 namespace fastsnn {
@@ -32,6 +33,40 @@ FASTSNN_HD S potential_after(S u, bool fired, const Lif<S>& p) {
   return fired ? after : u;
 }
 
+template <class S>
+struct Step {
+  S s, u, v;
+  S a, e;  // trace and ratio, of the rules that have one
+};
+
+// One neuron, one step. u_prev is u[t-1], or v[t-1] with threshold_prev = inf; keep is the dropout mask.
+template <Reset reset, Trace trace, class S>
+FASTSNN_HD Step<S> advance(const Lif<S>& p, S x, S keep, S u_prev, S a_prev, S e_prev, S threshold_prev, bool first) {
+  const S v_prev = potential_after<reset>(u_prev, u_prev >= threshold_prev, p);
+  Step<S> o{};
+  o.u = charge(v_prev, x, p);
+  const bool fired = o.u >= p.threshold;
+  o.v = potential_after<reset>(o.u, fired, p);
+  o.s = fired ? keep : S(0);
+  if constexpr (trace == Trace::ottt) {
+    o.a = p.leak * a_prev + o.s;
+  } else if constexpr (trace == Trace::ndot) {
+    o.a = e_prev * a_prev + o.s;
+    o.e = ratio(o.v, first ? S(1) : v_prev, u_prev, p.leak);
+  } else if constexpr (trace == Trace::ndot_released) {
+    const S num = fired ? o.v - p.threshold : o.v;
+    o.a = ratio_released(num, e_prev, p.leak) * a_prev + o.s;
+    o.e = num;
+  }
+  return o;
+}
+
+// g_x[t] = gain * g_s[t] * sg(u[t] - th)
+template <class S>
+FASTSNN_HD S online_gradient(const Lif<S>& p, S g_s, S keep, S sg) {
+  return p.gain * ((g_s * keep) * sg);
+}
+
 // dv/du of the reset, BPTT only
 template <Reset reset, class S>
 FASTSNN_HD S reset_derivative(S u, S sg, const Lif<S>& p) {
@@ -41,6 +76,12 @@ FASTSNN_HD S reset_derivative(S u, S sg, const Lif<S>& p) {
     const S kept = u >= p.threshold ? S(0) : S(1);
     return kept + p.reset_grad * ((p.v_reset - u) * sg);
   }
+}
+
+// g_u = g_s*sg + g_v*dv/du ; g_x = gain*g_u ; g_v[t-1] = lam*g_u
+template <Reset reset, class S>
+FASTSNN_HD S potential_gradient(const Lif<S>& p, S g_s, S keep, S g_v, S u, S sg) {
+  return (g_s * keep) * sg + g_v * reset_derivative<reset>(u, sg, p);
 }
 
 }  // namespace FASTSNN_ISA

@@ -8,6 +8,8 @@ namespace FASTSNN_ISA {
 
 enum class Trace : int { none, ottt, ndot, ndot_released, count };
 
+FASTSNN_HD constexpr bool has_ratio(Trace trace) { return trace == Trace::ndot || trace == Trace::ndot_released; }
+
 template <class S>
 FASTSNN_HD S clamp(S q, S bound) {
   return q < -bound ? -bound : (q > bound ? bound : q);

@@ -28,26 +28,14 @@ template <class S, Reset reset, Trace trace>
 void forward_block(const Lif<S> p, const ForwardRow<S> r, int64_t begin, int64_t end) {
   FASTSNN_SIMD
   for (int64_t i = begin; i < end; i++) {
-    const S u_prev = r.u_prev[i], keep = r.keep[i];
-    const bool s_prev = u_prev >= r.threshold_prev;
-    const S v_prev = potential_after<reset>(u_prev, s_prev, p);
-    const S u = charge(v_prev, r.x[i], p);
-    const bool fired = u >= p.threshold;
-    const S v = potential_after<reset>(u, fired, p);
-    const S s = fired ? keep : S(0);
-    if constexpr (trace == Trace::ottt) {
-      r.a[i] = p.leak * r.a_prev[i] + s;
-    } else if constexpr (trace == Trace::ndot) {
-      r.a[i] = r.e_prev[i] * r.a_prev[i] + s;
-      r.e[i] = ratio(v, r.first ? S(1) : v_prev, u_prev, p.leak);
-    } else if constexpr (trace == Trace::ndot_released) {
-      const S num = fired ? v - p.threshold : v;
-      r.a[i] = ratio_released(num, r.e_prev[i], p.leak) * r.a_prev[i] + s;
-      r.e[i] = num;
-    }
-    r.u[i] = u;
-    r.v[i] = v;
-    r.s[i] = s;
+    const S a_prev = trace == Trace::none ? S(0) : r.a_prev[i];
+    const S e_prev = has_ratio(trace) ? r.e_prev[i] : S(0);
+    const auto o = advance<reset, trace>(p, r.x[i], r.keep[i], r.u_prev[i], a_prev, e_prev, r.threshold_prev, r.first);
+    if constexpr (trace != Trace::none) r.a[i] = o.a;
+    if constexpr (has_ratio(trace)) r.e[i] = o.e;
+    r.u[i] = o.u;
+    r.v[i] = o.v;
+    r.s[i] = o.s;
   }
 }
 
@@ -56,7 +44,7 @@ void forward_row(const Lif<S>& p, const ForwardRow<S>& r, int64_t n) {
   for (int64_t i = 0; i < n; i += kBlock) {
     prefetch_all(i, r.x, r.u_prev, r.s);
     if constexpr (trace != Trace::none) prefetch_all(i, r.a_prev);
-    if constexpr (trace == Trace::ndot || trace == Trace::ndot_released) prefetch_all(i, r.e_prev);
+    if constexpr (has_ratio(trace)) prefetch_all(i, r.e_prev);
     forward_block<S, reset, trace>(p, r, i, std::min(n, i + kBlock));
   }
 }
@@ -166,12 +154,11 @@ struct Potentials {
   }
 };
 
-// g_x[t] = gain * g_s[t] * sg(u[t] - th)
 template <class S, Surrogate shape>
 void online_block(const Lif<S> p, const S* g_s, const S* keep, const S* u, S* g_x, int64_t begin, int64_t end) {
   FASTSNN_SIMD
   for (int64_t i = begin; i < end; i++) {
-    g_x[i] = p.gain * ((g_s[i] * keep[i]) * surrogate<shape>(u[i] - p.threshold, p.height, p.slope));
+    g_x[i] = online_gradient(p, g_s[i], keep[i], surrogate<shape>(u[i] - p.threshold, p.height, p.slope));
   }
 }
 
@@ -183,15 +170,13 @@ void online_row(const Lif<S>& p, const S* g_s, const S* keep, const S* u, S* g_x
   }
 }
 
-// g_u = g_s*sg + g_v*dv/du ; g_x = gain*g_u ; g_v[t-1] = lam*g_u
 template <class S, Reset reset, Surrogate shape>
 void bptt_block(const Lif<S> p, const S* g_s, const S* keep, const S* g_v_out, const S* u, S* g_v, S* g_x,
                 int64_t begin, int64_t end) {
   FASTSNN_SIMD
   for (int64_t i = begin; i < end; i++) {
     const S sg = surrogate<shape>(u[i] - p.threshold, p.height, p.slope);
-    const S g_after = g_v[i] + g_v_out[i];
-    const S g_u = (g_s[i] * keep[i]) * sg + g_after * reset_derivative<reset>(u[i], sg, p);
+    const S g_u = potential_gradient<reset>(p, g_s[i], keep[i], g_v[i] + g_v_out[i], u[i], sg);
     g_x[i] = p.gain * g_u;
     g_v[i] = p.leak * g_u;
   }

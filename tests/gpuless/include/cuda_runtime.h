@@ -166,6 +166,11 @@ T __shfl_up_sync(unsigned mask, T value, unsigned lanes, int width = warpSize) {
   return gpuless::shuffle(gpuless::Shuffle::up, mask, value, lanes, width);
 }
 
+template <class T>
+void __stwb(T* to, T value) {
+  *to = value;
+}
+
 inline int atomicAdd(int* at, int value) { return __atomic_fetch_add(at, value, __ATOMIC_RELAXED); }
 inline float atomicAdd(float* at, float value) {
   float old, sum;

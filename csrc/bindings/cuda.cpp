@@ -1,0 +1,38 @@
+#include "../cuda/kernels.h"
+#include "kernels.h"
+
+using namespace fastsnn;
+
+namespace {
+
+struct CudaCore {
+  using Execution = std::pair<int, bindings::Address>;  // device, stream
+
+  static void check(const Execution& on) { bindings::require(on.first >= 0, "device must not be negative"); }
+  static cuda::Stream stream(const Execution& on) { return {on.first, bindings::pointer(on.second)}; }
+
+  static void lif_forward(const LifParams& p, const LifForward& k, const Execution& on) {
+    cuda::lif_forward(p, k, stream(on));
+  }
+  static void lif_backward_online(const LifParams& p, const LifBackward& k, const Execution& on) {
+    cuda::lif_backward_online(p, k, stream(on));
+  }
+  static void lif_backward_bptt(const LifParams& p, const LifBackward& k, const Execution& on) {
+    cuda::lif_backward_bptt(p, k, stream(on));
+  }
+  static void standardize_forward(const StandardizeForward& k, const Execution& on) {
+    cuda::standardize_forward(k, stream(on));
+  }
+  static void standardize_backward(const StandardizeBackward& k, const Execution& on) {
+    cuda::standardize_backward(k, stream(on));
+  }
+};
+
+}  // namespace
+
+PYBIND11_MODULE(FASTSNN_MODULE, m) {
+  m.doc() = "fastsnn CUDA kernels: raw pointers in, no torch. Use fastsnn.functional.";
+  bindings::bind<CudaCore>(m);
+  m.def("refusal", &cuda::refusal, "Why the kernels cannot run on a device; empty where they can.");
+  m.attr("archs") = FASTSNN_CUDA_ARCHS;
+}

@@ -1,0 +1,26 @@
+#pragma once
+
+#include <string>
+
+#include "../core/arguments.h"
+
+// What the CUDA core provides. Errors are thrown as std::runtime_error.
+namespace fastsnn {
+namespace cuda {
+
+struct Stream {
+  int device;
+  void* handle;  // cudaStream_t
+};
+
+void lif_forward(const LifParams& p, const LifForward& k, const Stream& on);
+void lif_backward_online(const LifParams& p, const LifBackward& k, const Stream& on);
+void lif_backward_bptt(const LifParams& p, const LifBackward& k, const Stream& on);
+void standardize_forward(const StandardizeForward& k, const Stream& on);
+void standardize_backward(const StandardizeBackward& k, const Stream& on);
+
+// Why the kernels cannot run on `device`, in CUDA's words; empty where they can.
+std::string refusal(int device);
+
+}  // namespace cuda
+}  // namespace fastsnn

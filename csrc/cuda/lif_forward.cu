@@ -1,0 +1,111 @@
+#include "lif.h"
+
+// One launch for a step (T = 1) or a sequence: the state of a thread's neurons stays in registers over T.
+namespace fastsnn {
+namespace cuda {
+
+template <Reset reset, int V, class S>
+__device__ __forceinline__ S (&potentials_after(const Lif<S>& p, const S (&u)[V], S (&v)[V])) [V] {
+#pragma unroll
+  for (int j = 0; j < V; j++) v[j] = potential_after<reset>(u[j], u[j] >= p.threshold, p);
+  return v;
+}
+
+template <class T, Reset reset, Trace trace, int V, class S = typename StateOf<T>::type>
+__device__ __forceinline__ void forward_neurons(const Lif<S>& p, const LifForward& k, S threshold_prev, int64_t at) {
+  S x[V], keep[V], u[V], a[V], e[V];  // x becomes s, then v
+  load_or<S>(k.potential, at, initial_v<reset>(p), u);
+  if constexpr (trace != Trace::none) load_or<S>(k.trace, at, S(0), a);
+  if constexpr (has_ratio(trace)) load_or<S>(k.ratio, at, S(0), e);
+  bool first = k.first;
+  int64_t row = at;
+  for (int64_t t = 0; t < k.T; t++, row += k.n) {
+    load(static_cast<const T*>(k.x) + row, x);
+    load_or<S>(k.keep, at, S(1), keep);  // again each step, for want of registers
+#pragma unroll
+    for (int j = 0; j < V; j++) {
+      const auto o = advance<reset, trace>(p, x[j], keep[j], u[j], a[j], e[j], threshold_prev, first);
+      x[j] = o.s;
+      u[j] = o.u;
+      a[j] = o.a;
+      e[j] = o.e;
+    }
+    store(static_cast<T*>(k.spikes) + row, x);
+    if constexpr (trace != Trace::none) store(static_cast<S*>(k.trace_seq) + row, a);
+    store_to<S>(k.u_seq, row, u);
+    if (k.v_seq) store(static_cast<S*>(k.v_seq) + row, potentials_after<reset>(p, u, x));
+    threshold_prev = p.threshold;
+    first = false;
+  }
+  store_to<S>(k.u_last, at, u);
+  if (k.v_last) store(static_cast<S*>(k.v_last) + at, potentials_after<reset>(p, u, x));
+  if constexpr (has_ratio(trace)) store_to<S>(k.ratio_last, at, e);
+}
+
+template <class T, Reset reset, Trace trace, int V, class S>
+__global__ void __launch_bounds__(kThreads, kBlocksPerSM)
+    lif_forward_kernel(const Lif<S> p, const LifForward k, const S first_threshold) {
+  for_each_vector<V>(k.n, [&](int64_t at, auto width) {
+    forward_neurons<T, reset, trace, decltype(width)::value>(p, k, first_threshold, at);
+  });
+}
+
+template <class T, Reset reset, Trace trace>
+void lif_forward_as(const LifParams& params, const LifForward& k, const Stream& on) {
+  using S = typename StateOf<T>::type;
+  const bool aligned = all_aligned(k.x, k.potential, k.trace, k.ratio, k.keep, k.spikes, k.u_last, k.u_seq, k.v_last,
+                                   k.v_seq, k.trace_seq, k.ratio_last);
+  with_vector<T>(aligned, k.T, k.n, [&](auto width) {
+    constexpr int V = decltype(width)::value;
+    launch(lif_forward_kernel<T, reset, trace, V, S>, blocks_of<V>(k.n), on, lif_of<S>(params), k,
+           first_threshold<S>(params, k));
+  });
+}
+
+template <class T, Reset reset>
+void lif_forward_traced(const LifParams& p, const LifForward& k, const Stream& on) {
+  if constexpr (reset == Reset::soft) {
+    if (Trace(p.trace) == Trace::ndot) return lif_forward_as<T, reset, Trace::ndot>(p, k, on);
+    if (Trace(p.trace) == Trace::ndot_released) return lif_forward_as<T, reset, Trace::ndot_released>(p, k, on);
+  }
+  if (has_ratio(Trace(p.trace))) throw std::invalid_argument("ndot rules need soft reset");
+  if (Trace(p.trace) == Trace::ottt) return lif_forward_as<T, reset, Trace::ottt>(p, k, on);
+  lif_forward_as<T, reset, Trace::none>(p, k, on);
+}
+
+void lif_forward(const LifParams& p, const LifForward& k, const Stream& on) {
+  with_dtype(k.dtype, [&](auto zero) {
+    with_reset(p, [&](auto reset) { lif_forward_traced<decltype(zero), decltype(reset)::value>(p, k, on); });
+  });
+}
+
+namespace {
+
+std::string version(int number) { return std::to_string(number / 1000) + "." + std::to_string(number % 1000 / 10); }
+
+std::string capability(int device) {
+  int major = 0, minor = 0;
+  cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
+  cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device);
+  return std::to_string(major) + "." + std::to_string(minor);
+}
+
+}  // namespace
+
+std::string refusal(int device) {
+  int devices = 0, driver = 0, runtime = 0;
+  cudaDriverGetVersion(&driver);
+  cudaRuntimeGetVersion(&runtime);
+  const std::string versions = " (driver for CUDA " + version(driver) + ", core built with CUDA " + version(runtime);
+  cudaError_t status = cudaGetDeviceCount(&devices);
+  if (status != cudaSuccess) return cudaGetErrorString(status) + versions + ")";
+  if (device >= devices) return "CUDA finds " + std::to_string(devices) + " device(s)" + versions + ")";
+  const DeviceGuard guard(device);
+  cudaFuncAttributes attributes;
+  status = cudaFuncGetAttributes(&attributes, lif_forward_kernel<float, Reset::soft, Trace::none, 1, float>);
+  if (status == cudaSuccess) return "";
+  return cudaGetErrorString(status) + versions + ", device of compute capability " + capability(device) + ")";
+}
+
+}  // namespace cuda
+}  // namespace fastsnn

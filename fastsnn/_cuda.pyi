@@ -1,0 +1,63 @@
+version: str
+archs: str
+
+Where = tuple[int, int]  # device, stream
+
+class LifParams:
+    def __init__(
+        self,
+        leak: float,
+        gain: float,
+        bias: float,
+        threshold: float,
+        v_reset: float,
+        reset_grad: float,
+        height: float,
+        slope: float,
+        reset: int,
+        trace: int,
+        surrogate: int,
+    ) -> None: ...
+
+def lif_forward(
+    p: LifParams,
+    where: Where,
+    T: int,
+    n: int,
+    dtype: int,
+    first: bool,
+    potential_is_v: bool,
+    x: int,
+    potential: int,
+    trace: int,
+    ratio: int,
+    keep: int,
+    spikes: int,
+    u_last: int,
+    u_seq: int,
+    v_last: int,
+    v_seq: int,
+    trace_seq: int,
+    ratio_last: int,
+) -> None: ...
+def lif_backward(
+    p: LifParams,
+    where: Where,
+    bptt: bool,
+    T: int,
+    n: int,
+    dtype: int,
+    potential_is_v: bool,
+    g_spikes: int,
+    keep: int,
+    u: int,
+    x: int,
+    potential: int,
+    g_v_last: int,
+    g_v_seq: int,
+    g_x: int,
+    g_v_first: int,
+) -> None: ...
+def standardize_forward(where: Where, rows: int, cols: int, dtype: int, eps: float, *pointers: int) -> None: ...
+def standardize_backward(where: Where, rows: int, cols: int, dtype: int, eps: float, *pointers: int) -> None: ...
+def refusal(device: int) -> str: ...

@@ -1,0 +1,128 @@
+#pragma once
+
+#include <cstdio>
+#include <cstring>
+#include <initializer_list>
+#include <vector>
+
+#include "../../csrc/core/arguments.h"
+#include "../../csrc/core/lif.h"
+
+// Runs every kernel of a core on exactly sized heap buffers, ragged sizes included: AddressSanitizer sees one element
+// too far. Arguments: `tiny` for one small size, `plant` for one element too few, which must be seen.
+namespace sanitize {
+
+using namespace fastsnn;
+using generic::Reset;
+using generic::Trace;
+
+// all bytes 0x3f: a finite number of order one in every type; `skew` elements in front break the alignment
+class Buffer {
+ public:
+  Buffer(int64_t elements, int64_t bytes, int64_t skew)
+      : bytes_(size_t((elements + skew) * bytes), char(0x3f)), at_(size_t(skew * bytes)) {}
+  void* data() { return bytes_.data() + at_; }
+  void* data_if(bool wanted) { return wanted ? data() : nullptr; }
+
+ private:
+  std::vector<char> bytes_;
+  size_t at_;
+};
+
+inline int64_t width(Dtype dtype) { return dtype == Dtype::f64 ? 8 : dtype == Dtype::f32 ? 4 : 2; }
+inline int64_t state_width(Dtype dtype) { return dtype == Dtype::f64 ? 8 : 4; }
+
+inline LifParams params(int reset, int trace, int surrogate) {
+  return LifParams{0.5, 1.0, 0.0, 1.0, 0.0, 1.0, 4.0, 4.0, reset, trace, surrogate};
+}
+
+template <class Core>
+void lif(const LifParams& p, Dtype dtype, int64_t T, int64_t n, int64_t skew, bool with_state, bool with_options) {
+  const int64_t w = width(dtype), sw = state_width(dtype);
+  const auto row = [&](int64_t bytes) { return Buffer(n, bytes, skew); };
+  const auto rows = [&](int64_t bytes) { return Buffer(T * n, bytes, skew); };
+  Buffer x = rows(w), spikes = rows(w), g_x = rows(w), u_seq = rows(sw), v_seq = rows(sw), a = rows(sw);
+  Buffer u_prev = row(sw), a_prev = row(sw), e_prev = row(sw), keep = row(sw), u = row(sw), v = row(sw), e = row(sw);
+  Buffer g_v = row(sw);
+  Core::lif_forward(p, LifForward{T, n, dtype, !with_state, false, x.data(), u_prev.data_if(with_state),
+                                  a_prev.data_if(with_state), e_prev.data_if(with_state), keep.data_if(with_options),
+                                  spikes.data(), u.data_if(!with_options), u_seq.data_if(with_options),
+                                  v.data_if(!with_options), v_seq.data_if(with_options), a.data(), e.data()});
+  for (bool saved : {true, false}) {
+    const LifBackward k{T,
+                        n,
+                        dtype,
+                        false,
+                        spikes.data(),
+                        keep.data_if(with_options),
+                        u_seq.data_if(saved),
+                        x.data(),
+                        u_prev.data_if(with_state),
+                        g_v.data_if(with_options),
+                        v_seq.data_if(with_options),
+                        g_x.data(),
+                        v.data()};
+    Core::lif_backward_online(p, k);
+    if (saved || Core::kRecomputes) Core::lif_backward_bptt(p, k);
+  }
+}
+
+template <class Core>
+void standardize(Dtype dtype, int64_t rows, int64_t cols, int64_t skew) {
+  const int64_t w = width(dtype);
+  Buffer weight(rows * cols, w, skew), gain(rows, w, skew), out(rows * cols, w, skew);
+  Buffer g_weight(rows * cols, w, skew), g_gain(rows, w, skew);
+  std::vector<double> mean(rows), inverse(rows);
+  const Standardize k{rows, cols, dtype, 1e-4, weight.data(), gain.data(), mean.data(), inverse.data()};
+  Core::standardize_forward(StandardizeForward{k, out.data()});
+  Core::standardize_backward(StandardizeBackward{k, out.data(), g_weight.data(), g_gain.data()});
+}
+
+struct Sizes {
+  std::vector<int64_t> neurons, steps, columns, skews;
+};
+
+template <class Core>
+int all(const Sizes& sizes) {
+  int runs = 0;
+  for (int dtype = 0; dtype < int(Dtype::count); dtype++) {
+    for (int64_t skew : sizes.skews) {
+      for (int64_t n : sizes.neurons) {
+        for (int64_t T : sizes.steps) {
+          if (n * T > 200000) continue;
+          for (int trace = 0; trace < int(Trace::count); trace++) {
+            for (int reset = 0; reset < int(Reset::count); reset++) {
+              if (generic::has_ratio(Trace(trace)) && Reset(reset) == Reset::hard) continue;
+              const int surrogate = (trace * 2 + reset) % int(generic::Surrogate::count);
+              for (bool option : {false, true}) {
+                lif<Core>(params(reset, trace, surrogate), Dtype(dtype), T, n, skew, option, option), runs++;
+              }
+            }
+          }
+        }
+      }
+      for (int64_t cols : sizes.columns) standardize<Core>(Dtype(dtype), 3, cols, skew), runs++;
+    }
+  }
+  return runs;
+}
+
+template <class Core>
+void planted() {
+  Buffer x(2048, 4, 0), spikes(2047, 4, 0);
+  Core::lif_forward(params(0, 0, 0),
+                    LifForward{1, 2048, Dtype::f32, true, false, x.data(), nullptr, nullptr, nullptr, nullptr,
+                               spikes.data(), nullptr, nullptr, nullptr, nullptr, nullptr, nullptr});
+}
+
+template <class Core>
+int main(int argc, char** argv) {
+  const bool tiny = argc > 1 && std::strcmp(argv[1], "tiny") == 0;
+  const Sizes sizes =
+      tiny ? Sizes{{9}, {2}, {40}, {0}} : Sizes{{1, 17, 255, 2049, 40013}, {1, 3, 70}, {2, 7, 8, 9, 4609}, {0, 1}};
+  if (argc > 1 && std::strcmp(argv[1], "plant") == 0) planted<Core>();
+  std::printf("%d runs\n", all<Core>(sizes));
+  return 0;
+}
+
+}  // namespace sanitize
