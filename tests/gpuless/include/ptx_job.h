@@ -41,7 +41,24 @@ inline Buffer read_buffer(FILE* file) {
   return buffer;
 }
 
-inline int run_job(const char* from, const char* to, void (*kernel)(const unsigned char*), SharedArrays arrays) {
+// A translated kernel
+struct Program {
+  void (*kernel)(const unsigned char* params);
+  SharedArrays arrays;
+};
+
+// False: there is no such grid or block.
+inline bool launch(const Program& program, gpuless::Dim grid, gpuless::Dim block, size_t dynamic_bytes, int order,
+                   const unsigned char* params) {
+  if (!gpuless::fits(grid, block)) return false;
+  shared_arrays = program.arrays;
+  shared_arrays.dynamic_bytes = dynamic_bytes;
+  gpuless_order(order);
+  gpuless::launch(grid, block, dynamic_bytes, [&] { program.kernel(params); });
+  return true;
+}
+
+inline int run_job(const char* from, const char* to, const Program& program) {
   FILE* file = std::fopen(from, "rb");
   if (!file) gpuless::fail("no job file %s", from);
   Job job;
@@ -57,11 +74,7 @@ inline int run_job(const char* from, const char* to, void (*kernel)(const unsign
 
   const gpuless::Dim grid{unsigned(job.grid[0]), unsigned(job.grid[1]), unsigned(job.grid[2])};
   const gpuless::Dim block{unsigned(job.block[0]), unsigned(job.block[1]), unsigned(job.block[2])};
-  if (!gpuless::fits(grid, block)) gpuless::fail("no such grid or block");
-  shared_arrays = arrays;
-  shared_arrays.dynamic_bytes = job.dynamic_bytes;
-  gpuless_order(int(job.order));
-  gpuless::launch(grid, block, job.dynamic_bytes, [&] { kernel(params); });
+  if (!launch(program, grid, block, job.dynamic_bytes, int(job.order), params)) gpuless::fail("no such grid or block");
 
   file = std::fopen(to, "wb");
   for (uint64_t i = 0; i < job.buffers; i++) std::fwrite(buffers[i].at, 1, buffers[i].bytes, file);

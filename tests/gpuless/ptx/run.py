@@ -1,6 +1,8 @@
 """Runs PTX on CPU tensors: each kernel becomes a program of its own, compiled once and run in a child process."""
 
+import ctypes
 import dataclasses
+import functools
 import hashlib
 import os
 import struct
@@ -43,19 +45,29 @@ def _cache():
     return folder
 
 
-def _program(text, kernel, flavour, count):
-    """The compiled program of a kernel, from the cache where its source is the same, and its parameters."""
-    source, params = translate(text, kernel)
-    flags = [*KERNEL_FLAGS, *(["-DCOUNT"] if count else [])]
+def _compiled(source, flavour="plain", flags=()):
+    """The compiled program, from the cache where its source is the same."""
     headers = "".join(path.read_text() for path in sorted(toolkit.INCLUDE.glob("*.h")))
     digest = hashlib.sha256("\0".join([source, headers, flavour, *flags]).encode()).hexdigest()[:24]
     program = _cache() / digest
     if not program.exists():
         with tempfile.TemporaryDirectory(dir=_cache()) as folder:
             (Path(folder) / "kernel.cpp").write_text(source)
-            toolkit.compile_cpp([Path(folder) / "kernel.cpp"], Path(folder) / "kernel", flavour, flags)
+            toolkit.compile_cpp(
+                [Path(folder) / "kernel.cpp"], Path(folder) / "kernel", flavour, [*KERNEL_FLAGS, *flags]
+            )
             (Path(folder) / "kernel").replace(program)
-    return program, params
+    return program
+
+
+@functools.cache
+def load(text, kernel):
+    """The kernel as a C function of this process: ptx_launch(grid and block, dynamic shared bytes, order, parameters).
+
+    Addresses in the parameters are this process's, and a failed check aborts it.
+    """
+    source, _ = translate(text, kernel)
+    return ctypes.CDLL(str(_compiled(source, flags=("-shared", "-fPIC")))).ptx_launch
 
 
 def _pack(param, value):
@@ -134,7 +146,8 @@ def run_ptx(text, kernel, grid, block, args, *, shared=0, order=0, buffers=(), f
     Raises PtxError, with what the checker said, if the PTX is unknown or the run fails.
     """
     tensors = _buffers([*(a for a in args if isinstance(a, torch.Tensor)), *buffers])
-    program, params = _program(text, kernel, flavour, count)
+    source, params = translate(text, kernel)
+    program = _compiled(source, flavour, ["-DCOUNT"] if count else [])
     with tempfile.TemporaryDirectory() as folder:
         job, answer = Path(folder) / "job", Path(folder) / "answer"
         _write_job(job, params, args, tensors, _three(grid), _three(block), shared, order)

@@ -235,7 +235,13 @@ static const uint32_t shared_bytes[] = {{{sizes}}};
 static void kernel(const unsigned char* params) {{
 {body}
 }}
-int main(int, char** argv) {{ return run_job(argv[1], argv[2], kernel, SharedArrays{{shared_bytes, {dynamic}, 0}}); }}
+static const Program program{{kernel, {{shared_bytes, {dynamic}, 0}}}};
+extern "C" __attribute__((visibility("default"))) int ptx_launch(
+    const unsigned* size, size_t dynamic_bytes, int order, const unsigned char* params) {{
+  const gpuless::Dim grid{{size[0], size[1], size[2]}}, block{{size[3], size[4], size[5]}};
+  return launch(program, grid, block, dynamic_bytes, order, params);
+}}
+int main(int, char** argv) {{ return run_job(argv[1], argv[2], program); }}
 """
 
 
