@@ -6,6 +6,7 @@ import importlib.util
 import subprocess
 import sysconfig
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from fastsnn.backends.native import LIFKernels, StandardizeKernels
@@ -13,7 +14,7 @@ from fastsnn.backends.native import LIFKernels, StandardizeKernels
 from . import cuda_host, ptx, toolkit
 
 HOOK = ctypes.CFUNCTYPE(ctypes.c_bool, ctypes.c_char_p, ctypes.POINTER(ctypes.c_uint), ctypes.c_size_t, ctypes.c_void_p)
-VISIBLE = ["-fvisibility=default", "-Wno-attributes", "-fPIC", "-c"]  # launches find kernels by their symbols
+FLAGS = ["-O0", "-fPIC", "-c", "-fvisibility=default", "-Wno-attributes"]  # launches find kernels by their symbols
 
 
 @functools.cache
@@ -21,7 +22,8 @@ def texts():
     """PTX of each CUDA source"""
     with tempfile.TemporaryDirectory() as folder:
         sources = [source for source in cuda_host.SOURCES if source.suffix == ".cu"]
-        return [toolkit.compile_ptx(source, Path(folder) / "kernels.ptx") for source in sources]
+        with ThreadPoolExecutor() as pool:
+            return list(pool.map(lambda source: toolkit.compile_ptx(source, Path(folder) / source.stem), sources))
 
 
 class Core:
@@ -51,8 +53,9 @@ def _extension(folder):
     defines = ["-DFASTSNN_MODULE=_cuda_ptx", '-DFASTSNN_CUDA_ARCHS="ptx"', '-DFASTSNN_VERSION="ptx"']
     includes = [f"-I{pybind11.get_include()}", f"-I{sysconfig.get_path('include')}"]
     objects = [folder / f"{source.stem}.o" for source in cuda_host.SOURCES]
-    for source, target in zip(cuda_host.SOURCES, objects, strict=True):
-        toolkit.compile_cuda([source], target, flags=[*VISIBLE, *defines, *includes])
+    with ThreadPoolExecutor() as pool:
+        jobs = zip([[source] for source in cuda_host.SOURCES], objects, strict=True)
+        list(pool.map(lambda job: toolkit.compile_cuda(*job, flags=[*FLAGS, *defines, *includes]), jobs))
     library = folder / f"_cuda_ptx{sysconfig.get_config_var('EXT_SUFFIX')}"
     subprocess.run(["g++", "-shared", *map(str, objects), "-o", str(library)], check=True)
     spec = importlib.util.spec_from_file_location("_cuda_ptx", library)

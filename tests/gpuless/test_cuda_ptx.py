@@ -79,3 +79,11 @@ def test_standardize(cols):
         return (out.detach(), *torch.autograd.grad(out, (weight, gain), g))
 
     assert_same(run(), on_reference(run), rtol=2e-7, atol=1e-7)
+
+
+def test_changed_instruction_is_noticed(monkeypatch):
+    changed = [text.replace("sub.rn.f32", "add.rn.f32") for text in cuda_ptx.texts()]
+    monkeypatch.setattr(cuda_ptx, "texts", lambda: changed)
+    x = current(3, RAGGED)
+    with pytest.raises(AssertionError, match="not equal"):
+        assert_same(sequence(x), on_reference(sequence, x))

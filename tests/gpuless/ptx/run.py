@@ -15,7 +15,7 @@ from .. import toolkit
 from .parse import PtxError
 from .translate import translate
 
-KERNEL_FLAGS = ["-O1", "-fno-strict-aliasing", "-w"]
+KERNEL_FLAGS = ["-fno-strict-aliasing", "-w"]
 POINTER = struct.Struct("=Q")
 ALIGNMENT = 256
 
@@ -67,7 +67,7 @@ def load(text, kernel):
     Addresses in the parameters are this process's, and a failed check aborts it.
     """
     source, _ = translate(text, kernel)
-    return ctypes.CDLL(str(_compiled(source, flags=("-shared", "-fPIC")))).ptx_launch
+    return ctypes.CDLL(str(_compiled(source, flags=("-O0", "-shared", "-fPIC")))).ptx_launch
 
 
 def _pack(param, value):
@@ -147,7 +147,7 @@ def run_ptx(text, kernel, grid, block, args, *, shared=0, order=0, buffers=(), f
     """
     tensors = _buffers([*(a for a in args if isinstance(a, torch.Tensor)), *buffers])
     source, params = translate(text, kernel)
-    program = _compiled(source, flavour, ["-DCOUNT"] if count else [])
+    program = _compiled(source, flavour, ["-O1", *(["-DCOUNT"] if count else [])])
     with tempfile.TemporaryDirectory() as folder:
         job, answer = Path(folder) / "job", Path(folder) / "answer"
         _write_job(job, params, args, tensors, _three(grid), _three(block), shared, order)
