@@ -284,10 +284,11 @@ class Case:
     def inputs(self, size: int, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
         """Current x and output gradient g. Odd multiples of 1/32 keep T steps exact, and off the threshold:
         equal rules fire equal spikes whatever the order of their operations."""
-        rng = torch.Generator().manual_seed(0)
-        current = torch.randn(self.shape(size), generator=rng).mul_(16).add_(12).round_()
-        grad = torch.randn((self.output or self.shape)(size), generator=rng)
-        return current.mul_(2).add_(1).div_(32).to(dtype), grad.to(dtype)
+        rng = torch.Generator("cpu").manual_seed(0)
+        current = torch.randn(self.shape(size), generator=rng, device="cpu").mul_(16).add_(12).round_()
+        grad = torch.randn((self.output or self.shape)(size), generator=rng, device="cpu")
+        device = torch.get_default_device()
+        return current.mul_(2).add_(1).div_(32).to(device, dtype), grad.to(device, dtype)
 
 
 STEP_SIZES = (8192, 2**18, 2**21, 2**23)

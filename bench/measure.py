@@ -64,12 +64,20 @@ def check_parity(case: Case, works: dict[str, Workload], x: Tensor, g: Tensor) -
                 )
 
 
+def finish() -> None:
+    """Waits for a GPU; a CPU has always finished."""
+    if torch.get_default_device().type == "cuda":
+        torch.cuda.synchronize()
+
+
 def once(work: Workload, mode: str) -> float:
-    """Seconds of one call."""
+    """Seconds of one call, until the device has done it."""
     prepare, act = MODES[mode]
     prepared = prepare(work)
+    finish()
     start = perf_counter()
     act(work, prepared)
+    finish()
     return perf_counter() - start
 
 

@@ -39,6 +39,7 @@ class Row:
     peer: str
     cpu: str
     isa: str
+    device: str
     date: str
 
 
@@ -55,6 +56,7 @@ def environment() -> dict[str, str]:
         "fastsnn": fastsnn.__version__,
         "cpu": cpu_name(),
         "isa": isa(),
+        "device": device_name(),
         "date": date.today().isoformat(),
     }
 
@@ -65,6 +67,12 @@ def cpu_name() -> str:
     lines = info.read_text().splitlines() if info.exists() else []
     names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     return next(names, platform.processor() or platform.machine())
+
+
+def device_name() -> str:
+    """'cpu', or the name of the GPU that new tensors live on."""
+    device = torch.get_default_device()
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
 def isa() -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from . import plot, report
+from . import gpu, plot, report
 from .cases import CASES
 from .record import Row, write_csv
 
@@ -86,6 +86,12 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         help="warm: buffers are reused without page faults; default: glibc as it comes (default: both)",
     )
     parser.add_argument("--threads", type=int, default=2, help="CPU threads (default: 2)")
+    parser.add_argument(
+        "--gpu-report",
+        action="store_true",
+        help="everything that needs a CUDA device, in one report: the gpu tests (in a clone) and the times of the "
+        "cuda and triton backends",
+    )
     parser.add_argument("--quick", action="store_true", help="tiny sizes: tries the code, measures nothing")
     parser.add_argument(
         "--out",
@@ -98,7 +104,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 def jobs(options: argparse.Namespace) -> list[dict[str, Any]]:
     """Every case under every allocator; counts, which do not depend on it, once."""
-    common = {"threads": options.threads, "quick": options.quick}
+    common = {"threads": options.threads, "quick": options.quick, "device": "cpu", "backend": None}
     timed = [
         {"case": case, "allocator": allocator, **common}
         for case in options.only
@@ -111,6 +117,8 @@ def jobs(options: argparse.Namespace) -> list[dict[str, Any]]:
 def main(argv: list[str] | None = None) -> int:
     """Run, write and print. Returns 0, or 1 where a case was refused or failed."""
     options = parse(argv)
+    if options.gpu_report:
+        return gpu.main(options)
     run = Run()
     for job in jobs(options):
         start = perf_counter()

@@ -14,6 +14,7 @@ from .gpuless import cuda_host, toolkit
 # backend:variant, where a backend has several; `backend` takes the first of each
 VARIANTS = [] if backends.cpu.refusal(torch.device("cpu")) else [f"cpu:{isa}" for isa in backends.cpu._cpu.isas()]
 VARIANTS += [] if toolkit.lacks_cuda_headers() else [f"cuda-host:{order}" for order in cuda_host.ORDERS]
+VARIANTS += [] if backends.triton.refusal(torch.device("cpu")) else ["triton"]
 BACKENDS = list({variant.partition(":")[0]: variant for variant in reversed(VARIANTS)}.values())[::-1]
 DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
 ONLINE = [rule for rule, traits in RULES.items() if traits.online]
@@ -96,13 +97,13 @@ def on_reference(fn, *args, **kwargs):
         return fn(*args, **kwargs)
 
 
-def assert_same(actual, expected, rtol=0.0, atol=0.0):
+def assert_same(actual, expected, rtol=0.0, atol=0.0, equal_nan=False):
     """Equal shape and dtype and, by default, exactly equal values; tuples are compared item by item."""
     if isinstance(expected, (tuple, list)):
         assert len(actual) == len(expected)
         for a, e in zip(actual, expected, strict=True):
-            assert_same(a, e, rtol, atol)
+            assert_same(a, e, rtol, atol, equal_nan)
     elif not isinstance(expected, torch.Tensor):
         assert actual == expected
     else:
-        torch.testing.assert_close(actual, expected, rtol=rtol, atol=atol)
+        torch.testing.assert_close(actual, expected, rtol=rtol, atol=atol, equal_nan=equal_nan)

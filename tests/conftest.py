@@ -1,3 +1,8 @@
+import os
+
+# read where a kernel is defined: Triton's kernels then run on CPU tensors
+os.environ.setdefault("TRITON_INTERPRET", "1")
+
 import pytest
 import torch
 
@@ -8,6 +13,11 @@ from .cases import BACKENDS, VARIANTS
 from .gpuless import cuda_host
 
 CUDA_HOST = cuda_host.Backend()
+
+if "triton" in BACKENDS:
+    from .gpuless import triton_interpreter
+
+    triton_interpreter.repair()
 
 
 @pytest.fixture(autouse=True)

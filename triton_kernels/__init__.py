@@ -1,1 +1,1 @@
-"""Triton kernels, installed as `fastsnn._triton`."""
+"""Triton kernels, installed as `fastsnn._triton`; `launch` has what a native core has (fastsnn/_cpu.pyi)."""

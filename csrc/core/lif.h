@@ -39,7 +39,8 @@ struct Step {
   S a, e;  // trace and ratio, of the rules that have one
 };
 
-// One neuron, one step. u_prev is u[t-1], or v[t-1] with threshold_prev = inf; keep is the dropout mask.
+// One neuron, one step. u_prev is u[t-1], or v[t-1] with threshold_prev = NaN, which nothing reaches; keep is the
+// dropout mask.
 template <Reset reset, Trace trace, class S>
 FASTSNN_HD Step<S> advance(const Lif<S>& p, S x, S keep, S u_prev, S a_prev, S e_prev, S threshold_prev, bool first) {
   const S v_prev = potential_after<reset>(u_prev, u_prev >= threshold_prev, p);

@@ -18,7 +18,7 @@ Lif<S> lif_of(const LifParams& p) {
 
 template <class S>
 struct ForwardRow {
-  S threshold_prev;  // +inf where the potential was already reset
+  S threshold_prev;  // NaN where the potential was already reset
   bool first;
   const S *x, *keep, *u_prev, *a_prev, *e_prev;
   S *s, *u, *v, *a, *e;
@@ -89,7 +89,7 @@ void lif_forward_chunks(const LifParams& params, const LifForward& k, int64_t be
   for (int64_t i = begin; i < end; i += kChunk) {
     const int64_t n = std::min(kChunk, end - i);
     ForwardRow<S> row;
-    row.threshold_prev = given_v ? std::numeric_limits<S>::infinity() : p.threshold;
+    row.threshold_prev = given_v ? std::numeric_limits<S>::quiet_NaN() : p.threshold;
     row.keep = at_or(static_cast<const S*>(k.keep), i, static_cast<const S*>(ones.at));
     row.u_prev = at_or(static_cast<const S*>(k.potential), i, static_cast<const S*>(start.at));
     row.a_prev = at_or(static_cast<const S*>(k.trace), i, static_cast<const S*>(zeros.at));
@@ -146,7 +146,7 @@ struct Potentials {
     if (k.u) return static_cast<const S*>(k.u) + t * k.n + i;
     const bool given_v = t == 0 && (k.potential_is_v || !k.potential);
     if (t == 0) u_prev = at_or(static_cast<const S*>(k.potential), i, static_cast<const S*>(start.at));
-    const S threshold_prev = given_v ? std::numeric_limits<S>::infinity() : p.threshold;
+    const S threshold_prev = given_v ? std::numeric_limits<S>::quiet_NaN() : p.threshold;
     const S* input = load(static_cast<const T*>(k.x) + t * k.n + i, x, n);
     const auto advance = hard ? potential_row<S, Reset::hard> : potential_row<S, Reset::soft>;
     advance(p, threshold_prev, u_prev, input, into, n);

@@ -21,10 +21,10 @@ FASTSNN_HD S initial_v(const Lif<S>& p) {
   return reset == Reset::hard ? p.v_reset : S(0);
 }
 
-// +inf, which nothing reaches, where the potential was already reset
+// NaN, which nothing reaches, where the potential was already reset
 template <class S, class K>
 S first_threshold(const LifParams& p, const K& k) {
-  return k.potential_is_v || !k.potential ? std::numeric_limits<S>::infinity() : S(p.threshold);
+  return k.potential_is_v || !k.potential ? std::numeric_limits<S>::quiet_NaN() : S(p.threshold);
 }
 
 template <class F>

@@ -1,4 +1,5 @@
-"""A native core as backend: allocates outputs, passes pointers. CPU and CUDA differ in where they run."""
+"""A core as backend: allocates outputs, passes addresses. CPU and CUDA differ in where they run; the Triton core
+takes the tensors themselves."""
 
 from __future__ import annotations
 
@@ -19,16 +20,22 @@ def _address(tensor: Tensor | None) -> int:
     return 0 if tensor is None else tensor.data_ptr()
 
 
+Give = Callable[[Tensor | None], Any]
+
+
 def _empty_float(x: Tensor) -> Tensor:
     return torch.empty_like(x, dtype=torch.float32)
 
 
 class LIFKernels:
-    """LIF kernels of one core; signatures as fastsnn.reference.lif. `where(x)` is the core's Execution for x."""
+    """LIF kernels of one core; signatures as fastsnn.reference.lif. `where(x)` is the core's Execution for x,
+    `give(tensor)` what it takes for a tensor or for none."""
 
-    def __init__(self, name: str, core: Any, where: Callable[[Tensor], Any], saves_u: bool) -> None:
+    def __init__(
+        self, name: str, core: Any, where: Callable[[Tensor], Any], saves_u: bool, give: Give = _address
+    ) -> None:
         self.NAME, self.SAVES_U = name, saves_u
-        self._core, self._where, self._cached = core, where, f"_native_{name}"
+        self._core, self._where, self._give, self._cached = core, where, give, f"_native_{name}"
 
     def _params(self, p: LIFParams) -> Any:
         native = p.__dict__.get(self._cached)
@@ -58,6 +65,7 @@ class LIFKernels:
         into: LIFState = EMPTY,
         u_seq: bool = False,
     ) -> Forward:
+        give = self._give
         potential, is_v, trace, ratio, keep = state
         one = x[0] if sequence else x
         empty = torch.empty_like if x.dtype in (torch.float32, torch.float64) else _empty_float
@@ -80,18 +88,18 @@ class LIFKernels:
             DTYPES[x.dtype],
             ratio is None,
             is_v,
-            x.data_ptr(),
-            _address(potential),
-            _address(trace),
-            _address(ratio),
-            _address(keep),
-            spikes.data_ptr(),
-            0 if u_seq else u.data_ptr(),
-            u.data_ptr() if u_seq else 0,
-            0 if v_seq else _address(v),
-            _address(v) if v_seq else 0,
-            _address(a),
-            _address(e),
+            give(x),
+            give(potential),
+            give(trace),
+            give(ratio),
+            give(keep),
+            give(spikes),
+            give(None if u_seq else u),
+            give(u if u_seq else None),
+            give(None if v_seq else v),
+            give(v if v_seq else None),
+            give(a),
+            give(e),
         )
         return Forward(spikes, u, v, a, e)
 
@@ -104,6 +112,7 @@ class LIFKernels:
         g_v_seq: Tensor | None = None,
         want_v: bool = False,
     ) -> tuple[Tensor, Tensor | None]:
+        give = self._give
         like: Any = saved.x if saved.u is None else saved.u
         one = like[0] if saved.sequence else like
         g_x = torch.empty_like(like) if like.dtype == saved.dtype else torch.empty_like(like, dtype=saved.dtype)
@@ -116,15 +125,15 @@ class LIFKernels:
             one.numel(),
             DTYPES[saved.dtype],
             saved.is_v,
-            _address(g_s),
-            _address(saved.keep),
-            _address(saved.u),
-            _address(saved.x),
-            _address(saved.potential),
-            _address(g_v),
-            _address(g_v_seq),
-            g_x.data_ptr(),
-            _address(g_v_first),
+            give(g_s),
+            give(saved.keep),
+            give(saved.u),
+            give(saved.x),
+            give(saved.potential),
+            give(g_v),
+            give(g_v_seq),
+            give(g_x),
+            give(g_v_first),
         )
         return g_x, g_v_first
 
@@ -132,16 +141,16 @@ class LIFKernels:
 class StandardizeKernels:
     """Weight-standardisation kernels of one core; signatures as fastsnn.reference.standardize."""
 
-    def __init__(self, name: str, core: Any, where: Callable[[Tensor], Any]) -> None:
-        self.NAME, self._core, self._where = name, core, where
+    def __init__(self, name: str, core: Any, where: Callable[[Tensor], Any], give: Give = _address) -> None:
+        self.NAME, self._core, self._where, self._give = name, core, where, give
 
     def forward(self, weight: Tensor, gain: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
         rows, cols = len(weight), weight[0].numel()
         out = torch.empty_like(weight)
         mean = weight.new_empty(rows, dtype=torch.float64)
         inverse = torch.empty_like(mean)
-        pointers = (t.data_ptr() for t in (weight, gain, mean, inverse, out))
-        self._core.standardize_forward(self._where(weight), rows, cols, DTYPES[weight.dtype], eps, *pointers)
+        operands = map(self._give, (weight, gain, mean, inverse, out))
+        self._core.standardize_forward(self._where(weight), rows, cols, DTYPES[weight.dtype], eps, *operands)
         return out, mean, inverse
 
     def backward(
@@ -149,6 +158,6 @@ class StandardizeKernels:
     ) -> tuple[Tensor, Tensor]:
         rows, cols = len(weight), weight[0].numel()
         g_weight, g_gain = torch.empty_like(weight), torch.empty_like(gain)
-        pointers = (t.data_ptr() for t in (weight, gain, mean, inverse, g_out, g_weight, g_gain))
-        self._core.standardize_backward(self._where(weight), rows, cols, DTYPES[weight.dtype], eps, *pointers)
+        operands = map(self._give, (weight, gain, mean, inverse, g_out, g_weight, g_gain))
+        self._core.standardize_backward(self._where(weight), rows, cols, DTYPES[weight.dtype], eps, *operands)
         return g_weight, g_gain

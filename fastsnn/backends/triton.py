@@ -1,15 +1,58 @@
-"""The triton backend."""
+"""The Triton kernels, `fastsnn._triton`, as backend."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import torch
+from torch import Tensor
+
+from .native import LIFKernels, StandardizeKernels
+
+_core: Any = None
+try:
+    from .._triton import launch
+
+    _core = launch
+except ImportError as error:
+    _import_error = str(error)
+
+CAPABILITY = (7, 5)
+NEEDS_CUDA = (
+    "the triton backend takes CUDA tensors and this one is on cpu; "
+    "for tests set TRITON_INTERPRET=1 before Python starts"
+)
 
 
 def refusal(device: torch.device) -> str | None:
     """Why the kernels cannot run on tensors of `device`; None where they can."""
-    return "this version of fastsnn has no triton kernels"
+    if _core is None:
+        return f"triton is not installed ({_import_error}); on Linux: pip install triton"
+    if device.type == "cpu":
+        return None if _core.INTERPRETED else NEEDS_CUDA
+    if device.type != "cuda":
+        return f"the triton backend takes CUDA tensors and this one is on {device}"
+    if not torch.cuda.is_available():
+        return "torch finds no CUDA device: `python -c 'import torch; torch.cuda.init()'` says why"
+    capability = torch.cuda.get_device_capability(device)
+    if capability < CAPABILITY:
+        return (
+            f"{torch.cuda.get_device_name(device)} has compute capability {_dotted(capability)} and the triton "
+            f"backend needs {_dotted(CAPABILITY)}"
+        )
+    return None
 
 
-KERNELS: dict[str, Any] = {"lif": None, "standardize": None}
+def _dotted(capability: tuple[int, int]) -> str:
+    return ".".join(map(str, capability))
+
+
+def _itself(tensor: Tensor | None) -> Tensor | None:
+    return tensor
+
+
+# recomputing u in reverse would need memory for it: a sequence's potentials are saved
+KERNELS: dict[str, Any] = {
+    "lif": LIFKernels("triton", _core, torch.cuda.device_of, saves_u=True, give=_itself),
+    "standardize": StandardizeKernels("triton", _core, torch.cuda.device_of, give=_itself),
+}

@@ -63,6 +63,9 @@ class LIF(nn.Module):
     `v` is the potential after reset, as in SpikingJelly. State is not in `state_dict`; it stays until
     `fastsnn.reset(net)`, and another input shape without a reset raises.
 
+    torch.compile takes the neuron into its graph, with fullgraph=True; the first step after a reset and the later
+    ones are two graphs. torch.export takes step mode "m": the exported program starts every call at t = 1.
+
     Raises TypeError or ValueError for arguments out of range, and for "ndot" rules with hard reset.
     """
 
@@ -163,12 +166,7 @@ class LIF(nn.Module):
 
         Raises TypeError or ValueError for an input that is not floating or does not fit the state.
         """
-        if torch.compiler.is_compiling():
-            return _eager_step(self, plain(x))
-        return self._advance(plain(x))
-
-    def _advance(self, x: Tensor) -> Tensor:
-        sequence = self._step_mode == "m"
+        x, sequence = plain(x), self._step_mode == "m"
         params, state = self._params, self._state
         if not self.training:
             params, state = params.untraced, state._replace(keep=None, trace=None, ratio=None)
@@ -239,9 +237,3 @@ class LIF(nn.Module):
         replica = super()._replicate_for_data_parallel()
         replica.reset()
         return replica
-
-
-@torch.compiler.disable
-def _eager_step(neuron: LIF, x: Tensor) -> Tensor:
-    """Under torch.compile the neuron runs eagerly, between compiled pieces."""
-    return neuron._advance(x)

@@ -7,11 +7,17 @@
   both. A plain operand of +, - or cat has no trace: its own value stands in, as for a first synapse's input.
 - Inspection and losses (comparisons, statistics, softmax, cross entropy, full sums, detach, ...) take the spikes.
 - Anything else has no meaning on a trace and raises TraceError: pass `s.spikes` where dropping the trace is meant.
+
+Inside a graph of torch.compile the pair's own memory is a tensor without data (device meta), so that an operation which
+torch.compile does not send through `__torch_function__` (torch.cat of a tuple: pass a list) fails instead of losing the
+trace; spikes, trace, shape, device and the like are those of the spikes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
+from inspect import isdatadescriptor
 from typing import Any
 
 import torch
@@ -34,7 +40,9 @@ class TracedSpikes(Tensor):
 
     @staticmethod
     def of(spikes: Tensor, trace: Tensor) -> TracedSpikes:
-        out = spikes.as_subclass(TracedSpikes)
+        # a graph must not take the pair for a plain tensor: one without data cannot be computed with
+        body = torch.empty_like(spikes, device="meta") if torch.compiler.is_dynamo_compiling() else spikes
+        out = body.as_subclass(TracedSpikes)
         out._spikes = spikes
         out._trace = trace
         return out
@@ -64,7 +72,7 @@ class TracedSpikes(Tensor):
         rule = RULES.get(name)
         if rule is not None:
             return rule(func, *args, **kwargs)
-        if name in INSPECT or name.startswith(("is_", "_is_")):
+        if name in INSPECT:
             return _on_spikes(func, args, kwargs)
         if name in ("__get__", "__set__"):
             return _property(func, args, kwargs)
@@ -103,13 +111,20 @@ def _on_spikes(func: Any, args: Any, kwargs: Any) -> Any:
 
 
 def _property(func: Any, args: Any, kwargs: Any) -> Any:
-    """shape, dtype, grad_fn, ... of the tensor the user holds; not views such as .T or .data."""
-    with torch._C.DisableTorchFunctionSubclass():
-        out = func(*args, **kwargs)
+    """shape, dtype, grad_fn, ... of the spikes; not views such as .T or .data."""
     name = getattr(func.__self__, "__name__", "")
-    if name in ("T", "mT", "H", "mH", "data", "real", "imag"):
-        raise TraceError(f".{name} of traced spikes has no rule: use transpose, or `s.spikes`")
-    return out
+    if name in PROPERTIES:
+        return func(*[plain(arg) for arg in args])
+    if name == "_base":
+        # torch.compile guards the tensor that is passed, not the spikes
+        with torch._C.DisableTorchFunctionSubclass():
+            return func(*args)
+    # torch.compile asks for a method written in Python as for a property
+    if name in RULES:
+        return partial(RULES[name], func.__self__, *args)
+    if name in INSPECT:
+        return _on_spikes(func, args, kwargs)
+    raise TraceError(f".{name} of traced spikes has no rule: use transpose, or `s.spikes`")
 
 
 def _both(func: Any, *args: Any, **kwargs: Any) -> Any:
@@ -143,10 +158,9 @@ def _matmul(func: Any, a: Any, b: Any) -> Tensor:
 
 
 def _scaled(func: Any, a: Any, b: Any, *args: Any, **kwargs: Any) -> Any:
-    """Product or quotient with a constant."""
+    """Product with a constant."""
     other = b if isinstance(a, TracedSpikes) else a
-    quotient = "div" in func.__name__
-    if isinstance(other, TracedSpikes) or (quotient and isinstance(b, TracedSpikes)) or kwargs.get("rounding_mode"):
+    if isinstance(other, TracedSpikes):
         raise TraceError(f"{func.__name__}() of two spike tensors is not linear; pass `s.spikes`")
     if isinstance(other, Tensor) and other.requires_grad:
         raise TraceError(
@@ -154,6 +168,13 @@ def _scaled(func: Any, a: Any, b: Any, *args: Any, **kwargs: Any) -> Any:
             "scale the synapse's output, or pass `s.spikes`"
         )
     return _both(func, a, b, *args, **kwargs)
+
+
+def _quotient(func: Any, a: Any, b: Any, *args: Any, **kwargs: Any) -> Any:
+    """Quotient by a constant."""
+    if isinstance(b, TracedSpikes) or kwargs.get("rounding_mode"):
+        raise TraceError(f"{func.__name__}() by spikes, or rounded, is not linear; pass `s.spikes`")
+    return _scaled(func, a, b, *args, **kwargs)
 
 
 def _in_place(func: Any, *args: Any, **kwargs: Any) -> Any:
@@ -206,11 +227,14 @@ INSPECT = frozenset(
         "zeros_like ones_like empty_like full_like rand_like randn_like new_zeros new_ones new_empty new_full "
         "new_tensor new_empty_strided has_names "
     ).split()
-)
+).union(name for name in (*dir(Tensor), *dir(torch)) if name.startswith(("is_", "_is_")))
+PROPERTIES = frozenset(name for name in dir(Tensor) if isdatadescriptor(getattr(Tensor, name)))
+PROPERTIES -= set("_base T mT H mH data real imag".split())
 RULES: dict[str, Callable[..., Any]] = {
     **dict.fromkeys([*STRUCTURE, *POOLING], _both),
     **dict.fromkeys("add sub __add__ __radd__ __sub__ __rsub__ rsub".split(), _both),
-    **dict.fromkeys("mul div multiply divide true_divide __mul__ __rmul__ __truediv__ __div__".split(), _scaled),
+    **dict.fromkeys("mul multiply __mul__ __rmul__".split(), _scaled),
+    **dict.fromkeys("div divide true_divide __truediv__ __div__".split(), _quotient),
     **dict.fromkeys("add_ sub_ mul_ div_".split(), _in_place),
     **dict.fromkeys("conv1d conv2d conv3d".split(), _conv),
     **dict.fromkeys("matmul mm __matmul__".split(), _matmul),

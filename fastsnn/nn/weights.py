@@ -17,7 +17,7 @@ SIGMA_H_INVERSE = 2.74
 
 
 class _Standardized(nn.Module):
-    """Mixin: `standardized_weight()`, computed once for each value of weight and gain."""
+    """Mixin: `standardized_weight()`, computed once for each value of weight and gain; in a graph at each call."""
 
     weight: Tensor
     gain: nn.Parameter
@@ -35,6 +35,8 @@ class _Standardized(nn.Module):
     def standardized_weight(self) -> Tensor:
         """W_hat = gain * (W - mean) / sqrt(var*N + 1e-4), with gradient to weight and gain."""
         given = (self.weight, self.gain)
+        if torch.compiler.is_compiling():
+            return op.standardize(*given)
         if self._done is None or not all(map(_unchanged, self._done[0], given)):
             self._done = (tuple(p.detach().clone() for p in given), op.compute(*given))
         return op.standardize(*given, done=self._done[1])

@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .types import LIFState, Saved
+
 
 def is_dense(x: Tensor) -> bool:
     """Whether x fills its memory without gaps or overlap, in any order of dimensions."""
@@ -25,8 +27,8 @@ def dense(x: Tensor, sequence: bool = False) -> Tensor:
     if x.is_contiguous():
         return x
     if sequence:
-        one = x[0] if len(x) else x
-        return x if len(x) and is_dense(one) and x.stride(0) == one.numel() else x.contiguous()
+        one = x[0] if x.shape[0] else x
+        return x if x.shape[0] and is_dense(one) and x.stride(0) == one.numel() else x.contiguous()
     return x if is_dense(x) else x.contiguous()
 
 
@@ -43,3 +45,24 @@ def sequence_like(x: Tensor, one: Tensor) -> Tensor:
     if x.stride() == strides or (x.is_contiguous() and one.is_contiguous()):
         return x
     return torch.empty_strided(x.shape, strides, dtype=x.dtype, device=x.device).copy_(x)
+
+
+def aligned(x: Tensor, state: LIFState, sequence: bool) -> tuple[Tensor, LIFState]:
+    """x and the state in one memory order: that of the state where there is one, else x's."""
+    held = [tensor for tensor in (state[0], state[2], state[3], state[4]) if tensor is not None]
+    if x.is_contiguous() and all(tensor.is_contiguous() for tensor in held):
+        return x, state
+    if not held:
+        return dense(x, sequence), state
+    model = held[0] if is_dense(held[0]) else held[0].contiguous()
+    state = state.map(lambda tensor: like(tensor, model))
+    return (sequence_like if sequence else like)(x, model), state
+
+
+def fitted(g: Tensor | None, saved: Saved, sequence: bool) -> Tensor | None:
+    """A gradient in the memory order of what was saved."""
+    if g is None:
+        return None
+    model: Any = saved.u if saved.x is None else saved.x
+    one = model[0] if saved.sequence else model
+    return sequence_like(g, one) if sequence else like(g, one)

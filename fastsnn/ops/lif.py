@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from .. import backends, surrogate
-from . import layout, memory
+from . import layout, memory, registered
 from .autograd import first_order
 from .types import EMPTY, FIELDS, FLOATING, Forward, LIFParams, LIFState, Saved, cached_params, state_dtype
 
@@ -23,7 +23,7 @@ def check_input(x: Tensor, sequence: bool) -> None:
         raise TypeError(
             f"x has dtype {x.dtype}; allowed: {', '.join(str(d) for d in FLOATING)}. Convert it with x.float()"
         )
-    if sequence and (x.dim() == 0 or len(x) == 0):
+    if sequence and (x.dim() == 0 or x.shape[0] == 0):
         raise ValueError(f"x has shape {tuple(x.shape)}; step_mode 'm' needs [T, N, *] with T >= 1")
 
 
@@ -43,18 +43,6 @@ def check_state(x: Tensor, state: LIFState, sequence: bool) -> None:
                 f"{tuple(shape)}, {dtype} on {device}: call fastsnn.reset(net) before a new sequence, or pass a "
                 "state that fits"
             )
-
-
-def _aligned(x: Tensor, state: LIFState, sequence: bool) -> tuple[Tensor, LIFState]:
-    """x and the state in one memory order: that of the state where there is one, else x's."""
-    held = [tensor for tensor in (state[0], state[2], state[3], state[4]) if tensor is not None]
-    if x.is_contiguous() and all(tensor.is_contiguous() for tensor in held):
-        return x, state
-    if not held:
-        return layout.dense(x, sequence), state
-    model = held[0] if layout.is_dense(held[0]) else held[0].contiguous()
-    state = state.map(lambda tensor: layout.like(tensor, model))
-    return (layout.sequence_like if sequence else layout.like)(x, model), state
 
 
 class Call:
@@ -90,15 +78,6 @@ def _load(ctx: Any) -> Saved:
     return Saved(dtype, sequence, u, None, None, False, keep)
 
 
-def _fit(g: Tensor | None, saved: Saved, sequence: bool) -> Tensor | None:
-    """A gradient in the memory order of what was saved."""
-    if g is None:
-        return None
-    like: Any = saved.u if saved.x is None else saved.x
-    one = like[0] if saved.sequence else like
-    return layout.sequence_like(g, one) if sequence else layout.like(g, one)
-
-
 class OnlineLIF(torch.autograd.Function):
     """Spikes of an online rule; v[t-1] is detached, so g_x[t] = gain*g_s[t]*sg(u[t] - th) (SPEC 1)."""
 
@@ -113,7 +92,7 @@ class OnlineLIF(torch.autograd.Function):
             return None, None, None
         p, kernels, sequence, *_ = ctx.kept
         saved = _load(ctx)
-        return kernels.backward(p, saved, _fit(g_s, saved, sequence))[0], None, None
+        return kernels.backward(p, saved, layout.fitted(g_s, saved, sequence))[0], None, None
 
 
 class BPTTLIF(torch.autograd.Function):
@@ -129,9 +108,10 @@ class BPTTLIF(torch.autograd.Function):
     def backward(ctx: Any, g_s: Tensor | None, g_v: Tensor | None) -> Any:
         p, kernels, sequence, v_seq, *_ = ctx.kept
         saved = _load(ctx)
-        g_v = _fit(g_v, saved, v_seq)
+        g_v = layout.fitted(g_v, saved, v_seq)
         last, every = (None, g_v) if v_seq else (g_v, None)
-        g_x, g_v_first = kernels.backward(p, saved, _fit(g_s, saved, sequence), last, every, ctx.needs_input_grad[1])
+        g_s = layout.fitted(g_s, saved, sequence)
+        g_x, g_v_first = kernels.backward(p, saved, g_s, last, every, ctx.needs_input_grad[1])
         return g_x, g_v_first, None
 
 
@@ -153,20 +133,25 @@ def run(
     v_seq: bool = False,
     reuse: bool = False,
 ) -> Ran:
-    """One step (or a sequence [T, *]) of p from `state`. With reuse, an online rule's new state takes the memory
-    of the old one wherever nothing else holds it.
+    """One step (or a sequence [T, *]) of p from `state`. With reuse, the caller's state is replaced by the new one:
+    under an online rule that takes the memory of the old one wherever nothing else holds it.
 
     Raises TypeError or ValueError for an input or a state that does not fit, BackendError where no backend runs.
     """
     check_input(x, sequence)
     if state is not EMPTY:
         check_state(x, state, sequence)
-    x, state = _aligned(x, state, sequence)
-    kernels = backends.select("lif", x)
+    eager = not torch.compiler.is_compiling()
+    if eager:
+        x, state = layout.aligned(x, state, sequence)
+    elif reuse:
+        _check_export(state, sequence)
+    # registered operators have their own gradient
+    kernels = backends.select("lif", x) if eager else registered
     if p.online:
-        large = reuse and not sequence and x.numel() >= memory.WORTH_ASKING
+        large = reuse and eager and not sequence and x.numel() >= memory.WORTH_ASKING
         into = _reusable(state) if large else EMPTY
-        if x.requires_grad and torch.is_grad_enabled():
+        if eager and x.requires_grad and torch.is_grad_enabled():
             call = Call(p, kernels, state, sequence, v_seq)
             spikes, out = OnlineLIF.apply(x, call, into), call.out
         else:
@@ -178,12 +163,21 @@ def run(
         return Ran(spikes, state.map(Tensor.detach) if large else state, out.trace, out.v, kernels.NAME)
     start = LIFState(_as_v(p, state), True, keep=state.keep)
     v = start.potential
-    if torch.is_grad_enabled() and (x.requires_grad or (v is not None and v.requires_grad)):
+    if eager and torch.is_grad_enabled() and (x.requires_grad or (v is not None and v.requires_grad)):
         spikes, v = BPTTLIF.apply(x, v, Call(p, kernels, start, sequence, v_seq))
     else:
         out = kernels.forward(p, x, start, sequence, v_seq)
         spikes, v = out.spikes, out.v
     return Ran(spikes, LIFState(v[-1] if v_seq else v, True, keep=state.keep), None, v, kernels.NAME)
+
+
+def _check_export(state: LIFState, sequence: bool) -> None:
+    """Raises RuntimeError where an exported program, which keeps no state, would differ from the layer."""
+    if torch.compiler.is_exporting() and (not sequence or state.potential is not None):
+        raise RuntimeError(
+            "an exported program starts every call at t = 1 and keeps no state: use step_mode='m' ([T, N, *] a call), "
+            "and call fastsnn.reset(net) before torch.export"
+        )
 
 
 def _reusable(state: LIFState) -> LIFState:

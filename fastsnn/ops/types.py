@@ -71,6 +71,8 @@ class LIFParams:
                 f"after soft reset. Pass v_reset=None, or use fastsnn.LIF.for_rule({self.rule!r})"
             )
         object.__setattr__(self, "surrogate", coerce(self.surrogate))
+        # torch.compile reads these and cannot compute a cached property
+        self.__dict__.update(online=self.online, untraced=self.untraced, arguments=self.arguments)
 
     def __reduce__(self) -> Any:
         return LIFParams, tuple(getattr(self, field.name) for field in fields(self))
@@ -115,6 +117,13 @@ class LIFParams:
             return 0.0
         return self.threshold if self.v_reset is None else 1.0
 
+    @cached_property
+    def arguments(self) -> tuple[Any, ...]:
+        """All of this as an operator's arguments, in the order of `registered.PARAMS`."""
+        v_reset = None if self.v_reset is None else self.v_start
+        neuron = (float(self.tau), bool(self.decay_input), self.threshold, v_reset)
+        return *neuron, self.shape, self.height, self.slope, bool(self.detach_reset), self.rule
+
     @property
     def shape(self) -> str:
         return self.surrogate.shape
@@ -126,6 +135,39 @@ class LIFParams:
     @cached_property
     def slope(self) -> float:
         return self.surrogate.slope
+
+
+@dataclass(frozen=True)
+class Formula(Surrogate):
+    """A surrogate as kernels see it: shape, height and slope."""
+
+    formula: tuple[str, float, float] = ("sigmoid", 1.0, 1.0)
+
+    @property
+    def shape(self) -> str:  # type: ignore[override]
+        return self.formula[0]
+
+    @property
+    def height(self) -> float:
+        return self.formula[1]
+
+    @property
+    def slope(self) -> float:
+        return self.formula[2]
+
+
+@lru_cache(maxsize=256)
+def params_of(*arguments: Any) -> LIFParams:
+    """LIFParams of `LIFParams.arguments`."""
+    tau, decay_input, v_threshold, v_reset, shape, height, slope, detach_reset, rule = arguments
+    surrogate = Formula(formula=(shape, height, slope))
+    return LIFParams(tau, decay_input, v_threshold, v_reset, surrogate, detach_reset, rule)
+
+
+@torch.compiler.assume_constant_result
+def _constant(*arguments: Any) -> LIFParams:
+    """`params_of` in a graph. It must take plain numbers: torch.compile hands over an object without its fields."""
+    return params_of(*arguments)
 
 
 _built = lru_cache(maxsize=256)(LIFParams)
@@ -141,7 +183,11 @@ def cached_params(
     rule: str,
 ) -> LIFParams:
     """LIFParams of these arguments, built once. A surrogate of SpikingJelly's is read anew each time."""
-    args = (tau, decay_input, v_threshold, v_reset, coerce(surrogate), detach_reset, rule)
+    surrogate = coerce(surrogate)
+    if torch.compiler.is_dynamo_compiling():
+        formula = (surrogate.shape, surrogate.height, surrogate.slope)
+        return _constant(tau, decay_input, v_threshold, v_reset, *formula, detach_reset, rule)
+    args = (tau, decay_input, v_threshold, v_reset, surrogate, detach_reset, rule)
     try:
         return _built(*args)
     except TypeError:

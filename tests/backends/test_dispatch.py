@@ -1,6 +1,7 @@
 """Which backend runs, and what is said where one cannot."""
 
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -63,7 +64,9 @@ def test_an_unknown_backend_is_refused_at_once(name):
 
 @pytest.mark.parametrize("name", ["cuda", "triton"])
 @pytest.mark.parametrize(
-    "call", [lambda: lif_step(X), lambda: standardize(torch.ones(3, 4), X)], ids=["lif", "standardize"]
+    "call",
+    [lambda: lif_step(X.to("meta")), lambda: standardize(torch.ones(3, 4, device="meta"), X.to("meta"))],
+    ids=["lif", "standardize"],
 )
 def test_a_forced_backend_that_cannot_run_raises_with_reason_and_remedy(call, name):
     with (
@@ -88,6 +91,51 @@ def test_the_core_takes_cpu_tensors_only():
         pytest.raises(fastsnn.BackendError, match="cpu backend takes CPU tensors and this one is on meta"),
     ):
         lif_step(X.to("meta"))
+
+
+CUDA = torch.device("cuda", 0)
+
+
+def test_without_the_cuda_core_the_reason_names_the_remedy(monkeypatch):
+    monkeypatch.setattr(backends.cuda, "_cuda", None)
+    monkeypatch.setattr(backends.cuda, "_import_error", "No module named 'fastsnn._cuda'", raising=False)
+    reason = backends.refusal("lif", "cuda", CUDA)
+    assert "No module named 'fastsnn._cuda'" in reason
+    assert "reinstall fastsnn where nvcc is on PATH" in reason
+
+
+class OldDriver:
+    """A core that finds no machine code or driver that fits."""
+
+    archs = "80;90"
+
+    @staticmethod
+    def refusal(device):
+        return f"no kernel image is available for device {device} of compute capability 6.1"
+
+
+def test_a_device_that_the_cuda_core_does_not_fit_is_refused_with_both_sides_and_the_remedy(monkeypatch):
+    monkeypatch.setattr(backends.cuda, "_cuda", OldDriver)
+    reason = backends.refusal("lif", "cuda", CUDA)
+    for part in (
+        "cuda:0",
+        "compute capability 6.1",
+        "machine code for 80;90",
+        "FASTSNN_CUDA_ARCHS",
+        "update the driver",
+    ):
+        assert part in reason
+
+
+@pytest.mark.skipif(backends.cuda._cuda is None or torch.cuda.is_available(), reason="needs the core and no driver")
+def test_without_a_driver_the_versions_are_named():
+    reason = backends.refusal("lif", "cuda", CUDA)
+    assert re.search(r"driver for CUDA \d+\.\d+, core built with CUDA \d+\.\d+", reason)
+
+
+def test_state_on_another_device_is_refused():
+    with pytest.raises(ValueError, match=r"state v is .* on meta and x \(torch.float32\) needs .* on cpu.*reset"):
+        lif_step(X, X.to("meta"))
 
 
 def test_without_the_core_the_reference_runs_after_one_warning(no_core):

@@ -90,16 +90,56 @@ class Kernel:
         return seen
 
     @functools.cached_property
+    def after(self):
+        """For each block, the numbers of those that can run after it."""
+        return [self.reachable(number) for number in range(len(self.blocks))]
+
+    @functools.cached_property
     def body(self):
         """Numbers of the blocks that share a path with a 16-byte access: the vector body, without the tail."""
-        after = {number: self.reachable(number) for number in range(len(self.blocks))}
         wide = {n for n, block in enumerate(self.blocks) if any(width(i) == 16 for i in block.accesses())}
-        return {n for n in after if n in wide or after[n] & wide or any(n in after[w] for w in wide)}
+        behind = set().union(*(self.after[n] for n in wide))
+        return {n for n in range(len(self.blocks)) if n in wide | behind or self.after[n] & wide}
 
     @functools.cached_property
     def loops(self):
-        """Numbers of the blocks that can run again."""
-        return {number for number in range(len(self.blocks)) if number in self.reachable(number)}
+        """The loops of the vector body, each the set of its blocks' numbers."""
+        found = {frozenset(m for m in self.after[n] if n in self.after[m]) for n in self.body}
+        return [loop for loop in found if loop]
+
+    @functools.cached_property
+    def widest_loop(self):
+        """The loop with the most 16-byte accesses: one step of a sequence with every optional operand."""
+        return max(self.loops, key=lambda loop: len(self.accesses(loop)), default=frozenset())
+
+    @property
+    def loop_bytes(self):
+        """Bytes that one thread (reads, writes) in its widest loop."""
+        accesses = self.accesses(self.widest_loop)
+        written = sum(width(instruction) for instruction in accesses if instruction.startswith("ST"))
+        return sum(map(width, accesses)) - written, written
+
+    @property
+    def loop_instructions(self):
+        """Instructions in the widest loop, each branch of it counted."""
+        return sum(len(self.blocks[number].code) for number in self.widest_loop)
+
+    @functools.cached_property
+    def longest_path(self):
+        """Most instructions that one thread can execute if every loop turns once; slow paths of divisions left out."""
+        open_blocks = set()
+
+        def visit(number):
+            open_blocks.add(number)
+            for target in self.blocks[number].next:
+                if target not in lengths and target not in open_blocks:
+                    visit(target)
+            onward = (lengths.get(target, 0) for target in self.blocks[number].next)
+            lengths[number] = len(self.blocks[number].code) + max(onward, default=0)
+
+        lengths = {}
+        visit(0)
+        return lengths[0]
 
     def accesses(self, blocks):
         return [instruction for number in sorted(blocks) for instruction in self.blocks[number].accesses()]

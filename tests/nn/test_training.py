@@ -1,4 +1,4 @@
-"""Networks under autograd, autocast, torch.compile and DistributedDataParallel."""
+"""Networks under autograd, autocast and DistributedDataParallel."""
 
 import subprocess
 import sys
@@ -138,18 +138,6 @@ def test_autocast_gradients_are_those_of_full_precision_but_for_rounding():
             linear(s).float().sum().backward()
         grads.append(linear.weight.grad)
     assert_same(grads[1], grads[0], rtol=2**-7)
-
-
-@pytest.mark.parametrize("rule", ["bptt", "ottt"])
-def test_compile(rule):
-    x, results = images(), []
-    for prepare in (lambda net: net, lambda net: torch.compile(net, backend="eager")):
-        net = network(rule)
-        step = prepare(net)
-        out = torch.stack([step(x_t) for x_t in x])
-        out.square().sum().backward()
-        results.append((out.detach(), *gradients(net)))
-    assert_same(results[1], results[0], **CLOSE)
 
 
 @pytest.mark.parametrize("rule", TRACED)

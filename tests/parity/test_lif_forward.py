@@ -4,10 +4,14 @@ import pytest
 import torch
 
 import fastsnn
+from fastsnn import backends
+from fastsnn.ops.types import EMPTY, LIFParams, LIFState
+from fastsnn.reference import lif as reference
 
 from ..cases import (
     DTYPES,
     LAYOUTS,
+    ONLINE,
     RESETS,
     RULES,
     assert_same,
@@ -114,6 +118,21 @@ def test_a_sequence_continues_from_a_state(variant, config, dtype):
     assert_same(rest.trace, None if trace is None else whole.trace[2:])
 
 
+@pytest.mark.parametrize("rule", ONLINE)
+def test_the_new_state_may_take_the_memory_of_the_old(variant, rule):
+    p = LIFParams(rule=rule, v_reset=None)
+    x = current(2, 20_011)
+    kernels = backends.select("lif", x)
+    first = kernels.forward(p, x[0], EMPTY, False)
+    state = LIFState(first.u, False, first.trace, first.ratio)
+    expected = reference.forward(p, x[1], state, False)
+    actual = kernels.forward(p, x[1], state, False, into=state)
+    assert actual.u is state.potential
+    assert actual.trace is state.trace
+    assert actual.ratio is state.ratio
+    assert_same(actual._replace(v=None), expected._replace(v=None))
+
+
 @pytest.mark.parametrize("store", [True, False], ids=["every_v", "last_v"])
 @pytest.mark.parametrize("rule", RULES)
 def test_v_of_the_last_or_of_every_step(backend, rule, store):
@@ -140,6 +159,13 @@ def test_infinite_threshold_never_fires(variant, v_reset):
     assert_same(out, on_reference(sequence, x, **config))
 
 
+@pytest.mark.parametrize("v_reset", RESETS.values(), ids=RESETS)
+def test_a_given_v_is_after_its_reset_even_where_infinite(variant, v_reset):
+    x, v = current(3, 5), torch.tensor([torch.inf, -torch.inf, torch.nan, 5.0, 0.0])
+    config = {"v_reset": v_reset}
+    assert_same(steps(x, v, **config), on_reference(steps, x, v, **config), equal_nan=True)
+
+
 @pytest.mark.parametrize("rule", RULES)
 def test_nan_and_infinity_in_the_input_stay_where_they_are(variant, rule):
     x = current(3, 41)
@@ -150,6 +176,24 @@ def test_nan_and_infinity_in_the_input_stay_where_they_are(variant, rule):
     for actual, expected in zip(sequence(x, **config), on_reference(sequence, x, **config), strict=True):
         if expected is not None:
             torch.testing.assert_close(actual, expected, rtol=0, atol=0, equal_nan=True)
+
+
+EDGES = [0.0, -0.0, 1e-45, -1e-45, 1e-38, 0.25, -0.5, 1.0, 3e38, -3e38, torch.inf, -torch.inf, torch.nan]
+
+
+@pytest.mark.parametrize("rule", ["ndot", "ndot_released"])
+def test_ratios_of_zeros_subnormals_infinities_and_nan(variant, rule):
+    numerator, denominator = torch.cartesian_prod(torch.tensor(EDGES), torch.tensor(EDGES)).unbind(1)
+    ones = torch.ones_like(numerator)
+    if rule == "ndot":
+        state = {"v": denominator, "trace": ones, "ratio": ones}
+    else:
+        state = {"v": torch.zeros_like(ones), "trace": ones, "ratio": denominator}
+    config = {"rule": rule, "v_reset": None, "decay_input": False}
+    expected = on_reference(fastsnn.functional.lif_step, numerator, **state, **config)
+    actual = fastsnn.functional.lif_step(numerator, **state, **config)
+    for a, e in zip(actual, expected, strict=True):
+        torch.testing.assert_close(a, e, rtol=0, atol=0, equal_nan=True)
 
 
 @pytest.mark.parametrize("rule", RULES)

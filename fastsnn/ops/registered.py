@@ -1,0 +1,233 @@
+"""The kernels as operators of torch.library (namespace `fastsnn`), for torch.compile and torch.export.
+
+Eager calls go from the families' autograd.Functions to the kernels and do not come here. Operators take tensors in any
+layout, choose the backend when they run, and return tensors laid out as their fake implementations say. An output that
+a rule does not have is an empty tensor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .. import backends
+from . import layout
+from .autograd import first_order
+from .types import EMPTY, RULES, Forward, LIFParams, LIFState, Saved, params_of, state_dtype
+
+NAME = "torch.compile"
+
+STATE = "Tensor? potential, Tensor? trace, Tensor? ratio, Tensor? keep, bool is_v"
+PARAMS = (  # LIFParams.arguments
+    "float tau, bool decay_input, float v_threshold, float? v_reset, str shape, float height, float slope, "
+    "bool detach_reset, str rule"
+)
+
+
+def _define(name: str, schema: str, fake: Callable[..., Any]) -> Callable[..., Any]:
+    """Decorator: the operator `fastsnn::name` that runs the decorated function."""
+
+    def register(run: Callable[..., Any]) -> Any:
+        torch.library.define(f"fastsnn::{name}", schema)
+        torch.library.impl(f"fastsnn::{name}", "default", run)
+        torch.library.register_fake(f"fastsnn::{name}", fake)
+        return getattr(torch.ops.fastsnn, name).default
+
+    return register
+
+
+def _empty_like(x: Tensor, model: Tensor | None) -> Tensor:
+    """A tensor of x's state dtype, laid out as model; empty for None."""
+    dtype = state_dtype(x.dtype)
+    return x.new_empty(0, dtype=dtype) if model is None else torch.empty_like(model, dtype=dtype)
+
+
+def _fake_lif_forward(x: Tensor, *given: Any) -> tuple[Tensor, ...]:
+    potential, trace, ratio, keep, is_v, sequence, v_seq, u_seq, *params = given
+    x, _ = layout.aligned(x, LIFState(potential, is_v, trace, ratio, keep), sequence)
+    one = x[0] if sequence else x
+    online, trace_rule = RULES[params[-1]]
+    models = (
+        x if u_seq else one,
+        x if v_seq else None if online else one,
+        None if trace_rule == "none" else x,
+        one if trace_rule.startswith("ndot") else None,
+    )
+    return torch.empty_like(x), *(_empty_like(x, model) for model in models)
+
+
+@_define(
+    "lif_forward",
+    f"(Tensor x, {STATE}, bool sequence, bool v_seq, bool u_seq, {PARAMS}) -> "
+    "(Tensor spikes, Tensor u, Tensor v, Tensor trace_seq, Tensor last_ratio)",
+    _fake_lif_forward,
+)
+def lif_forward(x: Tensor, *given: Any) -> tuple[Tensor, ...]:
+    """A backend's LIF forward. u and v are those of the last step, or of every step with u_seq, v_seq."""
+    potential, trace, ratio, keep, is_v, sequence, v_seq, u_seq, *params = given
+    p = params_of(*params)
+    x, state = layout.aligned(x, LIFState(potential, is_v, trace, ratio, keep), sequence)
+    out = backends.select("lif", x).forward(p, x, state, sequence, v_seq, EMPTY, u_seq)
+    if p.online and not v_seq:
+        out = out._replace(v=None)
+    one = x[0] if sequence else x
+    return tuple(
+        _empty_like(x, None) if value is None else layout.like(value, x if value.dim() == x.dim() else one)
+        for value in out
+    )
+
+
+def _fake_lif_backward(g_s: Tensor | None, g_v: Tensor | None, *given: Any) -> tuple[Tensor, Tensor]:
+    u, x, potential, keep, dtype, is_v, sequence, _, want_v = given[:9]
+    model = _model(_saved(u, x, potential, keep, dtype, is_v, sequence))
+    one = model[0] if sequence else model
+    g_x = torch.empty_like(model, dtype=dtype)
+    return g_x, _empty_like(g_x, one if want_v else None)
+
+
+@_define(
+    "lif_backward",
+    "(Tensor? g_s, Tensor? g_v, Tensor? u, Tensor? x, Tensor? potential, Tensor? keep, ScalarType dtype, bool is_v, "
+    f"bool sequence, bool v_seq, bool want_v, {PARAMS}) -> (Tensor g_x, Tensor g_potential)",
+    _fake_lif_backward,
+)
+def lif_backward(g_s: Tensor | None, g_v: Tensor | None, *given: Any) -> tuple[Tensor, Tensor]:
+    """A backend's LIF backward, from u of every step, or from x of a sequence and the potential before it."""
+    u, x, potential, keep, dtype, is_v, sequence, v_seq, want_v = given[:9]
+    saved = _saved(u, x, potential, keep, dtype, is_v, sequence)
+    model = _model(saved)
+    g_s, g_v = layout.fitted(g_s, saved, sequence), layout.fitted(g_v, saved, v_seq)
+    last, every = (None, g_v) if v_seq else (g_v, None)
+    kernels = backends.select("lif", model)
+    g_x, g_potential = kernels.backward(params_of(*given[9:]), saved, g_s, last, every, want_v)
+    if g_potential is None:
+        return layout.like(g_x, model), _empty_like(g_x, None)
+    return layout.like(g_x, model), layout.like(g_potential, model[0] if sequence else model)
+
+
+def _saved(
+    u: Tensor | None,
+    x: Tensor | None,
+    potential: Tensor | None,
+    keep: Tensor | None,
+    dtype: torch.dtype,
+    is_v: bool,
+    sequence: bool,
+) -> Saved:
+    if x is None:
+        return Saved(dtype, sequence, u, keep=keep)
+    x, state = layout.aligned(x, LIFState(potential, is_v, keep=keep), sequence)
+    return Saved(dtype, sequence, None, x, state.potential, is_v, state.keep)
+
+
+def _model(saved: Saved) -> Tensor:
+    """What the gradient is laid out as."""
+    return saved.u if saved.x is None else saved.x  # type: ignore[return-value]
+
+
+def _keep_for_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    x, potential, _, _, keep, is_v, sequence, v_seq, u_seq, *params = inputs
+    _, u, v, trace, ratio = output
+    ctx.set_materialize_grads(False)
+    ctx.mark_non_differentiable(u, trace, ratio, *([v] if RULES[params[-1]].online else []))
+    if sequence and not u_seq:
+        ctx.save_for_backward(None, x, potential, keep)
+    else:
+        ctx.save_for_backward(u, None, None, keep)
+    ctx.kept = (x.dtype, is_v, sequence, v_seq, params)
+
+
+@first_order
+def _lif_gradient(ctx: Any, g_s: Tensor | None, _: None, g_v: Tensor | None, *__: None) -> tuple[Tensor | None, ...]:
+    dtype, is_v, sequence, v_seq, params = ctx.kept
+    rest = (None,) * (7 + len(params))
+    if g_s is None and g_v is None:
+        return None, None, *rest
+    want_v = ctx.needs_input_grad[1] and not RULES[params[-1]].online
+    g_x, g_potential = lif_backward(g_s, g_v, *ctx.saved_tensors, dtype, is_v, sequence, v_seq, want_v, *params)
+    return g_x, g_potential if want_v else None, *rest
+
+
+torch.library.register_autograd("fastsnn::lif_forward", _lif_gradient, setup_context=_keep_for_backward)
+
+
+@torch.compiler.assume_constant_result
+def _saves_u(device: torch.device, forced: str | None) -> bool:
+    """Whether the kernels that would run now need u of a sequence; `forced` makes a graph depend on the override."""
+    return backends.select("lif", torch.empty(0, device=device)).SAVES_U
+
+
+def forward(
+    p: LIFParams, x: Tensor, state: LIFState, sequence: bool, v_seq: bool = False, into: LIFState = EMPTY
+) -> Forward:
+    """As a backend's forward, inside a graph and with gradient."""
+    potential, is_v, trace, ratio, keep = state
+    differentiable = torch.is_grad_enabled() and (
+        x.requires_grad or (potential is not None and potential.requires_grad)
+    )
+    through_time = differentiable and sequence and not p.online
+    u_seq = through_time and _saves_u(x.device, backends._forced)
+    out = lif_forward(x, potential, trace, ratio, keep, is_v, sequence, v_seq, u_seq, *p.arguments)
+    spikes, u, v, trace, ratio = out
+    rule = RULES[p.rule].trace
+    return Forward(
+        spikes,
+        u,
+        None if p.online and not v_seq else v,
+        None if rule == "none" else trace,
+        ratio if rule.startswith("ndot") else None,
+    )
+
+
+def _fake_standardize_forward(weight: Tensor, gain: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
+    mean = weight.new_empty(weight.shape[0], dtype=torch.float64)
+    return torch.empty_like(weight, memory_format=torch.contiguous_format), mean, torch.empty_like(mean)
+
+
+@_define(
+    "standardize_forward",
+    "(Tensor weight, Tensor gain, float eps) -> (Tensor value, Tensor mean, Tensor inverse)",
+    _fake_standardize_forward,
+)
+def standardize_forward(weight: Tensor, gain: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
+    """A backend's standardisation: W_hat, mean and 1/sqrt(var*N + eps)."""
+    return backends.select("standardize", weight).forward(weight.contiguous(), gain.contiguous(), eps)
+
+
+def _fake_standardize_backward(
+    weight: Tensor, gain: Tensor, mean: Tensor, inverse: Tensor, g_out: Tensor, eps: float
+) -> tuple[Tensor, Tensor]:
+    contiguous = torch.contiguous_format
+    return torch.empty_like(weight, memory_format=contiguous), torch.empty_like(gain, memory_format=contiguous)
+
+
+@_define(
+    "standardize_backward",
+    "(Tensor weight, Tensor gain, Tensor mean, Tensor inverse, Tensor g_out, float eps) -> "
+    "(Tensor g_weight, Tensor g_gain)",
+    _fake_standardize_backward,
+)
+def standardize_backward(
+    weight: Tensor, gain: Tensor, mean: Tensor, inverse: Tensor, g_out: Tensor, eps: float
+) -> tuple[Tensor, Tensor]:
+    """A backend's gradient of the standardisation."""
+    operands = (weight.contiguous(), gain.contiguous(), mean, inverse, g_out.contiguous())
+    return backends.select("standardize", weight).backward(*operands, eps)
+
+
+def _keep_statistics(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    weight, gain, ctx.eps = inputs
+    _, mean, inverse = output
+    ctx.mark_non_differentiable(mean, inverse)
+    ctx.save_for_backward(weight, gain, mean, inverse)
+
+
+@first_order
+def _standardize_gradient(ctx: Any, g_value: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
+    return *standardize_backward(*ctx.saved_tensors, g_value, ctx.eps), None
+
+
+torch.library.register_autograd("fastsnn::standardize_forward", _standardize_gradient, setup_context=_keep_statistics)

@@ -1,0 +1,85 @@
+"""Every compiled kernel by the names of SPEC: CUDA's from the built extension, Triton's compiled here."""
+
+import json
+import re
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from fastsnn.backends import cuda
+
+from . import machine_code, toolkit
+
+THREADS = 256
+TYPES = {"float": "float32", "double": "float64", "__half": "float16", "__nv_bfloat16": "bfloat16"}
+BYTES = {"float32": 4, "float64": 8, "float16": 2, "bfloat16": 2}
+RESETS, TRACES = ("soft", "hard"), ("none", "ottt", "ndot", "ndot_released")
+PACKAGE = Path(__file__).parents[2]
+
+
+@dataclass
+class Compiled:
+    """One kernel for one architecture. `width`: elements a thread takes at once, 1 where addresses forbid more."""
+
+    source: str
+    name: str
+    arch: int
+    dtype: str
+    width: int
+    threads: int
+    code: machine_code.Kernel
+
+    @property
+    def occupancy(self):
+        return self.code.occupancy(self.arch, self.threads)
+
+    @property
+    def streams(self):
+        """Bytes a neuron and step (reads, writes) of the widest loop, if no operand moves twice; None outside `lif`."""
+        moved, state = BYTES[self.dtype], 8 if self.dtype == "float64" else 4
+        if self.name.startswith("lif_forward"):  # x, keep; s, u and v of each step, the trace
+            return moved + state, moved + state * (2 + ("none" not in self.name))
+        if self.name.startswith("lif_backward_online"):  # g_s, keep, u or x; g_x
+            return moved + state + (state if "saved" in self.name else moved), moved
+        if self.name.startswith("lif_backward_bptt"):  # g_s, keep, u, the gradient of each v; g_x
+            return moved + state * 3, moved
+        return None
+
+    @property
+    def unrolled(self):
+        """Steps in one turn of the widest loop, by its stores."""
+        return self.code.loop_bytes[1] / self.width / self.streams[1]
+
+
+def _cuda_name(demangled):
+    """(name, dtype, width) from a C++ name."""
+    base, arguments = re.match(r"void fastsnn::cuda::(\w+)_kernel<(.*?)>\(", demangled).groups()
+    kind, *rest = [part.strip() for part in arguments.split(",")]
+    words = [RESETS[int(part[-1])] for part in rest if "Reset" in part]
+    words += [TRACES[int(part[-1])] for part in rest if "Trace" in part]
+    words += [{"true": "saved", "false": "recomputed"}[part] for part in rest if part in ("true", "false")]
+    return " ".join([base, *words]), TYPES[kind], next(int(part) for part in rest if part.isdigit())
+
+
+def cuda_kernels(archs=machine_code.ARCHS):
+    """The CUDA core's kernels, from the extension that is installed."""
+    for arch, code in machine_code.extension_kernels(cuda._cuda.__file__, archs):
+        name, dtype, width = _cuda_name(code.name)
+        yield Compiled("cuda", name, arch, dtype, width, THREADS, code)
+
+
+def triton_folder(folder, archs, only=""):
+    """Compiles Triton's kernels into a folder, in a process without the interpreter; returns its index."""
+    command = [sys.executable, "-m", "tests.gpuless.triton_build", folder, "--archs", *map(str, archs), "--only", only]
+    toolkit.execute_checked(command, cwd=PACKAGE, TRITON_INTERPRET="0")
+    return json.loads((Path(folder) / "index.json").read_text())
+
+
+def triton_kernels(archs=machine_code.ARCHS, only=""):
+    """Triton's kernels, compiled as a launch would for aligned tensors."""
+    with tempfile.TemporaryDirectory() as folder:
+        for row in triton_folder(folder, archs, only):
+            (code,) = machine_code.kernels(Path(folder) / f"{row['name']}.{row['arch']}.cubin")
+            dtype = next(dtype for dtype in BYTES if row["name"].endswith(dtype))
+            yield Compiled("triton", row["name"], row["arch"], dtype, 16 // BYTES[dtype], 32 * row["num_warps"], code)

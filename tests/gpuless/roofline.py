@@ -1,0 +1,51 @@
+"""What published limits of real devices allow a kernel at best: predictions, never measurements."""
+
+from dataclasses import dataclass
+
+LAUNCH = 2e-6  # seconds from one kernel's end to the next one's start on a busy stream; assumed for every device
+
+
+@dataclass(frozen=True)
+class Device:
+    """`bandwidth`: B/s. `issue`: instructions of threads a second, half of the published float32 FLOP/s."""
+
+    name: str
+    arch: int
+    bandwidth: float
+    issue: float
+
+
+# NVIDIA's data sheets: A100 80GB SXM 2,039 GB/s, 19.5 TFLOP/s; H100 SXM 3.35 TB/s, 67 TFLOP/s; HGX B200, of 8: 8 TB/s, 75
+DEVICES = (
+    Device("A100", 80, 2.039e12, 19.5e12 / 2),
+    Device("H100", 90, 3.35e12, 67e12 / 2),
+    Device("B200", 100, 8.0e12, 75e12 / 2),
+)
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Seconds that each limit costs; the slowest one holds."""
+
+    memory: float
+    issue: float
+    launch: float = LAUNCH
+
+    @property
+    def seconds(self):
+        return max(self.memory, self.issue, self.launch)
+
+    @property
+    def limit(self):
+        return max(("memory", "issue", "launch"), key=lambda name: getattr(self, name))
+
+    @property
+    def share(self):
+        """Of the device's memory bandwidth."""
+        return self.memory / self.seconds
+
+
+def predict(device, neurons, bytes_per_neuron, instructions_per_neuron):
+    """The roofline of one launch over `neurons`, every byte of which comes from memory."""
+    memory = neurons * bytes_per_neuron / device.bandwidth
+    return Prediction(memory, neurons * instructions_per_neuron / device.issue)

@@ -1,0 +1,127 @@
+"""What nvcc made of the CUDA kernels, for every architecture: no spills, wide accesses, no FMA, enough threads."""
+
+import shutil
+import subprocess
+
+import pytest
+
+from fastsnn.backends import cuda
+
+from . import kernels, machine_code
+
+lacking = (
+    machine_code.lacks_tools()
+    or ("" if cuda._cuda else "fastsnn was built without its CUDA core")
+    or ("" if shutil.which("nvcc") else "needs nvcc")
+)
+pytestmark = pytest.mark.skipif(bool(lacking), reason=lacking)
+
+# per row, not per element: gain, mean, 1/sigma and their gradients
+PER_ROW = {"standardize_forward": 3, "standardize_backward": 4}
+ARCHS = [arch for arch in machine_code.ARCHS if cuda._cuda and str(arch) in cuda._cuda.archs.split(";")]
+
+
+@pytest.fixture(scope="module", params=ARCHS)
+def compiled(request):
+    return list(kernels.cuda_kernels([request.param]))
+
+
+def names(found):
+    return [f"{kernel.name} {kernel.dtype} x{kernel.width}" for kernel in found]
+
+
+def test_every_kernel_is_there(compiled):
+    resets_and_traces = 4 + 2
+    widths, dtypes = 2, 4
+    assert len(compiled) == widths * dtypes * (resets_and_traces + 1 + 2 + 2 + 2)
+    assert {kernel.width * kernels.BYTES[kernel.dtype] for kernel in compiled if kernel.width > 1} == {16}
+
+
+def test_nothing_spills(compiled):
+    assert not names(k for k in compiled if k.code.stack or k.code.count(machine_code.LOCAL))
+
+
+def test_at_least_half_of_the_threads_are_resident(compiled):
+    assert not names(k for k in compiled if k.occupancy < 0.5)
+
+
+def test_vector_bodies_access_16_bytes(compiled):
+    wide = [k for k in compiled if k.width > 1]
+    assert not names(k for k in wide if len(k.code.narrow(k.code.body)) > PER_ROW.get(k.name, 0))
+    assert not names(k for k in wide if any(k.code.narrow(loop) for loop in k.code.loops))
+    assert all(all(k.code.loop_bytes) for k in wide)
+
+
+def test_no_operand_moves_twice_in_a_step(compiled):
+    loops = [k for k in compiled if k.width > 1 and k.streams]
+    assert {k.unrolled for k in loops} <= {1, 2, 4}
+    read = {(k.name, k.dtype): k.code.loop_bytes[0] / k.width / k.unrolled for k in loops}
+    assert read == {(k.name, k.dtype): k.streams[0] for k in loops}
+
+
+def test_recurrences_hold_no_fma(compiled):
+    """Division is made of FMAs, and only kernels that divide may hold them."""
+    recurrences = [k for k in compiled if k.name.startswith("lif_forward") and "ndot" not in k.name]
+    assert len(recurrences) == 2 * 4 * 4
+    assert not names(k for k in recurrences if k.code.count(machine_code.FUSED))
+
+
+def test_ptx_holds_no_fma():
+    texts = machine_code.extension_ptx(cuda._cuda.__file__)
+    assert sum(text.count(".entry") for text in texts) > 100
+    assert not any("fma." in text for text in texts)
+
+
+PLANTED = """
+__global__ void __launch_bounds__(256, 4) narrow(const float4* x, float* y, int n) {
+  const int i = blockIdx.x * 256 + threadIdx.x;
+  if (i >= n) return;
+  const float4 v = x[i];
+  y[4 * i] = v.x + v.y;
+  y[4 * i + 3] = v.z + v.w;
+}
+__global__ void __launch_bounds__(256, 4) tail(const float4* x, float4* y, int n) {
+  const int i = blockIdx.x * 256 + threadIdx.x;
+  if (4 * i + 4 <= n) {
+    y[i] = x[i];
+  } else {
+    for (int j = 4 * i; j < n; j++) reinterpret_cast<float*>(y)[j] = reinterpret_cast<const float*>(x)[j];
+  }
+}
+__global__ void spilled(const float* x, float* y, int n) {
+  float row[64];
+  for (int j = 0; j < n; j++) row[j & 63] = x[j];
+  for (int j = 0; j < n; j++) y[j] = row[(j * 7) & 63];
+}
+__global__ void fused(const float* x, float* y) { y[threadIdx.x] = fmaf(x[threadIdx.x], 2.5f, 1.5f); }
+__global__ void crowded(double* y) {
+  __shared__ double rows[4096];
+  rows[threadIdx.x] = y[threadIdx.x];
+  __syncthreads();
+  y[threadIdx.x] = rows[4095 - threadIdx.x];
+}
+"""
+
+
+@pytest.fixture(scope="module")
+def planted(tmp_path_factory):
+    """Kernels that each break one rule, and `tail`, which breaks none."""
+    folder = tmp_path_factory.mktemp("planted")
+    (folder / "planted.cu").write_text(PLANTED)
+    command = ["nvcc", "-arch=sm_90", "-cubin", "-O3", "planted.cu", "-o", "planted.cubin"]
+    subprocess.run(command, cwd=folder, check=True)
+    return {kernel.name.split("(")[0]: kernel for kernel in machine_code.kernels(folder / "planted.cubin")}
+
+
+def test_planted_faults_are_seen(planted):
+    assert planted["narrow"].narrow(planted["narrow"].body)
+    assert planted["spilled"].count(machine_code.LOCAL)
+    assert planted["spilled"].stack
+    assert planted["fused"].count(machine_code.FUSED)
+    assert planted["crowded"].occupancy(90, 128) < 0.5
+
+
+def test_a_scalar_tail_is_no_fault(planted):
+    tail = planted["tail"]
+    assert not tail.narrow(tail.body)
+    assert tail.narrow(range(len(tail.blocks)))

@@ -1,0 +1,176 @@
+"""The Triton kernels compiled for every architecture, without a GPU: vector width, no FMA, no spills, nothing
+specialised. Each check has a planted kernel that it must reject."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("triton")
+
+HERE = Path(__file__).parent
+OTHER_ARCHS = ("75", "80", "86", "89", "100", "120")
+# every kernel and dtype, the longest rule, both directions
+REPRESENTATIVE = "(ndot-soft|bptt-hard|sltt-soft)-sequence|forward-ottt-soft-step|standardize"
+
+pytestmark = pytest.mark.slow
+
+
+def run(folder, *command):
+    environment = os.environ | {"TRITON_INTERPRET": "0", "TRITON_CACHE_DIR": str(folder / "cache")}
+    done = subprocess.run([sys.executable, *command], env=environment, cwd=HERE, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+class Compiled:
+    """The files and the index that a build left in a folder."""
+
+    def __init__(self, folder, script, *options):
+        run(folder, script, str(folder), *options)
+        self.folder, self.rows = folder, json.loads((folder / "index.json").read_text())
+
+    def text(self, row, kind):
+        return (self.folder / f"{row['name']}.{row['arch']}.{kind}").read_text()
+
+    def planted(self, name):
+        return next(row for row in self.rows if row["name"] == name)
+
+
+@pytest.fixture(scope="module")
+def every_variant(tmp_path_factory):
+    return Compiled(tmp_path_factory.mktemp("every_variant"), "triton_build.py", "--archs", "90")
+
+
+@pytest.fixture(scope="module")
+def every_arch(tmp_path_factory):
+    options = ("--archs", *OTHER_ARCHS, "--only", REPRESENTATIVE)
+    return Compiled(tmp_path_factory.mktemp("every_arch"), "triton_build.py", *options)
+
+
+@pytest.fixture(params=["every_variant", "every_arch"])
+def compiled(request):
+    return request.getfixturevalue(request.param)
+
+
+@pytest.fixture(scope="module")
+def controls(tmp_path_factory):
+    return Compiled(tmp_path_factory.mktemp("controls"), "triton_planted.py")
+
+
+def narrow_accesses(ptx):
+    """Accesses to global memory below 128 bits."""
+    accesses = re.findall(r"\b((?:ld|st)\.global\S*?(?:\.v(\d))?\.[a-z](\d+))\s", ptx)
+    assert accesses
+    return [access for access, vector, bits in accesses if int(vector or 1) * int(bits) < 128]
+
+
+def fused(ptx):
+    return re.findall(r"\b(?:fma|mad)\.\S*f(?:16|32|64)\S*|\S+\.ftz\S*", ptx)
+
+
+STORAGE = {"arith.extf", "arith.truncf", "arith.constant"}
+
+
+def half_arithmetic(ttir):
+    """Operations on bfloat16 or float16 other than conversions."""
+    lines = re.findall(r"= ((?:arith|math)\.\w+)(.*)", ttir)
+    assert lines
+    return [name for name, rest in lines if name not in STORAGE and re.search(r"(?<![a-z])b?f16\b|xb?f16\b", rest)]
+
+
+def of(compiled, *kernels):
+    return [row for row in compiled.rows if row["entry"].startswith(kernels)]
+
+
+def faults(compiled, rows, check, kind="ptx"):
+    found = {f"{row['name']}.{row['arch']}": check(compiled.text(row, kind)) for row in rows}
+    return {name: fault for name, fault in found.items() if fault}
+
+
+def test_every_kernel_compiles_for_every_architecture(every_variant, every_arch):
+    kernels = {"lif_forward", "lif_backward_online", "lif_backward_bptt", "standardize_forward", "standardize_backward"}
+    assert {row["entry"] for row in every_variant.rows} == kernels
+    assert len(every_variant.rows) > 100
+    pairs = {(row["entry"], str(row["arch"])) for row in every_arch.rows}
+    assert pairs == {(kernel, arch) for kernel in kernels for arch in OTHER_ARCHS}
+    for build in (every_variant, every_arch):
+        assert all((build.folder / f"{row['name']}.{row['arch']}.cubin").stat().st_size for row in build.rows)
+
+
+def test_every_lif_access_is_128_bits_wide(compiled):
+    assert not faults(compiled, of(compiled, "lif"), narrow_accesses)
+
+
+def test_standardize_accesses_are_wide_but_for_what_a_row_has_one_of(compiled):
+    for row in of(compiled, "standardize"):
+        single = {"gain_p", "mean_p", "inverse_p", "g_gain_p"} & row["arguments"].keys()
+        assert len(narrow_accesses(compiled.text(row, "ptx"))) == len(single)
+
+
+def test_nothing_is_fused_or_flushed(compiled):
+    assert not faults(compiled, compiled.rows, fused)
+
+
+def test_half_types_are_storage_only(compiled):
+    assert not faults(compiled, compiled.rows, half_arithmetic, "ttir")
+
+
+def test_no_registers_spill(compiled):
+    assert not [row["name"] for row in compiled.rows if row["spills"]]
+    assert max(row["registers"] for row in compiled.rows) <= 255
+
+
+def test_float32_and_float64_neurons_need_no_shared_memory(compiled):
+    rows = [row for row in of(compiled, "lif") if row["name"].endswith(("float32", "float64"))]
+    assert rows
+    assert not [row["name"] for row in rows if row["shared"]]
+
+
+def test_the_checks_reject_what_was_planted(controls):
+    assert narrow_accesses(controls.text(controls.planted("scalar_access"), "ptx"))
+    assert fused(controls.text(controls.planted("fused"), "ptx"))
+    assert half_arithmetic(controls.text(controls.planted("half_arithmetic"), "ttir"))
+    assert controls.planted("spills")["spills"] > 0
+
+
+def test_the_checks_pass_what_is_right(controls):
+    assert not narrow_accesses(controls.text(controls.planted("fused"), "ptx"))
+    assert not fused(controls.text(controls.planted("scalar_access"), "ptx"))
+    assert not half_arithmetic(controls.text(controls.planted("fused"), "ttir"))
+
+
+LAUNCHES = """
+import torch
+from triton_build import backward, forward, lif_params, recorded_launches
+
+def asked(launch, rule, **size):
+    with recorded_launches() as recorded:
+        launch(lif_params(rule), torch.float32, True, **size)
+    hints = [{at: hint for at, hint in variant.attrs.items() if hint} for variant in recorded]
+    return [(*variant[1:4], hint) for variant, hint in zip(recorded, hints)]
+
+for launch in (forward, backward):
+    for rule in ("bptt", "ottt"):
+        assert asked(launch, rule, T=1) == asked(launch, rule, T=2) == asked(launch, rule, T=17, n=4096)
+        (divisible,), (odd,), (one,) = (asked(launch, rule, n=n) for n in (2048, 2049, 1))
+        assert divisible[:3] == odd[:3] == one[:3]
+        kernel = divisible[0]
+        n = kernel.arg_names.index("n")
+        assert odd[3] == {at: hint for at, hint in divisible[3].items() if at != (n,)} == one[3]
+        assert (n,) in divisible[3]
+print("equal")
+"""
+
+
+def test_one_compilation_serves_every_length_and_size(tmp_path):
+    assert run(tmp_path, "-c", LAUNCHES) == "equal\n"
+
+
+def test_a_specialised_length_would_show(tmp_path):
+    code = "from triton_planted import specialised\nprint(specialised(1)[0][1:] != specialised(2)[0][1:])"
+    assert run(tmp_path, "-c", code) == "True\n"

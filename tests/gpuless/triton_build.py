@@ -1,0 +1,184 @@
+"""Compiles the Triton kernels for GPUs that are not there, as their launches would.
+
+    python tests/gpuless/triton_build.py FOLDER [--archs 75 90] [--only REGEX]
+
+writes NAME.ARCH.ptx, .cubin and .ttir and an index.json of what was compiled. Run it without TRITON_INTERPRET.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import re
+import subprocess
+import tempfile
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.backends.nvidia.compiler import CUDABackend, get_ptxas, sm_arch_from_capability
+from triton.compiler import ASTSource
+from triton.runtime.jit import JITFunction, create_function_from_signature
+
+from fastsnn import surrogate
+from fastsnn.backends.triton import KERNELS
+from fastsnn.ops.types import RULES, LIFParams, LIFState, Saved, state_dtype
+
+ARCHS = (75, 80, 86, 89, 90, 100, 120)
+DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+SURROGATES = [surrogate.SURROGATES[name](1.5) for name in surrogate.SURROGATES]
+
+
+class Variant(NamedTuple):
+    """One specialisation of a kernel, as `triton.compile` takes it."""
+
+    name: str
+    kernel: JITFunction
+    signature: dict[str, str]
+    constexprs: dict[tuple[int], Any]
+    attrs: dict[tuple[int], Any]
+    options: dict[str, Any]
+
+
+@contextmanager
+def recorded_launches():
+    """A list of the variants that launches inside this context ask for; nothing runs."""
+    recorded = []
+    backend = CUDABackend(GPUTarget("cuda", 90, 32))
+
+    def record(self, *args, grid, warmup, **kwargs):
+        bind = create_function_from_signature(self.signature, self.params, backend)
+        bound, specialization, options = bind(*args, **kwargs)
+        _, signature, constexprs, attrs = self._pack_args(backend, options, bound, specialization, options)
+        recorded.append(Variant(self.__name__, self, signature, constexprs, attrs, options))
+
+    run, JITFunction.run = JITFunction.run, record
+    try:
+        yield recorded
+    finally:
+        JITFunction.run = run
+
+
+def lif_params(rule, hard=False, shape=SURROGATES[0]):
+    return LIFParams(v_reset=0.25 if hard else None, rule=rule, surrogate=shape)
+
+
+def forward(p, dtype, sequence, n=2048, T=3):
+    """A step that reuses the state's memory, or a sequence from nothing that stores all it can."""
+    x = torch.empty((T, n) if sequence else n, dtype=dtype)
+    one = torch.empty(n, dtype=state_dtype(dtype))
+    if sequence:
+        state, into = LIFState(keep=one), LIFState()
+    else:
+        state = LIFState(one, not p.online, one if p.trace != "none" else None, one if "ndot" in p.trace else None)
+        into = state if p.online else LIFState()
+    store_all = sequence and not p.online
+    return KERNELS["lif"].forward(p, x, state, sequence, store_all, into, store_all)
+
+
+def backward(p, dtype, sequence, n=2048, T=3):
+    """With every optional gradient under BPTT; an online sequence recomputes its potentials."""
+    shape = (T, n) if sequence else (n,)
+    g_s, x = torch.empty(shape, dtype=dtype), torch.empty(shape, dtype=dtype)
+    u, one = torch.empty(shape, dtype=state_dtype(dtype)), torch.empty(n, dtype=state_dtype(dtype))
+    if p.online and sequence:
+        saved = Saved(dtype, sequence, x=x, potential=one, keep=one)
+    else:
+        saved = Saved(dtype, sequence, u=u, keep=one)
+    through_time = {} if p.online else {"g_v": one, "g_v_seq": u if sequence else None, "want_v": True}
+    return KERNELS["lif"].backward(p, saved, g_s, **through_time)
+
+
+def standardize(dtype, rows=8, cols=576):
+    weight, gain = torch.empty((rows, cols), dtype=dtype), torch.empty(rows, dtype=dtype)
+    _, mean, inverse = KERNELS["standardize"].forward(weight, gain, 1e-4)
+    return KERNELS["standardize"].backward(weight, gain, mean, inverse, weight, 1e-4)
+
+
+def named(*parts):
+    return "-".join(str(part).removeprefix("torch.") for part in parts)
+
+
+def cases():
+    """(name, launch) of every variant: dtype x rule x reset x step or sequence, and every surrogate in float32."""
+    for dtype, rule, hard, sequence in itertools.product(DTYPES, RULES, (False, True), (False, True)):
+        if hard and "ndot" in rule:
+            continue
+        operands = lif_params(rule, hard), dtype, sequence
+        name = named(rule, "hard" if hard else "soft", "sequence" if sequence else "step", dtype)
+        yield f"forward-{name}", partial(forward, *operands)
+        if rule in ("bptt", "sltt"):
+            yield f"backward-{name}", partial(backward, *operands)
+    for shape, rule in itertools.product(SURROGATES[1:], ("bptt", "sltt")):
+        name = named("backward", rule, type(shape).__name__, "float32")
+        yield name, partial(backward, lif_params(rule, shape=shape), torch.float32, True)
+    for dtype in DTYPES:
+        yield named("standardize", dtype), partial(standardize, dtype)
+
+
+def variants(only=""):
+    """Every variant whose case the regular expression `only` finds, named KERNEL-CASE."""
+    for name, launch in cases():
+        if re.search(only, name):
+            with recorded_launches() as recorded:
+                launch()
+            yield from (variant._replace(name=f"{variant.name}-{name}") for variant in recorded)
+
+
+def compile_variant(variant, arch):
+    """ptx, cubin, ttir, num_warps, shared, and what ptxas says: registers and bytes of spills."""
+    source = ASTSource(variant.kernel, variant.signature, variant.constexprs, variant.attrs)
+    done = triton.compile(source, target=GPUTarget("cuda", arch, 32), options=variant.options)
+    texts = {kind: done.asm[kind] for kind in ("ptx", "cubin", "ttir")}
+    return {
+        **texts,
+        "num_warps": done.metadata.num_warps,
+        "shared": done.metadata.shared,
+        **assembled(texts["ptx"], arch),
+    }
+
+
+def assembled(ptx, arch):
+    """Registers a thread and bytes of spill stores, from ptxas -v."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "kernel.ptx"
+        path.write_text(ptx)
+        command = [get_ptxas(arch).path, "-v", "--fmad=false", f"--gpu-name={sm_arch_from_capability(arch)}"]
+        log = subprocess.run([*command, path, "-o", path.with_suffix(".cubin")], capture_output=True, text=True).stderr
+    return {
+        "registers": int(re.search(r"Used (\d+) registers", log)[1]),
+        "spills": int(re.search(r"(\d+) bytes spill stores", log)[1]),
+    }
+
+
+def write(variant, arch, folder):
+    """The files of one compiled variant; returns its row of the index."""
+    done = compile_variant(variant, arch)
+    stem = folder / f"{variant.name}.{arch}"
+    for kind in ("ptx", "ttir"):
+        stem.with_name(f"{stem.name}.{kind}").write_text(done.pop(kind))
+    stem.with_name(f"{stem.name}.cubin").write_bytes(done.pop("cubin"))
+    constants = {variant.kernel.arg_names[i]: value for (i,), value in variant.constexprs.items()}
+    arguments = {name: kind for name, kind in variant.signature.items() if kind != "constexpr"}
+    row = {"name": variant.name, "arch": arch, "entry": variant.kernel.__name__}
+    return row | done | {"arguments": arguments, "constants": constants}
+
+
+def build(chosen, archs, folder):
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = [write(variant, arch, folder) for variant in chosen for arch in archs]
+    (folder / "index.json").write_text(json.dumps(rows, indent=1))
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--archs", type=int, nargs="+", default=ARCHS)
+    parser.add_argument("--only", default="", metavar="REGEX", help="cases whose name it finds")
+    arguments = parser.parse_args()
+    build(variants(arguments.only), arguments.archs, arguments.folder)

@@ -1,0 +1,217 @@
+"""The registered operators: torch.library's own checks, and equality with what eager calls compute."""
+
+import itertools
+
+import pytest
+import torch
+from torch.library import opcheck
+
+import fastsnn
+from fastsnn import backends, surrogate
+from fastsnn.ops import lif, registered
+from fastsnn.ops import standardize as ws
+from fastsnn.ops.types import EMPTY, RULES, LIFParams, LIFState, params_of, state_dtype
+
+from ..cases import DTYPES, LAYOUTS, assert_same, current, dtype_id, keep_of, resets_of
+
+SHAPE = (2, 3, 4, 5)
+STATES = ["none", "v", "full"]
+BOTH = pytest.mark.parametrize("backend", ["cpu", "reference"])
+
+
+def params(rule, **kwargs):
+    return LIFParams(**{"v_reset": None, "rule": rule, "tau": 1.7, **kwargs})
+
+
+def state_of(x, rule, kind):
+    """No state, the potential alone, or all that the rule may hold, laid out as x."""
+    if kind == "none":
+        return EMPTY
+
+    def filled(wanted=True):
+        return torch.rand_like(x, dtype=state_dtype(x.dtype), requires_grad=False) if wanted else None
+
+    if kind == "v":
+        return LIFState(filled(), True)
+    trace = RULES[rule].trace
+    return LIFState(filled(), rule == "bptt", filled(trace != "none"), filled(trace.startswith("ndot")), keep_of(x))
+
+
+def forward_arguments(x, state, p, sequence, v_seq=False, u_seq=False):
+    potential, is_v, trace, ratio, keep = state
+    return x, potential, trace, ratio, keep, is_v, sequence, v_seq, u_seq, *p.arguments
+
+
+def inputs(sequence, dtype=torch.float32, T=4):
+    return current(*((T, *SHAPE) if sequence else SHAPE), dtype=dtype).requires_grad_()
+
+
+@pytest.mark.parametrize(("backend", "kind"), [*(("cpu", kind) for kind in STATES), ("reference", "full")])
+@pytest.mark.parametrize("sequence", [False, True], ids=["step", "sequence"])
+@pytest.mark.parametrize("rule", RULES)
+def test_lif_forward_passes_opcheck(rule, sequence, kind, backend):
+    x = inputs(sequence)
+    state = state_of(x[0] if sequence else x, rule, kind)
+    if rule == "bptt" and kind != "none":
+        state.potential.requires_grad_()
+    with fastsnn.use_backend(backend):
+        opcheck(registered.lif_forward, forward_arguments(x, state, params(rule), sequence, v_seq=sequence))
+
+
+@BOTH
+@pytest.mark.parametrize("dtype", DTYPES, ids=dtype_id)
+@pytest.mark.parametrize("u_seq", [False, True], ids=["x", "u"])
+def test_a_bptt_sequence_passes_opcheck_from_x_and_from_u(dtype, u_seq, backend):
+    x = inputs(True, dtype)
+    with fastsnn.use_backend(backend):
+        opcheck(registered.lif_forward, forward_arguments(x, EMPTY, params("bptt"), True, u_seq=u_seq))
+
+
+@pytest.mark.parametrize("layout", ["channels_last", "transposed", "with_gaps", "expanded"])
+@pytest.mark.parametrize("sequence", [False, True], ids=["step", "sequence"])
+@BOTH
+def test_layouts_pass_opcheck(layout, sequence, backend):
+    x = LAYOUTS[layout](inputs(sequence).detach()).requires_grad_()
+    state = state_of(x[0] if sequence else x, "ndot", "full")
+    with fastsnn.use_backend(backend):
+        opcheck(registered.lif_forward, forward_arguments(x, state, params("ndot"), sequence))
+
+
+@pytest.mark.parametrize("T", [1, 4])
+def test_a_sequence_of_one_step_passes_opcheck(T):
+    opcheck(registered.lif_forward, forward_arguments(inputs(True, T=T), EMPTY, params("ottt"), True))
+
+
+@BOTH
+@pytest.mark.parametrize("given", list(itertools.product([False, True], repeat=3)), ids=str)
+@pytest.mark.parametrize("rule", ["bptt", "ottt"])
+def test_lif_backward_passes_opcheck(rule, given, backend):
+    """Operands each given or None; g_s is given where g_v is not."""
+    x = inputs(True).detach()
+    has_v, has_potential, has_keep = given
+    g_s = None if has_v and rule == "bptt" else torch.randn_like(x)
+    g_v = torch.randn_like(x[0]) if has_v and rule == "bptt" else None
+    potential = torch.rand_like(x[0]) if has_potential else None
+    keep = keep_of(x[0]) if has_keep else None
+    flags = (torch.float32, True, True, False, rule == "bptt")
+    with fastsnn.use_backend(backend):
+        opcheck(registered.lif_backward, (g_s, g_v, None, x, potential, keep, *flags, *params(rule).arguments))
+        u = torch.randn_like(x[0])
+        g_s = None if g_s is None else g_s[0]
+        flags = (torch.bfloat16, False, False, False, rule == "bptt")
+        opcheck(registered.lif_backward, (g_s, g_v, u, None, None, keep, *flags, *params(rule).arguments))
+
+
+@BOTH
+@pytest.mark.parametrize("dtype", DTYPES, ids=dtype_id)
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_standardize_passes_opcheck(channels_last, dtype, backend):
+    weight = torch.randn(5, 4, 3, 3, dtype=dtype)
+    weight = weight.to(memory_format=torch.channels_last) if channels_last else weight
+    gain = torch.rand(5, 1, 1, 1, dtype=dtype)
+    with fastsnn.use_backend(backend):
+        _, mean, inverse = registered.standardize_forward(weight, gain, 1e-4)
+        opcheck(registered.standardize_backward, (weight, gain, mean, inverse, torch.randn_like(weight), 1e-4))
+        opcheck(registered.standardize_forward, (weight.requires_grad_(), gain.requires_grad_(), 1e-4))
+
+
+def tensors(values):
+    return [value for value in values if isinstance(value, torch.Tensor)]
+
+
+def run_in(graph, monkeypatch, *arguments):
+    """ops.lif.run, through the autograd.Function or through the operator."""
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.compiler, "is_compiling", lambda: graph)
+        return lif.run(*arguments)
+
+
+@BOTH
+@pytest.mark.parametrize("dtype", DTYPES, ids=dtype_id)
+@pytest.mark.parametrize("kind", STATES)
+@pytest.mark.parametrize("sequence", [False, True], ids=["step", "sequence"])
+@pytest.mark.parametrize(("rule", "reset"), [(rule, reset) for rule in RULES for reset in resets_of(rule)])
+def test_equals_the_eager_call(rule, reset, sequence, kind, dtype, backend, monkeypatch):
+    p = params(rule, v_reset=resets_of(rule)[reset])
+    x = inputs(sequence, dtype)
+    state = state_of(x[0] if sequence else x, rule, kind)
+    leaves = [x]
+    if rule == "bptt" and kind != "none":
+        leaves.append(state.potential.requires_grad_())
+    results = []
+    with fastsnn.use_backend(backend):
+        for graph in (False, True):
+            ran = run_in(graph, monkeypatch, p, x, state, sequence, sequence)
+            outputs = [ran.spikes, ran.v] if rule == "bptt" else [ran.spikes]
+            g = torch.autograd.grad(
+                sum((out * torch.linspace(-1, 1, out.numel()).view_as(out)).sum() for out in outputs), leaves
+            )
+            assert ran.state.potential.requires_grad == (rule == "bptt")
+            v = ran.v if sequence or rule == "bptt" else None
+            results.append((ran.spikes, ran.trace, v, *ran.state, *g))
+    assert_same(results[1], results[0])
+
+
+@pytest.mark.parametrize("u_seq", [False, True], ids=["recomputes", "saves_u"])
+def test_u_of_a_sequence_is_kept_where_the_kernels_need_it(u_seq, monkeypatch):
+    kernels = backends.select("lif", torch.empty(0))
+    monkeypatch.setattr(kernels, "SAVES_U", u_seq)
+    x = inputs(True)
+    ran = run_in(True, monkeypatch, params("bptt"), x, EMPTY, True)
+    saved = [tensor for tensor in ran.spikes.grad_fn.saved_tensors if tensor is not None]
+    assert (saved[0].data_ptr() == x.data_ptr()) == (not u_seq)
+    eager = run_in(False, monkeypatch, params("bptt"), x, EMPTY, True)
+    assert_same(*(torch.autograd.grad(out.spikes.sum(), x) for out in (ran, eager)))
+
+
+@pytest.mark.parametrize("name", surrogate.SURROGATES)
+def test_parameters_survive_the_way_through_an_operator(name):
+    p = LIFParams(1.7, False, 0.3, None, surrogate.SURROGATES[name](1.3), True, "ndot")
+    back = params_of(*p.arguments)
+    fields = "leak gain bias threshold v_reset v_start reset_grad shape height slope trace online".split()
+    assert [getattr(back, field) for field in fields] == [getattr(p, field) for field in fields]
+    assert back.arguments == p.arguments
+
+
+def test_a_surrogate_of_the_users_own_reaches_the_kernels():
+    class Steep(surrogate.Surrogate):
+        shape, height, slope = "triangle", 3.0, 2.0
+
+    z = torch.linspace(-1, 1, 9)
+    assert_same(params_of(*params("bptt", surrogate=Steep()).arguments).surrogate.derivative(z), Steep().derivative(z))
+
+
+@BOTH
+def test_outputs_do_not_share_memory(backend):
+    x = inputs(True).detach()
+    state = state_of(x[0], "ndot", "full")
+    with fastsnn.use_backend(backend):
+        out = registered.lif_forward(*forward_arguments(x, state, params("ndot"), True, v_seq=True))
+    addresses = [t.data_ptr() for t in (x, *tensors(state), *out)]
+    assert len(set(addresses)) == len(addresses)
+
+
+def test_a_forced_backend_holds_inside_an_operator():
+    x = inputs(False).detach()
+    with fastsnn.use_backend("cuda"), pytest.raises(fastsnn.BackendError, match="forced"):
+        registered.lif_forward(*forward_arguments(x, EMPTY, params("sltt"), False))
+
+
+@pytest.mark.parametrize("rule", ["bptt", "sltt"])
+def test_a_second_derivative_raises(rule, monkeypatch):
+    x = inputs(False)
+    spikes = run_in(True, monkeypatch, params(rule), x).spikes
+    (g,) = torch.autograd.grad((spikes * x).sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        g.sum().backward()
+
+
+def test_standardize_equals_the_eager_call(monkeypatch):
+    weight, gain = torch.randn(5, 7, requires_grad=True), torch.rand(5, 1, requires_grad=True)
+    results = []
+    for graph in (False, True):
+        with monkeypatch.context() as patch:
+            patch.setattr(torch.compiler, "is_compiling", lambda graph=graph: graph)
+            value = ws.standardize(weight, gain)
+        results.append((value, *torch.autograd.grad((value * torch.arange(7.0)).sum(), [weight, gain])))
+    assert_same(results[1], results[0])

@@ -1,0 +1,210 @@
+"""Launches of the kernels, with the signatures of the native cores (fastsnn/_cpu.pyi): tensors stand where those
+take addresses, None where they take 0, and the device to run on where they take threads."""
+
+from __future__ import annotations
+
+import struct
+from contextlib import AbstractContextManager
+
+import triton
+from torch import Tensor
+
+from . import lif, standardize
+
+# with 4 warps a thread has 8 neighbours, which is 16 bytes of a half type
+BLOCK = 1024
+OPTIONS = {"num_warps": 4, "enable_fp_fusion": False}
+INTERPRETED = not isinstance(lif.lif_forward, triton.JITFunction)
+
+
+def bits(number: float) -> int:
+    """Those of its float64: Triton rounds a float argument to float32, and an integer not."""
+    return struct.unpack("<q", struct.pack("<d", number))[0]
+
+
+class LifParams:
+    """Parameters of the rules, ready for a launch."""
+
+    leak: int
+    gain: int
+    bias: int
+    threshold: int
+    v_reset: int
+    reset_grad: int
+    height: int
+    slope: int
+
+    def __init__(self, reset: bool, trace: int, surrogate: int, **numbers: float) -> None:
+        self.reset, self.trace, self.surrogate = reset, trace, surrogate
+        self.__dict__.update({name: bits(number) for name, number in numbers.items()})
+
+
+def block_of(n: int, x: Tensor) -> int:
+    """Neurons a program: of float64 half as many, for its registers. The interpreter pays for each program: there,
+    few and large ones."""
+    if INTERPRETED:
+        return min(triton.next_power_of_2(n), 1 << 14)
+    return BLOCK // 2 if x.element_size() == 8 else BLOCK
+
+
+def lif_forward(
+    p: LifParams,
+    device: AbstractContextManager,
+    T: int,
+    n: int,
+    dtype: int,
+    first: bool,
+    potential_is_v: bool,
+    x: Tensor,
+    potential: Tensor | None,
+    trace: Tensor | None,
+    ratio: Tensor | None,
+    keep: Tensor | None,
+    spikes: Tensor,
+    u_last: Tensor | None,
+    u_seq: Tensor | None,
+    v_last: Tensor | None,
+    v_seq: Tensor | None,
+    trace_seq: Tensor | None,
+    ratio_last: Tensor | None,
+) -> None:
+    if n == 0:
+        return
+    block = block_of(n, x)
+    with device:
+        lif.lif_forward[(triton.cdiv(n, block),)](
+            x,
+            potential,
+            trace,
+            ratio,
+            keep,
+            spikes,
+            u_last,
+            u_seq,
+            v_last,
+            v_seq,
+            trace_seq,
+            ratio_last,
+            T,
+            n,
+            p.leak,
+            p.gain,
+            p.bias,
+            p.threshold,
+            p.v_reset,
+            FIRST=first,
+            GIVEN_V=potential_is_v or potential is None,
+            HARD=p.reset,
+            TRACE=p.trace,
+            BLOCK=block,
+            **OPTIONS,
+        )
+
+
+def lif_backward(
+    p: LifParams,
+    device: AbstractContextManager,
+    bptt: bool,
+    T: int,
+    n: int,
+    dtype: int,
+    potential_is_v: bool,
+    g_spikes: Tensor | None,
+    keep: Tensor | None,
+    u: Tensor | None,
+    x: Tensor | None,
+    potential: Tensor | None,
+    g_v_last: Tensor | None,
+    g_v_seq: Tensor | None,
+    g_x: Tensor,
+    g_v_first: Tensor | None,
+) -> None:
+    if n == 0:
+        return
+    block = block_of(n, g_x)
+    grid = (triton.cdiv(n, block),)
+    with device:
+        if bptt:
+            lif.lif_backward_bptt[grid](
+                g_spikes,
+                keep,
+                u,
+                g_v_last,
+                g_v_seq,
+                g_x,
+                g_v_first,
+                T,
+                n,
+                p.leak,
+                p.gain,
+                p.threshold,
+                p.v_reset,
+                p.reset_grad,
+                p.height,
+                p.slope,
+                HARD=p.reset,
+                SHAPE=p.surrogate,
+                BLOCK=block,
+                **OPTIONS,
+            )
+        else:
+            lif.lif_backward_online[grid](
+                g_spikes,
+                keep,
+                u,
+                x,
+                potential,
+                g_x,
+                T,
+                n,
+                p.leak,
+                p.gain,
+                p.bias,
+                p.threshold,
+                p.v_reset,
+                p.height,
+                p.slope,
+                GIVEN_V=potential_is_v or potential is None,
+                HARD=p.reset,
+                SHAPE=p.surrogate,
+                BLOCK=block,
+                **OPTIONS,
+            )
+
+
+def standardize_forward(
+    device: AbstractContextManager,
+    rows: int,
+    cols: int,
+    dtype: int,
+    eps: float,
+    weight: Tensor,
+    gain: Tensor,
+    mean: Tensor,
+    inverse: Tensor,
+    out: Tensor,
+) -> None:
+    with device:
+        standardize.standardize_forward[(rows,)](
+            weight, gain, mean, inverse, out, cols, bits(eps), BLOCK=BLOCK, **OPTIONS
+        )
+
+
+def standardize_backward(
+    device: AbstractContextManager,
+    rows: int,
+    cols: int,
+    dtype: int,
+    eps: float,
+    weight: Tensor,
+    gain: Tensor,
+    mean: Tensor,
+    inverse: Tensor,
+    g_out: Tensor,
+    g_weight: Tensor,
+    g_gain: Tensor,
+) -> None:
+    with device:
+        standardize.standardize_backward[(rows,)](
+            weight, gain, mean, inverse, g_out, g_weight, g_gain, cols, BLOCK=BLOCK, **OPTIONS
+        )

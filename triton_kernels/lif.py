@@ -1,0 +1,207 @@
+"""LIF forward and backward: one program a block of neurons, the T loop inside it, state in registers.
+
+Arguments as csrc/core/arguments.h has them: x, spikes, gradients of spikes and x [T, n]; `_seq` [T, n]; all
+else [n]; None: not wanted (outputs) or zero (inputs). State is float64 for float64 input and float32 otherwise.
+The rules' parameters come as the bits of float64 and are rounded to the state's type once. A new state may take
+the memory of the old one, which is read before.
+"""
+
+import triton
+import triton.language as tl
+
+from .arguments import load_or, number, store_if
+from .surrogate import surrogate
+from .trace import NDOT, NDOT_RELEASED, OTTT, ratio, ratio_released
+
+
+@triton.jit
+def charge(v, x, leak, gain, bias):
+    """u[t] = lam * v[t-1] + gain * x[t] + bias."""
+    return (leak * v + gain * x) + bias
+
+
+@triton.jit
+def potential_after(u, fired, threshold, v_reset, HARD: tl.constexpr):
+    if HARD:
+        return tl.where(fired, v_reset, u)
+    else:
+        return tl.where(fired, u - threshold, u)
+
+
+@triton.jit
+def potential_before(u_prev, t, threshold, v_reset, GIVEN_V: tl.constexpr, HARD: tl.constexpr):
+    """v[t-1] of u[t-1]; the potential before the first step may be v already."""
+    fired = (u_prev >= threshold) & (t > 0) if GIVEN_V else u_prev >= threshold
+    return potential_after(u_prev, fired, threshold, v_reset, HARD)
+
+
+@triton.jit
+def reset_derivative(u, sg, threshold, v_reset, reset_grad, HARD: tl.constexpr):
+    """dv/du of the reset, BPTT only."""
+    if HARD:
+        kept = tl.where(u >= threshold, 0.0, 1.0)
+        return kept + reset_grad * ((v_reset - u) * sg)
+    else:
+        return 1.0 - reset_grad * sg
+
+
+@triton.jit(do_not_specialize=["T", "leak", "gain", "bias", "threshold", "v_reset"])
+def lif_forward(
+    x_p,
+    potential_p,
+    trace_p,
+    ratio_p,
+    keep_p,
+    spikes_p,
+    u_last_p,
+    u_seq_p,
+    v_last_p,
+    v_seq_p,
+    trace_seq_p,
+    ratio_last_p,
+    T: tl.int64,
+    n: tl.int64,
+    leak: tl.int64,
+    gain: tl.int64,
+    bias: tl.int64,
+    threshold: tl.int64,
+    v_reset: tl.int64,
+    FIRST: tl.constexpr,
+    GIVEN_V: tl.constexpr,
+    HARD: tl.constexpr,
+    TRACE: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """FIRST: t = 1 of a sequence, r[0] = 1 (ndot). GIVEN_V: the potential was already reset."""
+    STATE: tl.constexpr = tl.float64 if x_p.dtype.element_ty == tl.float64 else tl.float32
+    leak, gain, bias = number(leak, STATE), number(gain, STATE), number(bias, STATE)
+    threshold, v_reset = number(threshold, STATE), number(v_reset, STATE)
+    o_n = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)  # [BLOCK]
+    m_n = o_n < n
+
+    b_keep = load_or(keep_p, o_n, m_n, 1.0, STATE)
+    b_u = load_or(potential_p, o_n, m_n, v_reset if HARD else 0.0, STATE)
+    b_a = load_or(trace_p, o_n, m_n, 0.0, STATE)
+    b_e = load_or(ratio_p, o_n, m_n, 0.0, STATE)
+
+    for t in range(T):
+        o_tn = t * n + o_n
+        b_u_prev = b_u
+        b_v_prev = potential_before(b_u, t, threshold, v_reset, GIVEN_V, HARD)
+        b_x = tl.load(x_p + o_tn, m_n, 0.0).to(STATE)
+        b_u = charge(b_v_prev, b_x, leak, gain, bias)
+        m_fired = b_u >= threshold
+        b_v = potential_after(b_u, m_fired, threshold, v_reset, HARD)
+        b_s = tl.where(m_fired, b_keep, 0.0)
+        if TRACE == OTTT:
+            b_a = leak * b_a + b_s
+        elif TRACE == NDOT:
+            b_a = b_e * b_a + b_s
+            b_r_prev = tl.where(t == 0, 1.0, b_v_prev) if FIRST else b_v_prev
+            b_e = ratio(b_v, b_r_prev, b_u_prev, leak)
+        elif TRACE == NDOT_RELEASED:
+            b_num = tl.where(m_fired, b_v - threshold, b_v)
+            b_a = ratio_released(b_num, b_e, leak) * b_a + b_s
+            b_e = b_num
+        store_if(u_seq_p, o_tn, b_u, m_n)
+        store_if(v_seq_p, o_tn, b_v, m_n)
+        store_if(trace_seq_p, o_tn, b_a, m_n)
+        store_if(spikes_p, o_tn, b_s, m_n)
+
+    store_if(u_last_p, o_n, b_u, m_n)
+    store_if(v_last_p, o_n, potential_after(b_u, b_u >= threshold, threshold, v_reset, HARD), m_n)
+    store_if(ratio_last_p, o_n, b_e, m_n)
+
+
+@triton.jit(do_not_specialize=["T", "leak", "gain", "bias", "threshold", "v_reset", "height", "slope"])
+def lif_backward_online(
+    g_spikes_p,
+    keep_p,
+    u_p,
+    x_p,
+    potential_p,
+    g_x_p,
+    T: tl.int64,
+    n: tl.int64,
+    leak: tl.int64,
+    gain: tl.int64,
+    bias: tl.int64,
+    threshold: tl.int64,
+    v_reset: tl.int64,
+    height: tl.int64,
+    slope: tl.int64,
+    GIVEN_V: tl.constexpr,
+    HARD: tl.constexpr,
+    SHAPE: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """g_x[t] = gain * g_s[t] * sg(u[t] - th). Without u it is recomputed from x and the potential, as the forward
+    computed it."""
+    STATE: tl.constexpr = tl.float64 if g_x_p.dtype.element_ty == tl.float64 else tl.float32
+    leak, gain, bias = number(leak, STATE), number(gain, STATE), number(bias, STATE)
+    threshold, v_reset = number(threshold, STATE), number(v_reset, STATE)
+    height, slope = number(height, STATE), number(slope, STATE)
+    o_n = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)  # [BLOCK]
+    m_n = o_n < n
+
+    b_keep = load_or(keep_p, o_n, m_n, 1.0, STATE)
+    b_u = load_or(potential_p, o_n, m_n, v_reset if HARD else 0.0, STATE)
+
+    for t in range(T):
+        o_tn = t * n + o_n
+        if u_p is None:
+            b_v = potential_before(b_u, t, threshold, v_reset, GIVEN_V, HARD)
+            b_x = tl.load(x_p + o_tn, m_n, 0.0).to(STATE)
+            b_u = charge(b_v, b_x, leak, gain, bias)
+        else:
+            b_u = tl.load(u_p + o_tn, m_n, 0.0)
+        b_g_s = tl.load(g_spikes_p + o_tn, m_n, 0.0).to(STATE)
+        b_g_x = gain * ((b_g_s * b_keep) * surrogate(b_u - threshold, height, slope, SHAPE))
+        store_if(g_x_p, o_tn, b_g_x, m_n)
+
+
+@triton.jit(do_not_specialize=["T", "leak", "gain", "threshold", "v_reset", "reset_grad", "height", "slope"])
+def lif_backward_bptt(
+    g_spikes_p,
+    keep_p,
+    u_p,
+    g_v_last_p,
+    g_v_seq_p,
+    g_x_p,
+    g_v_first_p,
+    T: tl.int64,
+    n: tl.int64,
+    leak: tl.int64,
+    gain: tl.int64,
+    threshold: tl.int64,
+    v_reset: tl.int64,
+    reset_grad: tl.int64,
+    height: tl.int64,
+    slope: tl.int64,
+    HARD: tl.constexpr,
+    SHAPE: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """g_u = g_s*sg + g_v*dv/du ; g_x = gain*g_u ; g_v[t-1] = lam*g_u, back in time from u of every step [T, n]."""
+    STATE: tl.constexpr = tl.float64 if g_x_p.dtype.element_ty == tl.float64 else tl.float32
+    leak, gain, reset_grad = number(leak, STATE), number(gain, STATE), number(reset_grad, STATE)
+    threshold, v_reset = number(threshold, STATE), number(v_reset, STATE)
+    height, slope = number(height, STATE), number(slope, STATE)
+    o_n = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)  # [BLOCK]
+    m_n = o_n < n
+
+    b_keep = load_or(keep_p, o_n, m_n, 1.0, STATE)
+    b_g_v = load_or(g_v_last_p, o_n, m_n, 0.0, STATE)
+
+    for i in range(T):
+        o_tn = (T - 1 - i) * n + o_n
+        b_u = tl.load(u_p + o_tn, m_n, 0.0)
+        b_g_s = load_or(g_spikes_p, o_tn, m_n, 0.0, STATE)
+        b_sg = surrogate(b_u - threshold, height, slope, SHAPE)
+        b_g_after = b_g_v + load_or(g_v_seq_p, o_tn, m_n, 0.0, STATE)
+        b_dv_du = reset_derivative(b_u, b_sg, threshold, v_reset, reset_grad, HARD)
+        b_g_u = (b_g_s * b_keep) * b_sg + b_g_after * b_dv_du
+        store_if(g_x_p, o_tn, gain * b_g_u, m_n)
+        b_g_v = leak * b_g_u
+
+    store_if(g_v_first_p, o_n, b_g_v, m_n)

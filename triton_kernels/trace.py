@@ -1,0 +1,34 @@
+"""Eligibility traces of the neuron that fired: OTTT (SPEC 2), NDOT and NDOT as released (SPEC 3)."""
+
+import triton
+import triton.language as tl
+
+from .surrogate import divide
+
+# the codes of csrc/core/trace.h
+NONE, OTTT, NDOT, NDOT_RELEASED = (tl.constexpr(code) for code in range(4))
+
+
+@triton.jit
+def clamp(q, bound):
+    return tl.where(q < -bound, -bound, tl.where(q > bound, bound, q))
+
+
+@triton.jit
+def finite(q):
+    return q - q == 0.0
+
+
+@triton.jit
+def ratio(r, r_prev, u_prev, leak):
+    """e[t] of `ndot`."""
+    total = tl.where(u_prev >= 0.0, leak, -leak)
+    return tl.where(r_prev == 0.0, total, clamp(divide(r, r_prev), leak))
+
+
+@triton.jit
+def ratio_released(num, den, leak):
+    """e[t] of `ndot_released`: v is already reset and th*s is subtracted again."""
+    q = divide(num, den)
+    usable = (den != 0.0) & finite(num) & finite(den) & finite(q)
+    return tl.where(usable, clamp(q, leak), leak)
