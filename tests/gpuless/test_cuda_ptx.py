@@ -86,4 +86,4 @@ def test_changed_instruction_is_noticed(monkeypatch):
     monkeypatch.setattr(cuda_ptx, "texts", lambda: changed)
     x = current(3, RAGGED)
     with pytest.raises(AssertionError, match="not equal"):
-        assert_same(sequence(x), on_reference(sequence, x))
+        assert_same(sequence(x, v_reset=None), on_reference(sequence, x, v_reset=None))

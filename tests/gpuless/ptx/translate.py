@@ -5,6 +5,8 @@ import re
 from .instructions import C_TYPES, COMPARISONS, MEMORY, ORDERED_NE, SETP, SHUFFLES, SPECIAL, VALUES
 from .parse import PtxError, parse, size_of
 
+WINDOW_BITS = 24  # of ptx_runtime.h: a shared address holds the array's number above them
+
 
 def _split(text):
     """Operands, which commas part outside of braces and brackets."""
@@ -45,7 +47,7 @@ class _Translator:
         return f"get<{c_type}>({self.variable(operand)})"
 
     def array_address(self, name):
-        return (self.arrays[name] + 1) << 24
+        return (self.arrays[name] + 1) << WINDOW_BITS
 
     def address(self, operand, space):
         """C++ for [register + offset] or [symbol + offset]."""
