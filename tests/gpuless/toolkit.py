@@ -58,6 +58,29 @@ def compile_cuda(sources, output, flavour="plain", flags=()):
     return compile_cpp(["-xc++", *sources, "-xnone"], output, flavour, ["-idirafter", str(cuda_include()), *flags])
 
 
+def lacks_nvcc():
+    """Why CUDA sources cannot become PTX; empty where they can."""
+    return lacks_gxx() or ("" if shutil.which("nvcc") else "needs nvcc")
+
+
+def compile_ptx(source, output, flags=()):
+    """The PTX that nvcc makes of a CUDA source, without fused multiply-adds; returns its text."""
+    command = [
+        "nvcc",
+        "-std=c++17",
+        "-O3",
+        "-fmad=false",
+        "-arch=sm_80",
+        *flags,
+        "-ptx",
+        str(source),
+        "-o",
+        str(output),
+    ]
+    subprocess.run(command, check=True)
+    return Path(output).read_text()
+
+
 @functools.cache
 def _fixed_addresses():
     """Older ThreadSanitizer runtimes only know fixed address layouts."""

@@ -5,6 +5,7 @@
 
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
+#include <dlfcn.h>
 #include <driver_types.h>
 #include <vector_functions.h>
 #include <vector_types.h>
@@ -12,6 +13,7 @@
 #include <cmath>
 #include <tuple>
 #include <utility>
+#include <vector>
 
 #include "fibres.h"
 
@@ -56,6 +58,8 @@ GPULESS_API const char* cudaGetErrorName(cudaError_t error) {
       return "cudaErrorInvalidConfiguration";
     case cudaErrorInvalidDevice:
       return "cudaErrorInvalidDevice";
+    case cudaErrorLaunchFailure:
+      return "cudaErrorLaunchFailure";
     default:
       return "unrecognized error code";
   }
@@ -71,6 +75,8 @@ GPULESS_API const char* cudaGetErrorString(cudaError_t error) {
       return "invalid configuration argument";
     case cudaErrorInvalidDevice:
       return "invalid device ordinal";
+    case cudaErrorLaunchFailure:
+      return "unspecified launch failure";
     default:
       return "unrecognized error code";
   }
@@ -107,6 +113,36 @@ cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* attributes, Kernel*) {
   return cudaSuccess;
 }
 
+namespace gpuless {
+
+// Where set, launches go there and not to the kernel: its symbol, grid and block, bytes of dynamic shared memory, and
+// the parameters as a device would get them. Returns whether it ran. Kernels must be visible symbols.
+using LaunchHook = bool (*)(const char* symbol, const unsigned* size, size_t dynamic_bytes,
+                            const unsigned char* params);
+inline LaunchHook launch_hook = nullptr;
+
+template <class T>
+void append(std::vector<unsigned char>& block, const T& parameter) {
+  const size_t at = (block.size() + alignof(T) - 1) / alignof(T) * alignof(T);
+  block.resize(at + sizeof(T));
+  std::memcpy(block.data() + at, &parameter, sizeof(T));
+}
+
+template <class... Parameters>
+bool launch_through_hook(Dim grid, Dim block, size_t dynamic_bytes, void (*kernel)(Parameters...),
+                         const std::tuple<Parameters...>& parameters) {
+  Dl_info symbol;
+  if (!dladdr(reinterpret_cast<void*>(kernel), &symbol) || !symbol.dli_sname) return false;
+  std::vector<unsigned char> params;
+  std::apply([&](const auto&... parameter) { (append(params, parameter), ...); }, parameters);
+  const unsigned size[] = {grid.x, grid.y, grid.z, block.x, block.y, block.z};
+  return launch_hook(symbol.dli_sname, size, dynamic_bytes, params.data());
+}
+
+}  // namespace gpuless
+
+GPULESS_EXPORT void gpuless_launch_hook(gpuless::LaunchHook hook) { gpuless::launch_hook = hook; }
+
 template <class... Parameters, class... Arguments>
 cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(Parameters...),
                                Arguments&&... arguments) {
@@ -116,6 +152,10 @@ cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(
   if (!gpuless::fits(grid, block)) return cudaErrorInvalidConfiguration;
   if (config->numAttrs || config->dynamicSmemBytes > kMaxDynamicBytes) return cudaErrorInvalidValue;
   const std::tuple<Parameters...> parameters(std::forward<Arguments>(arguments)...);
+  if (gpuless::launch_hook) {
+    const bool ran = gpuless::launch_through_hook(grid, block, config->dynamicSmemBytes, kernel, parameters);
+    return ran ? cudaSuccess : cudaErrorLaunchFailure;
+  }
   gpuless::launch(grid, block, config->dynamicSmemBytes, [&] { std::apply(kernel, parameters); });
   return cudaSuccess;
 }

@@ -1,0 +1,64 @@
+"""The CUDA core's host code with the PTX that nvcc makes of its kernels, as backend `cuda-ptx` on CPU tensors."""
+
+import ctypes
+import functools
+import importlib.util
+import subprocess
+import sysconfig
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from fastsnn.backends.native import LIFKernels, StandardizeKernels
+
+from . import cuda_host, ptx, toolkit
+
+HOOK = ctypes.CFUNCTYPE(ctypes.c_bool, ctypes.c_char_p, ctypes.POINTER(ctypes.c_uint), ctypes.c_size_t, ctypes.c_void_p)
+FLAGS = ["-O0", "-fPIC", "-c", "-fvisibility=default", "-Wno-attributes"]  # launches find kernels by their symbols
+
+
+@functools.cache
+def texts():
+    """PTX of each CUDA source"""
+    with tempfile.TemporaryDirectory() as folder:
+        sources = [source for source in cuda_host.SOURCES if source.suffix == ".cu"]
+        with ThreadPoolExecutor() as pool:
+            return list(pool.map(lambda source: toolkit.compile_ptx(source, Path(folder) / source.stem), sources))
+
+
+class Core:
+    """The extension whose launches run PTX. `launched` counts them by kernel; `order` is that of the threads."""
+
+    def __init__(self, folder):
+        self.order, self.launched = 0, {}
+        self.module = _extension(folder)
+        self._hook = HOOK(self._launch)
+        ctypes.CDLL(self.module.__file__).gpuless_launch_hook(self._hook)
+
+    def _launch(self, symbol, size, dynamic_bytes, params):
+        name = symbol.decode()
+        text = next(text for text in texts() if name in ptx.entry_names(text))
+        self.launched[name] = self.launched.get(name, 0) + 1
+        return ptx.load(text, name)(size, ctypes.c_size_t(dynamic_bytes), self.order, ctypes.c_void_p(params))
+
+    def kernels(self):
+        """What the backends' registry holds"""
+        operands = "cuda-ptx", self.module, lambda _: (0, 0)
+        return {"lif": LIFKernels(*operands, saves_u=True), "standardize": StandardizeKernels(*operands)}
+
+
+def _extension(folder):
+    import pybind11
+
+    defines = ["-DFASTSNN_MODULE=_cuda_ptx", '-DFASTSNN_CUDA_ARCHS="ptx"', '-DFASTSNN_VERSION="ptx"']
+    includes = [f"-I{pybind11.get_include()}", f"-I{sysconfig.get_path('include')}"]
+    objects = [folder / f"{source.stem}.o" for source in cuda_host.SOURCES]
+    with ThreadPoolExecutor() as pool:
+        jobs = zip([[source] for source in cuda_host.SOURCES], objects, strict=True)
+        list(pool.map(lambda job: toolkit.compile_cuda(*job, flags=[*FLAGS, *defines, *includes]), jobs))
+    library = folder / f"_cuda_ptx{sysconfig.get_config_var('EXT_SUFFIX')}"
+    subprocess.run(["g++", "-shared", *map(str, objects), "-o", str(library)], check=True)
+    spec = importlib.util.spec_from_file_location("_cuda_ptx", library)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
