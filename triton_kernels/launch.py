@@ -11,9 +11,9 @@ from torch import Tensor
 
 from . import lif, standardize
 
-# with 4 warps a thread has 8 neighbours, which is 16 bytes of a half type
 BLOCK = 1024
-OPTIONS = {"num_warps": 4, "enable_fp_fusion": False}
+WARPS = 4
+OPTIONS = {"num_warps": WARPS, "enable_fp_fusion": False}
 INTERPRETED = not isinstance(lif.lif_forward, triton.JITFunction)
 
 
@@ -40,11 +40,11 @@ class LifParams:
 
 
 def block_of(n: int, x: Tensor) -> int:
-    """Neurons a program: of float64 half as many, for its registers. The interpreter pays for each program: there,
-    few and large ones."""
+    """Neurons a program: 16 bytes of x for each thread. The interpreter pays for each program: there, few and large
+    ones."""
     if INTERPRETED:
         return min(triton.next_power_of_2(n), 1 << 14)
-    return BLOCK // 2 if x.element_size() == 8 else BLOCK
+    return WARPS * 32 * 16 // x.element_size()
 
 
 def lif_forward(

@@ -24,7 +24,7 @@ template <class To, class From>
 FASTSNN_HD To bit_cast(From from) {
   static_assert(sizeof(To) == sizeof(From), "bit_cast needs equal sizes");
   To to;
-  std::memcpy(&to, &from, sizeof to);
+  std::memcpy(static_cast<void*>(&to), static_cast<const void*>(&from), sizeof to);
   return to;
 }
 

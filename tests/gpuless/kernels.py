@@ -1,7 +1,9 @@
 """Every compiled kernel by the names of SPEC: CUDA's from the built extension, Triton's compiled here."""
 
 import json
+import os
 import re
+import subprocess
 import sys
 import tempfile
 from dataclasses import dataclass
@@ -9,13 +11,12 @@ from pathlib import Path
 
 from fastsnn.backends import cuda
 
-from . import machine_code, toolkit
+from . import machine_code
 
 THREADS = 256
 TYPES = {"float": "float32", "double": "float64", "__half": "float16", "__nv_bfloat16": "bfloat16"}
 BYTES = {"float32": 4, "float64": 8, "float16": 2, "bfloat16": 2}
 RESETS, TRACES = ("soft", "hard"), ("none", "ottt", "ndot", "ndot_released")
-PACKAGE = Path(__file__).parents[2]
 
 
 @dataclass
@@ -71,8 +72,9 @@ def cuda_kernels(archs=machine_code.ARCHS):
 
 def triton_folder(folder, archs, only=""):
     """Compiles Triton's kernels into a folder, in a process without the interpreter; returns its index."""
-    command = [sys.executable, "-m", "tests.gpuless.triton_build", folder, "--archs", *map(str, archs), "--only", only]
-    toolkit.execute_checked(command, cwd=PACKAGE, TRITON_INTERPRET="0")
+    command = [sys.executable, "triton_build.py", folder, "--archs", *archs, "--only", only]
+    environment = os.environ | {"TRITON_INTERPRET": "0"}
+    subprocess.run([*map(str, command)], check=True, cwd=Path(__file__).parent, env=environment)
     return json.loads((Path(folder) / "index.json").read_text())
 
 
@@ -81,5 +83,5 @@ def triton_kernels(archs=machine_code.ARCHS, only=""):
     with tempfile.TemporaryDirectory() as folder:
         for row in triton_folder(folder, archs, only):
             (code,) = machine_code.kernels(Path(folder) / f"{row['name']}.{row['arch']}.cubin")
-            dtype = next(dtype for dtype in BYTES if row["name"].endswith(dtype))
+            dtype = row["name"].rsplit("-", 1)[1]
             yield Compiled("triton", row["name"], row["arch"], dtype, 16 // BYTES[dtype], 32 * row["num_warps"], code)

@@ -1,0 +1,23 @@
+"""One launch a layer and step, forward and backward; and the counter sees what others start."""
+
+import pytest
+
+from . import launches, toolkit
+
+pytestmark = pytest.mark.skipif(bool(toolkit.lacks_cuda_headers()), reason=toolkit.lacks_cuda_headers())
+
+
+@pytest.fixture(scope="module")
+def rows():
+    return launches.rows()
+
+
+def test_one_launch_forward_and_one_backward(rows):
+    ours = {row.case: (row.forward, row.backward) for row in rows if row.provider == "fastsnn"}
+    assert ours == dict.fromkeys((*launches.STEPS, "bptt_sequence"), (1, 1))
+
+
+def test_plain_torch_starts_many(rows):
+    theirs = {row.case: row for row in rows if row.provider == "fastsnn-reference"}
+    assert theirs.keys() == {*launches.STEPS}
+    assert all(row.forward > 5 and row.backward > 5 for row in theirs.values())
