@@ -27,9 +27,9 @@ architecture is in [gpu_kernels.csv](gpu_kernels.csv). **width**: elements of 16
 **narrow**: accesses to global memory below 16 bytes in the vector body (standardize: per row, not per element);
 **FMA**: fused multiply-adds, which only divisions may hold; **instructions**: longest path of a step, per element."""
 UNVERIFIED = """\
-Not shown here: the step from PTX to machine code in execution (the machine code is read, not run), launches, streams and
-graph capture on a real device, errors of approximate instructions, and every time. `fastsnn bench --gpu-report` measures
-all of it on a machine with a GPU."""
+Not shown here: the step from PTX to machine code in execution (the machine code is read, not run), launches, streams
+and graph capture on a real device, errors of approximate instructions, and every time. `fastsnn bench --gpu-report`
+measures all of it on a machine with a GPU."""
 
 
 def machine_rows():
@@ -80,14 +80,14 @@ def machine_section(rows):
 
 def launch_section():
     cells = [(row.case, row.provider, row.forward, row.backward) for row in launches.rows()]
-    text = "Kernels that one call of a layer and its backward start; torch's are operations that are no view or allocation."
+    text = "Kernels that a call of a layer and its backward start; of torch: operations that are no view or allocation."
     return ["## Launches", text, table(("case", "provider", "forward", "backward"), cells)]
 
 
 def executed_section(rows):
     text = (
-        "Compiled PTX (sm_80), executed instruction by instruction on the CPU, per neuron and step. Sectors of 32 bytes: "
-        "used share of those a warp's request touches, and of those the whole kernel touches."
+        "Compiled PTX (sm_80), executed instruction by instruction on the CPU, per neuron and step. Sectors of 32 "
+        "bytes: used share of those a warp's request touches, and of those the whole kernel touches."
     )
     columns = "source,kernel,dtype,T,read (B),written (B),sectors a request,sectors a kernel,instructions,FMA,launches"
     cells = [

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from . import machine_code
+
 pytest.importorskip("triton")
 
 HERE = Path(__file__).parent
@@ -100,6 +102,19 @@ def test_every_kernel_compiles_for_every_architecture(every_variant, every_arch)
     assert pairs == {(kernel, arch) for kernel in kernels for arch in OTHER_ARCHS}
     for build in (every_variant, every_arch):
         assert all((build.folder / f"{row['name']}.{row['arch']}.cubin").stat().st_size for row in build.rows)
+
+
+# eight neurons a thread, each with three states or two resets' gradients, take more registers than half a full SM has
+CROWDED = re.compile(r"(ndot|bptt-hard).*float16")
+
+
+def occupancy(row):
+    return machine_code.Kernel(row["name"], [], row["registers"]).occupancy(row["arch"], 32 * row["num_warps"])
+
+
+def test_half_of_the_threads_are_resident(compiled):
+    assert not [row["name"] for row in compiled.rows if occupancy(row) < 0.5 and not CROWDED.search(row["name"])]
+    assert min(occupancy(row) for row in compiled.rows) > 0.3
 
 
 def test_every_lif_access_is_128_bits_wide(compiled):
