@@ -38,7 +38,7 @@ def _forced(core, order, monkeypatch):
     """Every test runs on PTX, and launches at least one kernel."""
     backend = types.SimpleNamespace(refusal=cuda_host.refusal, KERNELS=core.kernels())
     monkeypatch.setitem(backends.REGISTRY, "cuda-ptx", backend)
-    core.order, core.launched = order, {}
+    core.order, core.launched = order, []
     with fastsnn.use_backend("cuda-ptx"):
         yield
     assert core.launched
