@@ -7,8 +7,12 @@ import subprocess
 import sysconfig
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
+from unittest import mock
 
+import fastsnn
+from fastsnn import backends
 from fastsnn.backends.native import LIFKernels, StandardizeKernels
 
 from . import cuda_host, ptx, toolkit
@@ -28,7 +32,10 @@ def texts():
 
 
 class Core:
-    """The extension whose launches run PTX. `launched` holds them; `order` is that of the threads."""
+    """What the backends' registry holds: the extension whose launches run PTX. `launched` holds them; `order` is that
+    of the threads."""
+
+    refusal = staticmethod(cuda_host.refusal)
 
     def __init__(self, folder):
         self.order, self.launched, self._operands = 0, [], []
@@ -46,17 +53,31 @@ class Core:
     def _launch(self, symbol, size, shared, params, param_bytes):
         kernel = symbol.decode()
         text = next(text for text in texts() if kernel in ptx.entry_names(text))
-        params, operands = ctypes.string_at(params, param_bytes), tuple(self._operands)
+        params, operands = ctypes.string_at(params, param_bytes), ptx.by_address(self._operands)
         self._operands.clear()
         launch = ptx.Launch(text, kernel, tuple(size[:3]), tuple(size[3:6]), params, operands, shared, self.order)
         self.launched.append(launch)
         return launch.run()
 
-    def kernels(self):
-        """What the backends' registry holds"""
+    @functools.cached_property
+    def KERNELS(self):
         core = "cuda-ptx", self.module, lambda _: (0, 0)
         lif = LIFKernels(*core, saves_u=True, give=self._give)
         return {"lif": lif, "standardize": StandardizeKernels(*core, give=self._give)}
+
+
+@functools.cache
+def core():
+    with tempfile.TemporaryDirectory() as folder:
+        return Core(Path(folder))
+
+
+@contextmanager
+def running(order=0):
+    """Forces the backend, threads in that order; yields the list of its launches."""
+    core().order, core().launched = order, []
+    with mock.patch.dict(backends.REGISTRY, {"cuda-ptx": core()}), fastsnn.use_backend("cuda-ptx"):
+        yield core().launched
 
 
 def _extension(folder):

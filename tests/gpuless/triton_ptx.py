@@ -4,10 +4,14 @@ Needs a process without the interpreter (TRITON_INTERPRET=0).
 """
 
 from contextlib import contextmanager
+from unittest import mock
 
 import torch
 
-from . import ptx
+import fastsnn
+from fastsnn import backends
+
+from . import cuda_host, ptx
 from .triton_build import compiled, launches_go_to, specialised
 
 ARCH, WARP = 80, 32
@@ -25,20 +29,29 @@ def _launch(kernel, grid, args, options, order):
         (*grid, 1, 1)[:3],
         (WARP * done.metadata.num_warps, 1, 1),
         ptx.pack(ptx.parse(text, name).params, [*taken, *scratch]),
-        tuple(argument for argument in taken if isinstance(argument, torch.Tensor)),
+        ptx.by_address(argument for argument in taken if isinstance(argument, torch.Tensor)),
         done.metadata.shared,
         order,
     )
 
 
+class Backend:
+    """What the backends' registry holds"""
+
+    refusal = staticmethod(cuda_host.refusal)
+    KERNELS = backends.triton.KERNELS
+
+
 @contextmanager
 def running(order=0):
-    """Inside this context Triton's launches run on CPU tensors, threads in that order; yields the list of them."""
+    """Forces the backend, threads in that order; yields the list of its launches."""
     launched = []
 
     def launch(*asked):
         launched.append(_launch(*asked, order))
-        assert launched[-1].run()
+        if not launched[-1].run():
+            raise ptx.PtxError(f"no such grid or block: {launched[-1].grid} {launched[-1].block}")
 
-    with launches_go_to(launch):
+    registered = mock.patch.dict(backends.REGISTRY, {"triton-ptx": Backend})
+    with registered, fastsnn.use_backend("triton-ptx"), launches_go_to(launch):
         yield launched

@@ -82,9 +82,9 @@ def _pack(param, value):
     return packed
 
 
-def _buffers(tensors):
-    """Tensors by address; each address must stand for one tensor."""
-    buffers = {t.data_ptr(): t for t in tensors if t.numel()}
+def by_address(tensors):
+    """Tensors by address, where each must stand for one tensor. Raises PtxError."""
+    buffers = {t.data_ptr(): t.detach() for t in tensors if t.numel()}
     end = 0
     for address, tensor in sorted(buffers.items()):
         if not tensor.is_contiguous() or tensor.device.type != "cpu":
@@ -109,26 +109,26 @@ def pack(params, args):
     return bytes(block)
 
 
-def _write_job(path, launch, buffers):
-    places = {address: i for i, address in enumerate(buffers)}
+def _write_job(path, launch):
+    places = {address: i for i, address in enumerate(launch.tensors)}
     words = range(0, len(launch.params) - len(launch.params) % 8, 8)
     pointers = [(at, places.get(POINTER.unpack_from(launch.params, at)[0])) for at in words]
     pointers = [(at, place) for at, place in pointers if place is not None]
-    sizes = len(launch.params), len(buffers), len(pointers)
+    sizes = len(launch.params), len(launch.tensors), len(pointers)
     header = [*launch.grid, *launch.block, launch.order, launch.shared, *sizes]
     with open(path, "wb") as file:
         file.write(struct.pack(f"={len(header)}Q", *header) + launch.params)
         for pointer in pointers:
             file.write(struct.pack("=2Q", *pointer))
-        for address, tensor in buffers.items():
+        for address, tensor in launch.tensors.items():
             file.write(struct.pack("=2Q", tensor.nbytes, address % ALIGNMENT))
             file.write(_content(tensor))
 
 
-def _read_answer(path, buffers):
+def _read_answer(path, tensors):
     data = path.read_bytes()
     at = 0
-    for tensor in buffers.values():
+    for tensor in tensors.values():
         _content(tensor)[:] = memoryview(data)[at : at + tensor.nbytes]
         at += tensor.nbytes
     return Counts(*struct.unpack_from(f"={len(dataclasses.fields(Counts))}Q", data, at))
@@ -148,15 +148,15 @@ def _loaded(text, kernel):
 @dataclasses.dataclass(frozen=True)
 class Launch:
     """One launch of a kernel of PTX text. `params`: the block of all parameters, in which each aligned word that is
-    the address of one of `tensors` points to that tensor. `shared`: bytes of dynamic shared memory. `order`: of the
-    threads, 0 ascending, 1 descending, else a shuffle's seed."""
+    an address of `tensors` points to that tensor. `shared`: bytes of dynamic shared memory. `order`: of the threads,
+    0 ascending, 1 descending, else a shuffle's seed. A pickled launch can only run apart."""
 
     text: str
     kernel: str
     grid: tuple[int, int, int]
     block: tuple[int, int, int]
     params: bytes
-    tensors: tuple[torch.Tensor, ...]
+    tensors: dict[int, torch.Tensor]
     shared: int = 0
     order: int = 0
 
@@ -171,16 +171,15 @@ class Launch:
         `flavour`: plain, address (AddressSanitizer and UBSan) or thread (ThreadSanitizer).
         Raises PtxError, with what the checker said, if the PTX is unknown or the run fails.
         """
-        buffers = _buffers(self.tensors)
         source, _ = translate(self.text, self.kernel)
         program = _compiled(source, flavour, ["-O1", *(["-DCOUNT"] if count else [])])
         with tempfile.TemporaryDirectory() as folder:
             job, answer = Path(folder) / "job", Path(folder) / "answer"
-            _write_job(job, self, buffers)
+            _write_job(job, self)
             done = toolkit.execute([program, job, answer])
             if done.returncode != 0:
                 raise PtxError(f"{self.kernel} failed with status {done.returncode}: {done.stderr[-8000:]}")
-            counts = _read_answer(answer, buffers)
+            counts = _read_answer(answer, self.tensors)
         return counts if count else None
 
 
@@ -190,6 +189,6 @@ def run_ptx(text, kernel, grid, block, args, *, shared=0, order=0, buffers=(), f
     `args`: one a parameter; CPU tensors (written in place), None, ints, floats, or bytes for a struct by value, whose
     words may be addresses of tensors of `args` or `buffers`. The rest as `Launch`.
     """
+    tensors = by_address([*(a for a in args if isinstance(a, torch.Tensor)), *buffers])
     params = pack(parse(text, kernel).params, args)
-    tensors = (*(a for a in args if isinstance(a, torch.Tensor)), *buffers)
     return Launch(text, kernel, _three(grid), _three(block), params, tensors, shared, order).run_apart(flavour, count)
