@@ -115,4 +115,3 @@ def test_changed_instruction_is_noticed(launched):
     replace(launch, text=launch.text.replace("sub.", "add.")).run()
     with pytest.raises(AssertionError, match="not equal"):
         assert_same(out, on_reference(sequence, x, v_reset=None))
-

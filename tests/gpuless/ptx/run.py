@@ -172,7 +172,7 @@ class Launch:
         Raises PtxError, with what the checker said, if the PTX is unknown or the run fails.
         """
         source, _ = translate(self.text, self.kernel)
-        program = _compiled(source, flavour, ["-O0", "-DCOUNT"] if count else ["-O1"])
+        program = _compiled(source, flavour, ["-O0", *(["-DCOUNT"] if count else [])])
         with tempfile.TemporaryDirectory() as folder:
             job, answer = Path(folder) / "job", Path(folder) / "answer"
             _write_job(job, self)
