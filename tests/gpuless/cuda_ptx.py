@@ -7,13 +7,18 @@ import subprocess
 import sysconfig
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
+from unittest import mock
 
+import fastsnn
+from fastsnn import backends
 from fastsnn.backends.native import LIFKernels, StandardizeKernels
 
 from . import cuda_host, ptx, toolkit
 
-HOOK = ctypes.CFUNCTYPE(ctypes.c_bool, ctypes.c_char_p, ctypes.POINTER(ctypes.c_uint), ctypes.c_size_t, ctypes.c_void_p)
+SIZE, BYTES = ctypes.POINTER(ctypes.c_uint), ctypes.c_size_t
+HOOK = ctypes.CFUNCTYPE(ctypes.c_bool, ctypes.c_char_p, SIZE, BYTES, ctypes.c_void_p, BYTES)
 FLAGS = ["-O0", "-fPIC", "-c", "-fvisibility=default", "-Wno-attributes"]  # launches find kernels by their symbols
 
 
@@ -27,24 +32,52 @@ def texts():
 
 
 class Core:
-    """The extension whose launches run PTX. `launched` counts them by kernel; `order` is that of the threads."""
+    """What the backends' registry holds: the extension whose launches run PTX. `launched` holds them; `order` is that
+    of the threads."""
+
+    refusal = staticmethod(cuda_host.refusal)
 
     def __init__(self, folder):
-        self.order, self.launched = 0, {}
+        self.order, self.launched, self._operands = 0, [], []
         self.module = _extension(folder)
         self._hook = HOOK(self._launch)
         ctypes.CDLL(self.module.__file__).gpuless_launch_hook(self._hook)
 
-    def _launch(self, symbol, size, dynamic_bytes, params):
-        name = symbol.decode()
-        text = next(text for text in texts() if name in ptx.entry_names(text))
-        self.launched[name] = self.launched.get(name, 0) + 1
-        return ptx.load(text, name)(size, ctypes.c_size_t(dynamic_bytes), self.order, ctypes.c_void_p(params))
+    def _give(self, tensor):
+        """The address that the core takes for an operand of its next launch."""
+        if tensor is None:
+            return 0
+        self._operands.append(tensor)
+        return tensor.data_ptr()
 
-    def kernels(self):
-        """What the backends' registry holds"""
-        operands = "cuda-ptx", self.module, lambda _: (0, 0)
-        return {"lif": LIFKernels(*operands, saves_u=True), "standardize": StandardizeKernels(*operands)}
+    def _launch(self, symbol, size, shared, params, param_bytes):
+        kernel = symbol.decode()
+        text = next(text for text in texts() if kernel in ptx.entry_names(text))
+        params, operands = ctypes.string_at(params, param_bytes), ptx.by_address(self._operands)
+        self._operands.clear()
+        launch = ptx.Launch(text, kernel, tuple(size[:3]), tuple(size[3:6]), params, operands, shared, self.order)
+        self.launched.append(launch)
+        return launch.run()
+
+    @functools.cached_property
+    def KERNELS(self):
+        core = "cuda-ptx", self.module, lambda _: (0, 0)
+        lif = LIFKernels(*core, saves_u=True, give=self._give)
+        return {"lif": lif, "standardize": StandardizeKernels(*core, give=self._give)}
+
+
+@functools.cache
+def core():
+    with tempfile.TemporaryDirectory() as folder:
+        return Core(Path(folder))
+
+
+@contextmanager
+def running(order=0):
+    """Forces the backend, threads in that order; yields the list of its launches."""
+    core().order, core().launched = order, []
+    with mock.patch.dict(backends.REGISTRY, {"cuda-ptx": core()}), fastsnn.use_backend("cuda-ptx"):
+        yield core().launched
 
 
 def _extension(folder):

@@ -1,70 +1,84 @@
-"""Kernel launches of one layer and step, counted: ours by the scheduler that runs them, torch's by its operations."""
+"""Launches of both sources of PTX, for operations as training calls them."""
 
-from dataclasses import dataclass
+import pickle
+import sys
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
 
-from fastsnn._bench.cases import CASES, missing
-from torch.utils._python_dispatch import TorchDispatchMode
+import torch
 
 import fastsnn
-from fastsnn import backends
+from fastsnn.functional import standardize
+from fastsnn.nn.traced import plain
 
-from . import cuda_host
+from . import cuda_ptx, toolkit
 
-NEURONS = 4096
-STEPS = ("sltt_step", "ottt_step", "ndot_step")
-
-
-@dataclass(frozen=True)
-class Launches:
-    """How many kernels one call and its backward start."""
-
-    case: str
-    provider: str
-    forward: int
-    backward: int
+SOURCES = "cuda", "triton"
+PACKAGE = Path(__file__).parents[2]
 
 
-class TorchLaunches(TorchDispatchMode):
-    """Counts operations of torch that would start a kernel: neither views nor bare allocations."""
+class Operation(NamedTuple):
+    """A layer of n neurons over T steps, or over a later step where T is None; or the standardisation of rows of n."""
 
-    calls = 0
+    rule: str
+    dtype: torch.dtype
+    n: int
+    T: int | None = None
 
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        allocates = func.overloadpacket.__name__.startswith(("empty", "new_empty"))
-        self.calls += not (func.is_view or allocates or func.overloadpacket.__name__ == "detach")
-        return func(*args, **(kwargs or {}))
+    @property
+    def operands(self):
+        if self.rule == "standardize":
+            return torch.randn(2, self.n).to(self.dtype), torch.rand(2, 1).to(self.dtype)
+        return (torch.randn((self.T, self.n) if self.T else self.n).to(self.dtype),)
 
-
-def _count(call):
-    """(what call returns, launches)"""
-    before = cuda_host.controls().gpuless_launches()
-    with TorchLaunches() as torch_launches:
-        result = call()
-    return result, torch_launches.calls + cuda_host.controls().gpuless_launches() - before
-
-
-def _launches(case, provider, x, g):
-    work = provider.build(x, g)
-    work.full()  # from the second step on, state is carried
-    out, forward = _count(work.forward)
-    _, backward = _count(lambda: work.backward(out))
-    return Launches(case, provider.name, forward, backward)
+    def prepared(self):
+        """The function to differentiate; that of a step has its state."""
+        if self.rule == "standardize":
+            return standardize
+        layer = fastsnn.LIF.for_rule(self.rule, v_reset=None, step_mode="m" if self.T else "s")
+        if not self.T:
+            layer(*self.operands)
+        return lambda x: plain(layer(x))
 
 
-def rows():
-    """Launches of fastsnn (as backend cuda-host) and of every peer that runs eagerly."""
-    backends.REGISTRY["cuda-host"] = cuda_host.Backend()
-    try:
-        with fastsnn.use_backend("cuda-host"):
-            return list(_rows())
-    finally:
-        del backends.REGISTRY["cuda-host"]
+class Launched(NamedTuple):
+    forward: list
+    backward: list
 
 
-def _rows():
-    for name in (*STEPS, "bptt_sequence"):
-        case = CASES[name]
-        x, g = case.inputs(NEURONS)
-        for provider in case.providers:
-            if provider.package != "torch" and not missing(provider.package):
-                yield _launches(name, provider, x, g)
+def _launched(operation, launches):
+    function, operands = operation.prepared(), [tensor.requires_grad_() for tensor in operation.operands]
+    launches.clear()
+    out = function(*operands)
+    forward = list(launches)
+    torch.autograd.grad(out, operands, torch.randn_like(out))
+    return Launched(forward, launches[len(forward) :])
+
+
+def launched(source, operations):
+    """What forward and backward of each operation launch."""
+    if source == "triton":
+        return _of_triton(operations)
+    with cuda_ptx.running() as launches:
+        return [_launched(operation, launches) for operation in operations]
+
+
+def _of_triton(operations):
+    """From a process without the interpreter"""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "operations"
+        path.write_bytes(pickle.dumps(operations))
+        code = f"from {__name__} import answer; answer({str(path)!r})"
+        toolkit.execute_checked([sys.executable, "-c", code], cwd=PACKAGE, TRITON_INTERPRET="0")
+        return pickle.loads(path.read_bytes())
+
+
+def answer(path):
+    """Replaces the operations in a file by what Triton launches for them."""
+    from . import triton_ptx
+
+    operations = pickle.loads(Path(path).read_bytes())
+    with triton_ptx.running() as launches:
+        found = [_launched(operation, launches) for operation in operations]
+    Path(path).write_bytes(pickle.dumps(found))

@@ -13,7 +13,7 @@ from pathlib import Path
 import fastsnn
 from fastsnn.backends import cuda
 
-from . import executed, kernels, launches, machine_code, roofline
+from . import executed, kernels, launch_counts, machine_code, roofline
 
 RESULTS = Path(__file__).parents[2] / "bench" / "results"
 NEURONS = 2**21
@@ -79,7 +79,7 @@ def machine_section(rows):
 
 
 def launch_section():
-    cells = [(row.case, row.provider, row.forward, row.backward) for row in launches.rows()]
+    cells = [(row.case, row.provider, row.forward, row.backward) for row in launch_counts.rows()]
     text = "Kernels that a call of a layer and its backward start; of torch: operations that are no view or allocation."
     return ["## Launches", text, table(("case", "provider", "forward", "backward"), cells)]
 

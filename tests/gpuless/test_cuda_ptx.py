@@ -1,12 +1,9 @@
 """The PTX that nvcc makes of the CUDA core, launched by the core's own host code, against the reference."""
 
-import types
-
 import pytest
 import torch
 
-import fastsnn
-from fastsnn import backends, surrogate
+from fastsnn import surrogate
 from fastsnn.functional import lif_sequence, standardize
 
 from ..cases import DTYPES, RULES, assert_same, current, dtype_id, keep_of, on_reference, sequence, steps
@@ -23,25 +20,17 @@ VECTORS, RAGGED = 2056, 1031  # neurons: whole vectors of every dtype and a seco
 HARD = [(rule, v_reset) for rule in RULES for v_reset in (None, 0.25) if v_reset is None or "ndot" not in rule]
 
 
-@pytest.fixture(scope="module")
-def core(tmp_path_factory):
-    return cuda_ptx.Core(tmp_path_factory.mktemp("cuda_ptx"))
-
-
 @pytest.fixture(params=cuda_host.ORDERS)
 def order(request):
     return cuda_host.ORDERS[request.param]
 
 
 @pytest.fixture(autouse=True)
-def _forced(core, order, monkeypatch):
+def _forced(order):
     """Every test runs on PTX, and launches at least one kernel."""
-    backend = types.SimpleNamespace(refusal=cuda_host.refusal, KERNELS=core.kernels())
-    monkeypatch.setitem(backends.REGISTRY, "cuda-ptx", backend)
-    core.order, core.launched = order, {}
-    with fastsnn.use_backend("cuda-ptx"):
+    with cuda_ptx.running(order) as launched:
         yield
-    assert core.launched
+    assert launched
 
 
 @pytest.mark.parametrize("n", [VECTORS, RAGGED])

@@ -367,3 +367,32 @@ def test_float_conversions():
     same_floats(
         apply(["f32"], "f32", "cvt.sat.f32.f32 %d, %in0;", [np.float32(a)]), np.clip(np.float32(a), 0, 1) + zero
     )
+
+
+LOAD_MATRICES = """
+.visible .entry k(.param .u64 rows, .param .u64 in, .param .u64 out)
+{ .reg .b32 %i; .reg .b32 %a; .reg .b32 %w<4>; .reg .b64 %p; .reg .b64 %o;
+.shared .align 16 .b8 tile[512];
+mov.u32 %i, %tid.x;
+ld.param.u64 %p, [in]; mul.wide.u32 %o, %i, 16; add.s64 %p, %p, %o; ld.global.v4.b32 {%w0, %w1, %w2, %w3}, [%p];
+mov.u32 %a, tile; mad.lo.u32 %a, %i, 16, %a; st.shared.v4.b32 [%a], {%w0, %w1, %w2, %w3};
+bar.sync 0;
+ld.param.u64 %p, [rows]; mul.wide.u32 %o, %i, 4; add.s64 %p, %p, %o; ld.global.b32 %i, [%p];
+mov.u32 %a, tile; mad.lo.u32 %a, %i, 16, %a;
+ldmatrix.sync.aligned.m8n8.xCOUNT.shared.b16 {REGISTERS}, [%a];
+ld.param.u64 %p, [out]; mul.lo.u64 %o, %o, 4; add.s64 %p, %p, %o; st.global.v4.b32 [%p], {%w0, %w1, %w2, %w3};
+ret; }
+"""
+
+
+@pytest.mark.parametrize("n", [1, 2, 4])
+def test_matrices(n):
+    """Lane 8i + r names row r of matrix i; lane l gets word l % 4 of row l // 4 of each. Other lanes name nothing."""
+    tile, out = torch.randint(2**31, (32, 4), dtype=torch.int32), torch.zeros(32, 4, dtype=torch.int32)
+    rows = torch.randperm(32, dtype=torch.int32)
+    rows[8 * n :] = 10**6
+    text = LOAD_MATRICES.replace("COUNT", str(n)).replace("REGISTERS", ", ".join(f"%w{i}" for i in range(n)))
+    run_ptx(text, "k", 1, 32, [rows, tile, out])
+    lane = torch.arange(32)
+    wanted = torch.stack([tile[rows[8 * i + lane // 4], lane % 4] for i in range(n)], 1)
+    torch.testing.assert_close(out[:, :n], wanted, rtol=0, atol=0)

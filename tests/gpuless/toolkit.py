@@ -93,3 +93,13 @@ def execute(command, **environment):
     """Runs a compiled program, or Python with a compiled library, in a child process and captures its output."""
     environment = {**os.environ, **RUN_OPTIONS, **environment}
     return subprocess.run([*_fixed_addresses(), *map(str, command)], capture_output=True, text=True, env=environment)
+
+
+def execute_checked(command, cwd=None, **environment):
+    """The same for a program that must succeed, which `cwd` may place; returns its output."""
+    done = subprocess.run(
+        list(map(str, command)), capture_output=True, text=True, cwd=cwd, env={**os.environ, **environment}
+    )
+    if done.returncode != 0:
+        raise RuntimeError(f"{' '.join(done.args)} failed with status {done.returncode}: {done.stderr[-8000:]}")
+    return done.stdout

@@ -45,23 +45,35 @@ class Variant(NamedTuple):
     options: dict[str, Any]
 
 
+def specialised(kernel, arch, args, options):
+    """The variant that a launch asks for on such a GPU, and the launch's arguments by name."""
+    backend = CUDABackend(GPUTarget("cuda", arch, 32))
+    bind = create_function_from_signature(kernel.signature, kernel.params, backend)
+    bound, specialization, options = bind(*args, **options)
+    _, signature, constexprs, attrs = kernel._pack_args(backend, options, bound, specialization, options)
+    return Variant(kernel.__name__, kernel, signature, constexprs, attrs, options), bound
+
+
+@contextmanager
+def launches_go_to(launch):
+    """Inside this context launches call launch(kernel, grid, arguments, options), and nothing else."""
+
+    def call(self, *args, grid, warmup, **options):
+        launch(self, grid, args, options)
+
+    run, JITFunction.run = JITFunction.run, call
+    try:
+        yield
+    finally:
+        JITFunction.run = run
+
+
 @contextmanager
 def recorded_launches():
     """A list of the variants that launches inside this context ask for; nothing runs."""
     recorded = []
-    backend = CUDABackend(GPUTarget("cuda", 90, 32))
-
-    def record(self, *args, grid, warmup, **kwargs):
-        bind = create_function_from_signature(self.signature, self.params, backend)
-        bound, specialization, options = bind(*args, **kwargs)
-        _, signature, constexprs, attrs = self._pack_args(backend, options, bound, specialization, options)
-        recorded.append(Variant(self.__name__, self, signature, constexprs, attrs, options))
-
-    run, JITFunction.run = JITFunction.run, record
-    try:
+    with launches_go_to(lambda kernel, _, args, options: recorded.append(specialised(kernel, 90, args, options)[0])):
         yield recorded
-    finally:
-        JITFunction.run = run
 
 
 def lif_params(rule, hard=False, shape=SURROGATES[0]):
@@ -130,10 +142,14 @@ def variants(only=""):
             yield from (variant._replace(name=f"{variant.name}-{name}") for variant in recorded)
 
 
+def compiled(variant, arch):
+    source = ASTSource(variant.kernel, variant.signature, variant.constexprs, variant.attrs)
+    return triton.compile(source, target=GPUTarget("cuda", arch, 32), options=variant.options)
+
+
 def compile_variant(variant, arch):
     """ptx, cubin, ttir, num_warps, shared, and what ptxas says: registers and bytes of spills."""
-    source = ASTSource(variant.kernel, variant.signature, variant.constexprs, variant.attrs)
-    done = triton.compile(source, target=GPUTarget("cuda", arch, 32), options=variant.options)
+    done = compiled(variant, arch)
     texts = {kind: done.asm[kind] for kind in ("ptx", "cubin", "ttir")}
     return {
         **texts,

@@ -116,9 +116,10 @@ cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* attributes, Kernel*) {
 namespace gpuless {
 
 // Where set, launches go there and not to the kernel: its symbol, grid and block, bytes of dynamic shared memory, and
-// the parameters as a device would get them. Returns whether it ran. Kernels must be visible symbols.
-using LaunchHook = bool (*)(const char* symbol, const unsigned* size, size_t dynamic_bytes,
-                            const unsigned char* params);
+// the parameters as a device would get them, and how many bytes. Returns whether it ran. Kernels must be visible
+// symbols.
+using LaunchHook = bool (*)(const char* symbol, const unsigned* size, size_t dynamic_bytes, const unsigned char* params,
+                            size_t param_bytes);
 inline LaunchHook launch_hook = nullptr;
 
 template <class T>
@@ -136,7 +137,7 @@ bool launch_through_hook(Dim grid, Dim block, size_t dynamic_bytes, void (*kerne
   std::vector<unsigned char> params;
   std::apply([&](const auto&... parameter) { (append(params, parameter), ...); }, parameters);
   const unsigned size[] = {grid.x, grid.y, grid.z, block.x, block.y, block.z};
-  return launch_hook(symbol.dli_sname, size, dynamic_bytes, params.data());
+  return launch_hook(symbol.dli_sname, size, dynamic_bytes, params.data(), params.size());
 }
 
 }  // namespace gpuless

@@ -11,6 +11,8 @@ struct Counts {
   uint64_t bytes_read, bytes_written;  // asked for by all lanes
   uint64_t requests, sectors;          // sectors of 32 bytes that the requests touch
   uint64_t useful_bytes;               // different bytes of those sectors that some lane of the request wants
+  uint64_t unique_sectors;             // sectors that the whole launch touches
+  uint64_t unique_bytes;               // different bytes of those that some thread wants
 };
 
 }  // namespace ptx
@@ -39,9 +41,9 @@ constexpr unsigned kSector = 32;
 
 struct Counter {
   Counts sums;
-  std::map<std::tuple<uint64_t, unsigned, int>, unsigned> visits;  // (block, thread, line)
-  // (block, warp, line, visit) -> sector -> which of its bytes
-  std::map<std::tuple<uint64_t, unsigned, int, unsigned>, std::map<uint64_t, uint32_t> > requests;
+  std::map<std::tuple<uint64_t, unsigned, int>, unsigned> visits;             // (block, thread, line)
+  using Sectors = std::map<uint64_t, uint32_t>;                               // which bytes of each
+  std::map<std::tuple<uint64_t, unsigned, int, unsigned>, Sectors> requests;  // (block, warp, line, visit)
 };
 inline Counter counter;
 
@@ -62,10 +64,16 @@ inline Counts counts() {
   Counts sums = counter.sums;
   sums.threads = gpuless::volume(gpuless::grid_size) * gpuless::volume(gpuless::block_size);
   sums.requests = counter.requests.size();
+  Counter::Sectors touched;
   for (const auto& request : counter.requests) {
     sums.sectors += request.second.size();
-    for (const auto& sector : request.second) sums.useful_bytes += __builtin_popcount(sector.second);
+    for (const auto& sector : request.second) {
+      sums.useful_bytes += __builtin_popcount(sector.second);
+      touched[sector.first] |= sector.second;
+    }
   }
+  sums.unique_sectors = touched.size();
+  for (const auto& sector : touched) sums.unique_bytes += __builtin_popcount(sector.second);
   return sums;
 }
 

@@ -84,6 +84,22 @@ inline uint32_t shfl(gpuless::Shuffle mode, bool* in_range, uint32_t value, uint
   return uint32_t(gpuless::warp_shuffle(mask, value, source.lane));
 }
 
+// ldmatrix of n matrices, each 8 rows of 16 bytes: lane 8i + r has the address of row r of matrix i, and each lane gets
+// word lane % 4 of row lane / 4 of every matrix.
+template <int n>
+void load_matrices(uint32_t address, uint32_t (&words)[n], int line = __builtin_LINE()) {
+  constexpr int kRows = 8, kWords = 4;
+  const unsigned lane = gpuless::lane();
+  uint32_t row[kWords] = {};
+  if (lane < kRows * n) std::memcpy(row, shared_access<uint32_t, kWords>(address, line), sizeof row);
+  for (int i = 0; i < n; i++) {
+    for (unsigned w = 0; w < kWords; w++) {
+      const uint64_t word = gpuless::warp_shuffle(0xffffffffu, row[w], kRows * i + lane / kWords);
+      if (w == lane % kWords) words[i] = uint32_t(word);
+    }
+  }
+}
+
 template <class T>
 T fma(T a, T b, T c) {
   count_fma();

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from .. import toolkit
-from .parse import PtxError
+from .parse import PtxError, parse
 from .translate import translate
 
 KERNEL_FLAGS = ["-fno-strict-aliasing", "-w"]
@@ -32,11 +32,18 @@ class Counts:
     requests: int
     sectors: int
     useful_bytes: int
+    unique_sectors: int
+    unique_bytes: int
 
     @property
     def sector_use(self):
-        """Share of the touched sectors' bytes that the warp wanted."""
+        """Share of the touched sectors' bytes that the warp wanted, request by request."""
         return self.useful_bytes / (32 * self.sectors)
+
+    @property
+    def unique_sector_use(self):
+        """Share of the touched sectors' bytes that some thread of the launch wanted."""
+        return self.unique_bytes / (32 * self.unique_sectors)
 
 
 def _cache():
@@ -60,16 +67,6 @@ def _compiled(source, flavour="plain", flags=()):
     return program
 
 
-@functools.cache
-def load(text, kernel):
-    """The kernel as a C function of this process: ptx_launch(grid and block, dynamic shared bytes, order, parameters).
-
-    Addresses in the parameters are this process's, and a failed check aborts it.
-    """
-    source, _ = translate(text, kernel)
-    return ctypes.CDLL(str(_compiled(source, flags=("-O0", "-shared", "-fPIC")))).ptx_launch
-
-
 def _pack(param, value):
     """The bytes of one argument."""
     if isinstance(value, torch.Tensor):
@@ -85,9 +82,9 @@ def _pack(param, value):
     return packed
 
 
-def _buffers(tensors):
-    """Tensors by address; each address must stand for one tensor."""
-    buffers = {t.data_ptr(): t for t in tensors if t.numel()}
+def by_address(tensors):
+    """Tensors by address, where each must stand for one tensor. Raises PtxError."""
+    buffers = {t.data_ptr(): t.detach() for t in tensors if t.numel()}
     end = 0
     for address, tensor in sorted(buffers.items()):
         if not tensor.is_contiguous() or tensor.device.type != "cpu":
@@ -102,33 +99,39 @@ def _content(tensor):
     return tensor.detach().reshape(-1).view(torch.uint8).numpy()
 
 
-def _write_job(path, params, args, buffers, grid, block, shared, order):
+def pack(params, args):
+    """The block of all parameters."""
     if len(args) != len(params):
         raise PtxError(f"the kernel takes {len(params)} arguments, not {len(args)}")
-    memory = bytearray(params[-1].offset + params[-1].bytes if params else 0)
+    block = bytearray(params[-1].offset + params[-1].bytes if params else 0)
     for param, value in zip(params, args, strict=True):
-        memory[param.offset : param.offset + param.bytes] = _pack(param, value)
-    places = {address: i for i, address in enumerate(buffers)}
-    words = range(0, len(memory) - len(memory) % 8, 8)
-    pointers = [(at, places.get(POINTER.unpack_from(memory, at)[0])) for at in words]
+        block[param.offset : param.offset + param.bytes] = _pack(param, value)
+    return bytes(block)
+
+
+def _write_job(path, launch):
+    places = {address: i for i, address in enumerate(launch.tensors)}
+    words = range(0, len(launch.params) - len(launch.params) % 8, 8)
+    pointers = [(at, places.get(POINTER.unpack_from(launch.params, at)[0])) for at in words]
     pointers = [(at, place) for at, place in pointers if place is not None]
-    header = [*grid, *block, order, shared, len(memory), len(buffers), len(pointers)]
+    sizes = len(launch.params), len(launch.tensors), len(pointers)
+    header = [*launch.grid, *launch.block, launch.order, launch.shared, *sizes]
     with open(path, "wb") as file:
-        file.write(struct.pack(f"={len(header)}Q", *header) + memory)
+        file.write(struct.pack(f"={len(header)}Q", *header) + launch.params)
         for pointer in pointers:
             file.write(struct.pack("=2Q", *pointer))
-        for address, tensor in buffers.items():
+        for address, tensor in launch.tensors.items():
             file.write(struct.pack("=2Q", tensor.nbytes, address % ALIGNMENT))
             file.write(_content(tensor))
 
 
-def _read_answer(path, buffers):
+def _read_answer(path, tensors):
     data = path.read_bytes()
     at = 0
-    for tensor in buffers.values():
+    for tensor in tensors.values():
         _content(tensor)[:] = memoryview(data)[at : at + tensor.nbytes]
         at += tensor.nbytes
-    return Counts(*struct.unpack_from("=8Q", data, at))
+    return Counts(*struct.unpack_from(f"={len(dataclasses.fields(Counts))}Q", data, at))
 
 
 def _three(size):
@@ -136,23 +139,56 @@ def _three(size):
     return (*sizes, 1, 1)[:3]
 
 
-def run_ptx(text, kernel, grid, block, args, *, shared=0, order=0, buffers=(), flavour="plain", count=False):
-    """Runs the kernel of that name in PTX text and returns its Counts, or None without `count`.
+@functools.cache
+def _loaded(text, kernel):
+    source, _ = translate(text, kernel)
+    return ctypes.CDLL(str(_compiled(source, flags=("-O0", "-shared", "-fPIC")))).ptx_launch
 
-    `args`: one a parameter; CPU tensors (written in place), None, ints, floats, or bytes for a struct by value, in
-    which each aligned word that is the address of a tensor of `args` or `buffers` points to that tensor.
-    `shared`: bytes of dynamic shared memory. `order`: of the threads, 0 ascending, 1 descending, else a shuffle's
-    seed. `flavour`: plain, address (AddressSanitizer and UBSan) or thread (ThreadSanitizer).
-    Raises PtxError, with what the checker said, if the PTX is unknown or the run fails.
+
+@dataclasses.dataclass(frozen=True)
+class Launch:
+    """One launch of a kernel of PTX text. `params`: the block of all parameters, in which each aligned word that is
+    an address of `tensors` points to that tensor. `shared`: bytes of dynamic shared memory. `order`: of the threads,
+    0 ascending, 1 descending, else a shuffle's seed. A pickled launch can only run apart."""
+
+    text: str
+    kernel: str
+    grid: tuple[int, int, int]
+    block: tuple[int, int, int]
+    params: bytes
+    tensors: dict[int, torch.Tensor]
+    shared: int = 0
+    order: int = 0
+
+    def run(self):
+        """In this process, which a failed check aborts. Returns whether there is such a grid and block."""
+        size = (ctypes.c_uint * 6)(*self.grid, *self.block)
+        return bool(_loaded(self.text, self.kernel)(size, ctypes.c_size_t(self.shared), self.order, self.params))
+
+    def run_apart(self, flavour="plain", count=False):
+        """In a child process, each tensor in memory of exactly its size. Returns its Counts, or None without `count`.
+
+        `flavour`: plain, address (AddressSanitizer and UBSan) or thread (ThreadSanitizer).
+        Raises PtxError, with what the checker said, if the PTX is unknown or the run fails.
+        """
+        source, _ = translate(self.text, self.kernel)
+        program = _compiled(source, flavour, ["-O0", *(["-DCOUNT"] if count else [])])
+        with tempfile.TemporaryDirectory() as folder:
+            job, answer = Path(folder) / "job", Path(folder) / "answer"
+            _write_job(job, self)
+            done = toolkit.execute([program, job, answer])
+            if done.returncode != 0:
+                raise PtxError(f"{self.kernel} failed with status {done.returncode}: {done.stderr[-8000:]}")
+            counts = _read_answer(answer, self.tensors)
+        return counts if count else None
+
+
+def run_ptx(text, kernel, grid, block, args, *, shared=0, order=0, buffers=(), flavour="plain", count=False):
+    """Runs the kernel of that name in PTX text in a child process and returns its Counts, or None without `count`.
+
+    `args`: one a parameter; CPU tensors (written in place), None, ints, floats, or bytes for a struct by value, whose
+    words may be addresses of tensors of `args` or `buffers`. The rest as `Launch`.
     """
-    tensors = _buffers([*(a for a in args if isinstance(a, torch.Tensor)), *buffers])
-    source, params = translate(text, kernel)
-    program = _compiled(source, flavour, ["-O1", *(["-DCOUNT"] if count else [])])
-    with tempfile.TemporaryDirectory() as folder:
-        job, answer = Path(folder) / "job", Path(folder) / "answer"
-        _write_job(job, params, args, tensors, _three(grid), _three(block), shared, order)
-        done = toolkit.execute([program, job, answer])
-        if done.returncode != 0:
-            raise PtxError(f"{kernel} failed with status {done.returncode}: {done.stderr[-8000:]}")
-        counts = _read_answer(answer, tensors)
-    return counts if count else None
+    tensors = by_address([*(a for a in args if isinstance(a, torch.Tensor)), *buffers])
+    params = pack(parse(text, kernel).params, args)
+    return Launch(text, kernel, _three(grid), _three(block), params, tensors, shared, order).run_apart(flavour, count)

@@ -159,6 +159,8 @@ class _Translator:
         return "{ " + results + " ".join(self.write(d, f"result{i}") for i, d in enumerate(destinations)) + " }"
 
     def warp(self, opcode, operands):
+        if match := re.fullmatch(r"ldmatrix\.sync\.aligned\.m8n8\.x([124])\.shared(?:::cta)?\.b16", opcode):
+            return self.matrices(int(match[1]), *operands)
         match = re.fullmatch(r"shfl\.sync\.(up|down|bfly|idx)\.b32", opcode)
         if not match:
             return None
@@ -167,6 +169,13 @@ class _Translator:
         a, b, c, mask = (self.read(o, "u32") for o in operands[1:5])
         mode = f"gpuless::Shuffle::{SHUFFLES[match[1]]}"
         return self.write(destination, f"shfl({mode}, {flag}, {a}, {b}, {c}, {mask})")
+
+    def matrices(self, n, registers, address):
+        registers = _list(registers)
+        if len(registers) != n:
+            raise ValueError
+        moves = " ".join(self.write(register, f"words[{i}]") for i, register in enumerate(registers))
+        return f"{{ uint32_t words[{n}]; load_matrices({self.address(address, 'shared')}, words); {moves} }}"
 
     def value(self, opcode, operands):
         for pattern, types, form in VALUES:

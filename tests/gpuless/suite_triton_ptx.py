@@ -1,0 +1,117 @@
+"""The PTX that Triton makes of its kernels against the reference. test_triton_ptx.py runs this, in processes without
+the interpreter."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from fastsnn import backends, surrogate
+from fastsnn.functional import lif_sequence, standardize
+from fastsnn.ops.types import RULES, LIFParams, Saved, state_dtype
+
+from ..cases import DTYPES, assert_same, current, dtype_id, keep_of, on_reference, sequence, steps
+from . import cuda_host, triton_ptx
+
+pytestmark = pytest.mark.usefixtures("poisoned")
+
+KERNELS = backends.triton.KERNELS
+SIZES = 2064, 1031  # neurons: divisible by 16, as compiled for, and a third block; neither
+HARD = [(rule, v_reset) for rule in RULES for v_reset in (None, 0.25) if v_reset is None or "ndot" not in rule]
+
+
+@pytest.fixture(params=cuda_host.ORDERS)
+def order(request):
+    return cuda_host.ORDERS[request.param]
+
+
+@pytest.fixture(autouse=True)
+def launched(order):
+    """Every test runs on PTX, and launches at least one kernel."""
+    with triton_ptx.running(order) as launched:
+        yield launched
+    assert launched
+
+
+@pytest.mark.parametrize("n", SIZES)
+@pytest.mark.parametrize("dtype", DTYPES, ids=dtype_id)
+@pytest.mark.parametrize(("rule", "v_reset"), HARD)
+def test_forward(rule, v_reset, dtype, n):
+    x = current(3, n, dtype=dtype)
+    config = {"rule": rule, "v_reset": v_reset}
+    assert_same(steps(x, **config), on_reference(steps, x, **config))
+    config["keep"] = keep_of(x[0])
+    assert_same(sequence(x, **config), on_reference(sequence, x, **config))
+
+
+def operands(dtype, n, T=3):
+    """Gradients of the spikes and a mask in x's and the state's dtype, u of every step, one potential."""
+    x = current(T, n, dtype=dtype)
+    u = current(T, n, dtype=state_dtype(dtype))
+    return x, torch.randn(T, n).to(dtype), keep_of(x[0]), u, current(n, dtype=u.dtype)
+
+
+def assert_gradients(p, saved, g_s, *through_time):
+    wanted = backends.reference.KERNELS["lif"].backward(p, saved, g_s, *through_time)
+    assert_same(KERNELS["lif"].backward(p, saved, g_s, *through_time), wanted)
+
+
+@pytest.mark.parametrize("n", SIZES)
+@pytest.mark.parametrize("dtype", DTYPES, ids=dtype_id)
+@pytest.mark.parametrize("v_reset", [None, 0.25])
+def test_online_backward(v_reset, dtype, n):
+    """A step from its u; a sequence from x."""
+    p = LIFParams(rule="sltt", v_reset=v_reset, surrogate=surrogate.Triangle(2.0))
+    x, g_s, keep, u, potential = operands(dtype, n)
+    assert_gradients(p, Saved(dtype, False, u=u[0], keep=keep), g_s[0])
+    assert_gradients(p, Saved(dtype, True, x=x, potential=potential, keep=keep), g_s)
+
+
+@pytest.mark.parametrize("n", SIZES)
+@pytest.mark.parametrize("dtype", DTYPES, ids=dtype_id)
+@pytest.mark.parametrize("v_reset", [None, 0.25])
+def test_bptt_backward(v_reset, dtype, n):
+    """With every optional gradient."""
+    p = LIFParams(rule="bptt", v_reset=v_reset, surrogate=surrogate.Triangle(2.0))
+    _, g_s, keep, u, _ = operands(dtype, n)
+    g_v, g_v_seq = torch.randn(n).to(u.dtype), torch.randn(u.shape).to(u.dtype)
+    assert_gradients(p, Saved(dtype, True, u=u, keep=keep), g_s, g_v, g_v_seq, True)
+
+
+@pytest.mark.parametrize("rule", ["bptt", "sltt"])
+def test_gradient_of_a_sequence(rule):
+    """Forward and backward as autograd calls them."""
+    x, g = current(3, 1031), torch.randn(3, 1031)
+    config = {"rule": rule, "v_reset": None, "surrogate_function": surrogate.Triangle(2.0)}
+
+    def gradient():
+        leaf = x.detach().requires_grad_()
+        return torch.autograd.grad(lif_sequence(leaf, **config).spikes, leaf, g)
+
+    assert_same(gradient(), on_reference(gradient))
+
+
+def standardized(cols):
+    weight, gain, g = torch.randn(5, cols).requires_grad_(), torch.rand(5, 1).requires_grad_(), torch.randn(5, cols)
+
+    def run():
+        out = standardize(weight, gain)
+        return (out.detach(), *torch.autograd.grad(out, (weight, gain), g))
+
+    return run
+
+
+@pytest.mark.parametrize("cols", [64, 39])
+def test_standardize(cols):
+    run = standardized(cols)
+    assert_same(run(), on_reference(run), rtol=2e-7, atol=1e-7)
+
+
+def test_changed_instruction_is_noticed(launched):
+    x = current(3, 1031)
+    out = sequence(x, v_reset=None)
+    (launch,) = launched
+    assert "sub.rn.f32" in launch.text or "sub.f32" in launch.text
+    replace(launch, text=launch.text.replace("sub.", "add.")).run()
+    with pytest.raises(AssertionError, match="not equal"):
+        assert_same(out, on_reference(sequence, x, v_reset=None))
