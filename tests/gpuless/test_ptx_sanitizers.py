@@ -5,6 +5,8 @@ import struct
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
+from itertools import chain
+
 import pytest
 import torch
 
@@ -42,7 +44,7 @@ def run_all(found, flavour):
 def test_ragged_sizes_stay_in_bounds(launched):
     found = [launched["step"].forward, launched["sequence"].forward, launched["bptt"].backward, *launched["row"]]
     assert [len(launches) for launches in found] == [1] * 5
-    run_all(sum(found, []), "address")
+    run_all(chain(*found), "address")
 
 
 def test_one_neuron_too_many_is_seen(launched):
@@ -60,7 +62,7 @@ def test_a_changed_bounds_comparison_is_seen(launched):
 
 
 def test_barriers_order_what_threads_share(launched):
-    run_all(sum(launched["whole"], []), "thread")
+    run_all(chain(*launched["whole"]), "thread")
 
 
 def test_a_missing_barrier_is_seen(launched):
