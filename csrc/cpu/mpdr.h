@@ -10,7 +10,7 @@ namespace FASTSNN_ISA {
 // Sums of u - u[0] in lanes of fixed order. The shift is one of the values, so that squaring loses at most n roundings.
 template <class S>
 Moments moments_of(const S* u, int64_t n) {
-  constexpr int kLanes = 16;
+  constexpr int kLanes = 32;  // gcc keeps fewer in memory
   const double shift = u[0];
   double sums[kLanes] = {}, squares[kLanes] = {};
   int64_t i = 0;

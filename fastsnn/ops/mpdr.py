@@ -92,7 +92,9 @@ class Regularised:
         u_seq: bool = False,
     ) -> Forward:
         steps = len(x) if sequence else 1
-        self.moments = torch.full((steps, 2), math.nan, dtype=torch.float64, device=x.device)
+        self.moments = torch.empty(steps, 2, dtype=torch.float64, device=x.device)
+        if x.numel() == 0:
+            self.moments.fill_(math.nan)
         return self.kernels.forward(p, x, state, sequence, v_seq, into, u_seq, moments_out=self.moments)
 
     def backward(
