@@ -6,6 +6,7 @@ returns after a few calls is the parity gate that each of them must pass before 
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 from collections.abc import Callable, Iterable
@@ -228,6 +229,87 @@ def fused_step(x: Tensor, g: Tensor) -> Workload:
     return Workload(layer.forward, g, layer.leaves, layer.state, OTTT_BYTES * x.numel())
 
 
+class Steps(Workload):
+    """Optimizer steps: forward is one, on gradients that stay; its output is the weights."""
+
+    def full(self) -> None:
+        self.forward()
+
+    def outcome(self) -> dict[str, Tensor]:
+        self.full()
+        self.full()
+        return {"output": self.forward().clone()}
+
+
+SGD: dict[str, Any] = {"lr": 0.01, "momentum": 0.9}
+STGR: dict[str, Any] = {"lam": 0.006, "gam": 0.5}
+STGR_EPOCH = 5  # rho < 1: all of it moves
+
+
+def resnet18(width: int) -> list[tuple[int, ...]]:
+    """Shapes of the parameters of a CIFAR ResNet-18 of that width (64: 11,173,962 in all)."""
+    channels, shapes = width, [(width, 3, 3, 3), (width,), (width,)]
+    for out in (width, width, 2 * width, 2 * width, 4 * width, 4 * width, 8 * width, 8 * width):
+        shapes += [(out, channels, 3, 3), (out,), (out,), (out, out, 3, 3), (out,), (out,)]
+        shapes += [(out, channels, 1, 1), (out,), (out,)] if out != channels else []
+        channels = out
+    return [*shapes, (10, channels), (10,)]
+
+
+def _parameters(x: Tensor, g: Tensor) -> list[nn.Parameter]:
+    """x cut into the parameters of a ResNet-18, with gradients from g."""
+    shapes = next(shapes for shapes in map(resnet18, (4, 64)) if sum(map(math.prod, shapes)) == len(x))
+    sizes = [math.prod(shape) for shape in shapes]
+    parameters = []
+    for shape, w, own in zip(shapes, x.split(sizes), g.split(sizes), strict=True):
+        parameters.append(nn.Parameter(w.clone().view(shape)))
+        parameters[-1].grad = own.clone().view(shape)
+    return parameters
+
+
+def sgd(x: Tensor, g: Tensor) -> Workload:
+    """torch's SGD with momentum, as it comes."""
+    parameters = _parameters(x, g)
+    optimizer = torch.optim.SGD(parameters, **SGD)
+
+    def step() -> Tensor:
+        optimizer.step()
+        return parameters[0].detach()
+
+    return Steps(step)
+
+
+def stgr(x: Tensor, g: Tensor) -> Workload:
+    """STGR around the same."""
+    parameters = _parameters(x, g)
+    optimizer = fastsnn.optim.STGR(torch.optim.SGD(parameters, **SGD), **STGR)
+    optimizer.epoch = STGR_EPOCH
+
+    def step() -> Tensor:
+        optimizer.step()
+        return parameters[0].detach()
+
+    return Steps(step)
+
+
+def stgr_formulas(x: Tensor, g: Tensor) -> Workload:
+    """SPEC section 7 in plain operations, on the first parameter."""
+    first = _parameters(x, g)[0]
+    w, own = first.detach(), torch.as_tensor(first.grad)
+    average, previous, buffer = w.clone(), torch.zeros_like(w), torch.zeros_like(w)
+    kept = fastsnn.optim.rho(STGR_EPOCH)
+
+    def step() -> Tensor:
+        nonlocal w, average, previous, buffer
+        d = own + STGR["lam"] * (w - average) + STGR["gam"] * previous
+        buffer = SGD["momentum"] * buffer + d
+        w = w - SGD["lr"] * buffer
+        average, previous = kept * average + (1 - kept) * w, own
+        return w
+
+    return Steps(step)
+
+
 def copy(moved_bytes: int) -> Build:
     """torch's copy_ that reads and writes `moved_bytes` a neuron in all."""
 
@@ -280,6 +362,7 @@ class Case:
     modes: tuple[str, ...] = ("forward", "backward", "full")
     dtypes: tuple[torch.dtype, ...] = (torch.float32,)
     tolerance: float = 1e-6
+    family: str = "lif"
 
     def inputs(self, size: int, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
         """Current x and output gradient g. Odd multiples of 1/32 keep T steps exact, and off the threshold:
@@ -318,6 +401,14 @@ def _ottt_lif() -> fastsnn.LIF:
 
 def _ottt_layer() -> nn.Sequential:
     return nn.Sequential(_ottt_lif(), _conv())
+
+
+def _osbp_lif() -> fastsnn.LIF:
+    return fastsnn.LIF.for_rule("sltt")
+
+
+def _mpdr_lif() -> fastsnn.LIF:
+    return fastsnn.LIF.for_rule("sltt", mpdr=fastsnn.online.MPDR.paper(propagate=True))
 
 
 def _sequence_lif() -> fastsnn.LIF:
@@ -397,6 +488,30 @@ _ALL = (
         sizes=(2**23,),
         quick_sizes=(1000,),
         modes=("forward",),
+    ),
+    Case(
+        name="mpdr_step",
+        kernel="mpdr_step",
+        note="One step of fastsnn.LIF.for_rule('sltt') with MPDR.paper(propagate=True); without: the same neuron, plain.",
+        truth=reference(_mpdr_lif),
+        providers=(
+            Provider("fastsnn", product(_mpdr_lif)),
+            Provider("without", product(_osbp_lif), gated=False),
+        ),
+        sizes=STEP_SIZES,
+        quick_sizes=(1000, 4096),
+        family="mpdr",
+    ),
+    Case(
+        name="stgr_step",
+        kernel="stgr_sgd",
+        note="SGD with momentum on the parameters of a CIFAR ResNet-18, size its width; sgd: torch.optim.SGD alone.",
+        truth=stgr_formulas,
+        providers=(Provider("fastsnn", stgr), Provider("sgd", sgd, gated=False)),
+        sizes=(64,),
+        quick_sizes=(4,),
+        shape=lambda size: (sum(map(math.prod, resnet18(size))),),
+        modes=("full",),
     ),
 )
 

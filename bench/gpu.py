@@ -47,8 +47,11 @@ def jobs(options: argparse.Namespace, device: str) -> list[dict[str, Any]]:
     """Every case on the device, by each backend that runs there."""
     common = {"threads": options.threads, "quick": options.quick, "allocator": "default", "device": device}
     names = [name for name in options.only if name != "counts"]
-    running = [name for name in BACKENDS if backends.refusal("lif", name, torch.device(device)) is None]
-    return [{"case": case, "backend": backend, **common} for backend in running for case in names]
+
+    def runs(case: str, backend: str) -> bool:
+        return backends.refusal(CASES[case].family, backend, torch.device(device)) is None
+
+    return [{"case": case, "backend": name, **common} for name in BACKENDS for case in names if runs(case, name)]
 
 
 def measure(jobs: list[dict[str, Any]]) -> dict[str, runner.Run]:

@@ -17,6 +17,8 @@ COLOURS = {
     "spikingjelly": "#2e4057",
     "snntorch": "#00798c",
     "autograd-floor": "#adb5bd",
+    "without": "#adb5bd",
+    "sgd": "#adb5bd",
     "copy": "#adb5bd",
     "copy-layer": "#ced4da",
 }

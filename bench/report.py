@@ -42,6 +42,11 @@ def faster(
     return lambda rows: over(ratios(rows, case, mode, peer))
 
 
+def cost(case: str, peer: str, over: Callable[[list[float]], float] = geometric_mean) -> Callable[[Rows], float]:
+    """fastsnn's median time over the peer's, forward and backward."""
+    return lambda rows: over([1 / ratio for ratio in ratios(rows, case, "full", peer)])
+
+
 def memory_growth(mode: str) -> Callable[[Rows], float]:
     """Peak memory at the longest T over that at the shortest."""
 
@@ -85,6 +90,8 @@ BARS = (
     Bar("OTTT step bandwidth over that of copy_, same bytes", ">=", 1, faster("step_bandwidth", "copy", "forward")),
     Bar("Step overhead, full: SpikingJelly / fastsnn", ">=", 5, faster("step_overhead", "spikingjelly")),
     Bar("OTTT and convolution, full: SpikingJelly / fastsnn", ">=", 1.5, faster("ottt_conv_layer", "spikingjelly")),
+    Bar("LIF step with MPDR / without, full, mean", "<=", 1.15, cost("mpdr_step", "without")),
+    Bar("SGD step of ResNet-18 with STGR / without", "<=", 1.6, cost("stgr_step", "sgd")),
     Bar("Peak memory, longest T / shortest, mode O", "<=", 1.02, memory_growth("O")),
     Bar("Peak memory, longest T / shortest, mode A", "<=", 1.02, memory_growth("A")),
     Bar("Share of rules bitwise equal to the reference", ">=", 1, share_equal),

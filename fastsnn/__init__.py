@@ -4,7 +4,7 @@ from importlib.metadata import version
 
 __version__ = version("fastsnn")
 
-from . import backends, data, functional, online, surrogate
+from . import backends, data, functional, online, optim, surrogate
 from .backends import BackendError, use_backend
 from .nn import (
     LIF,
@@ -34,6 +34,7 @@ __all__ = [
     "functional",
     "load_states",
     "online",
+    "optim",
     "reset",
     "states",
     "surrogate",

@@ -16,8 +16,7 @@ from typing import Any
 import torch
 
 from . import __version__, backends, data, plots
-from .experiment import Config, Experiment, RunError, write_json
-from .ops.types import RULES
+from .experiment import RECIPES, Config, Experiment, RunError, write_json
 
 OPTIONS = ("data", "rule", "mode", "steps", "epochs", "batch_size", "lr", "seed", "device", "backend")
 
@@ -32,7 +31,7 @@ def parser() -> argparse.ArgumentParser:
         description="Trains a small spiking network on handwritten digits and writes a run folder.",
     )
     train.add_argument("--data", choices=data.DATASETS, help="default: digits")
-    train.add_argument("--rule", choices=tuple(RULES), help="gradient rule, default: ottt")
+    train.add_argument("--rule", choices=tuple(RECIPES), help="training rule, default: ottt")
     train.add_argument("--mode", choices=("O", "A"), help="O: update each step (default); A: once a batch")
     train.add_argument("--steps", type=int, metavar="T", help="time steps, default: 6 (sequential-digits: 8)")
     train.add_argument("--epochs", type=int, help="default: 12 (sequential-digits: 30)")

@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from . import backends, data, models
 from .nn import LIF, plain, reset
-from .online import Trainer
+from .online import MPDR, Trainer
 from .ops.types import RULES
+from .optim import STGR
+from .potentials import Moments
 
 CHECKPOINT = "checkpoint.pt"
 FORMAT = 1  # of the checkpoint
@@ -26,6 +28,24 @@ FORMAT = 1  # of the checkpoint
 
 class RunError(Exception):
     """A run cannot start or go on; the message is for the user."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a --rule trains with: the neurons' gradient rule, and RPTT's regularisers at the values of CIFAR-10."""
+
+    rule: str
+    stgr: bool = False
+    mpdr: bool = False
+
+
+ABLATION = {
+    "osbp": Recipe("sltt"),
+    "osbp+stgr": Recipe("sltt", stgr=True),
+    "osbp+mpdr": Recipe("sltt", mpdr=True),
+    "rptt": Recipe("sltt", stgr=True, mpdr=True),
+}
+RECIPES = {**{rule: Recipe(rule) for rule in RULES}, **ABLATION}
 
 
 @dataclass(frozen=True)
@@ -44,7 +64,7 @@ class Config:
     backend: str | None = None
 
     def __post_init__(self) -> None:
-        allowed = {"data": data.DATASETS, "rule": tuple(RULES), "mode": ("O", "A")}
+        allowed = {"data": data.DATASETS, "rule": tuple(RECIPES), "mode": ("O", "A")}
         for name, values in allowed.items():
             if getattr(self, name) not in values:
                 raise RunError(f"--{name} is {getattr(self, name)!r}; allowed: {', '.join(values)}")
@@ -56,6 +76,8 @@ class Config:
         check_device(self.device)
         if self.rule == "bptt" and self.mode == "O":
             raise RunError("--rule bptt goes back through all steps at once: use it with --mode A")
+        if self.rule in ABLATION and self.mode == "A":
+            raise RunError(f"--rule {self.rule} updates at every step: leave out --mode A (or use --rule sltt)")
         if self.data == "sequential-digits" and self.steps != 8:
             raise RunError(f"--steps is {self.steps}; sequential-digits has 8 rows, one a step")
 
@@ -107,8 +129,12 @@ class Experiment:
         torch.manual_seed(config.seed)
         self.data = data.load(config.data).to(config.device)
         build = models.digits_mlp if self.data.sequential else models.digits_conv
-        self.net = build(config.rule, self.data.classes).to(config.device)
-        optimizer = torch.optim.SGD(self.net.parameters(), config.lr, momentum=0.9)
+        recipe = RECIPES[config.rule]
+        mpdr = MPDR.paper("cifar10") if recipe.mpdr else None
+        self.net = build(recipe.rule, self.data.classes, mpdr=mpdr).to(config.device)
+        optimizer: torch.optim.Optimizer = torch.optim.SGD(self.net.parameters(), config.lr, momentum=0.9)
+        if recipe.stgr:
+            optimizer = STGR(optimizer)
         scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, config.epochs)
         self.trainer = Trainer(self.net, optimizer, scheduler, mode=config.mode)
         self.neurons = {name: module for name, module in self.net.named_modules() if isinstance(module, LIF)}
@@ -151,7 +177,7 @@ class Experiment:
     def _finish_epoch(self, seconds: float) -> None:
         progress = self.progress
         self.trainer.epoch_done()
-        rates, test = self._evaluate()
+        rates, moments, test = self._evaluate()
         row = {
             "epoch": progress.epoch + 1,
             "train_loss": progress.loss / progress.batch,
@@ -159,21 +185,26 @@ class Experiment:
             "test_loss": test.loss,
             "test_accuracy": test.correct / test.samples,
             "firing_rates": rates,
+            **self._distributions(moments),
             "seconds": seconds,
             "samples_per_second": progress.samples / seconds,
         }
         self.progress = Progress(epoch=progress.epoch + 1, epochs=[*progress.epochs, row])
         self.seconds_before = 0.0
 
-    def _evaluate(self) -> tuple[dict[str, float], Any]:
-        """Firing rate of every layer over the test split, and the test result."""
+    def _evaluate(self) -> tuple[dict[str, float], dict[str, Moments], Any]:
+        """Over the test split: every layer's firing rate, under online rules the moments of its u, and the result."""
         fired = dict.fromkeys(self.neurons, 0.0)
         seen = dict.fromkeys(self.neurons, 0)
+        online = {name: n for name, n in self.neurons.items() if RULES[n.rule].online}
+        moments = {name: Moments(self.config.steps) for name in online}
 
         def count(name: str) -> Callable[..., None]:
-            def hook(_module: nn.Module, _inputs: Any, spikes: Tensor) -> None:
+            def hook(neuron: LIF, _inputs: Any, spikes: Tensor) -> None:
                 fired[name] += float(plain(spikes).sum())
                 seen[name] += spikes.numel()
+                if name in online:
+                    moments[name].add(torch.as_tensor(neuron.state.potential))
 
             return hook
 
@@ -183,11 +214,18 @@ class Experiment:
         finally:
             for hook in hooks:
                 hook.remove()
-        return {name: fired[name] / seen[name] for name in fired}, result
+        return {name: fired[name] / seen[name] for name in fired}, moments, result
+
+    def _distributions(self, moments: dict[str, Moments]) -> dict[str, Any]:
+        """Z-score, and with MPDR L_M, of every layer and step of the test split."""
+        rows = {"z_scores": {name: m.z_score(self.neurons[name].v_threshold) for name, m in moments.items()}}
+        regularised = {name: self.neurons[name].mpdr for name in moments}
+        losses = {name: moments[name].loss(mpdr) for name, mpdr in regularised.items() if mpdr is not None}
+        return {**(rows if moments else {}), **({"mpdr_loss": losses} if losses else {})}
 
     @torch.no_grad()
     def potentials(self) -> dict[str, Tensor]:
-        """Potential v of every layer after the last step, over the test split."""
+        """Every layer's potential of the last step over the test split: u, or v after reset under rule "bptt"."""
         rows: dict[str, list[Tensor]] = {name: [] for name in self.neurons}
         self.net.eval()
         for x, _ in self.data.test_batches(self.config.steps):
@@ -195,7 +233,7 @@ class Experiment:
             for x_t in x:
                 self.net(x_t)
             for name, neuron in self.neurons.items():
-                rows[name].append(torch.as_tensor(neuron.v).flatten().cpu())
+                rows[name].append(torch.as_tensor(neuron.state.potential).flatten().cpu())
         reset(self.net)
         self.net.train()
         return {name: torch.cat(values) for name, values in rows.items()}

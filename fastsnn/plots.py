@@ -11,7 +11,8 @@ from .experiment import RunError, write_whole
 
 
 def curves(metrics: dict[str, Any], potentials: dict[str, Tensor], threshold: float, path: Path) -> None:
-    """Loss, accuracy, firing rates and, per layer, the histogram of v after the last step, as one PNG.
+    """Loss, accuracy, firing rates, per layer the histogram of the potential at the last step and, where there are
+    Z-scores, these against the layer at the first and the last step, as one PNG.
 
     Raises RunError, with the remedy, without matplotlib.
     """
@@ -24,7 +25,9 @@ def curves(metrics: dict[str, Any], potentials: dict[str, Tensor], threshold: fl
         raise RunError("curves.png needs matplotlib: pip install 'fastsnn[train]'") from error
     epochs = metrics["epochs"]
     x = [row["epoch"] for row in epochs]
-    figure, axes = plt.subplots(1, 4, figsize=(18, 4), layout="constrained")
+    z_scores = epochs[-1].get("z_scores")
+    panels = 5 if z_scores else 4
+    figure, axes = plt.subplots(1, panels, figsize=(4.5 * panels, 4), layout="constrained")
     config = metrics["config"]
     figure.suptitle(f"{config['data']}, {config['rule']}, mode {config['mode']}, T = {config['steps']}")
     for split in ("train", "test"):
@@ -35,15 +38,20 @@ def curves(metrics: dict[str, Any], potentials: dict[str, Tensor], threshold: fl
     for name, v in potentials.items():
         axes[3].hist(v.double().numpy(), bins=100, density=True, histtype="step", label=f"layer {name}")
     axes[3].axvline(threshold, color="grey", linestyle=":", label="threshold")
+    if z_scores:
+        for t in sorted({0, config["steps"] - 1}):
+            axes[4].plot([*z_scores], [z[t] for z in z_scores.values()], marker=".", label=f"t = {t + 1}")
+    potential = "u before reset" if z_scores else "v after reset"
     titles = (
-        "loss (sum over T)",
-        "accuracy (%)",
-        "firing rate (spikes per neuron and step)",
-        "potential v after step T",
+        ("loss (sum over T)", "epoch"),
+        ("accuracy (%)", "epoch"),
+        ("firing rate (spikes per neuron and step)", "epoch"),
+        (f"potential {potential}, step T", "potential"),
+        ("Z = (threshold - mean of u)/std of u", "layer"),
     )
-    for axis, title in zip(axes, titles, strict=True):
+    for axis, (title, label) in zip(axes, titles, strict=False):
         axis.set_title(title)
-        axis.set_xlabel("v" if axis is axes[3] else "epoch")
+        axis.set_xlabel(label)
         axis.legend(fontsize=8)
     axes[3].set_ylabel("density")
     write_whole(path, lambda file: figure.savefig(file, dpi=110, format="png"))

@@ -9,9 +9,11 @@ import time
 
 import pytest
 import torch
+from torch.testing import assert_close
 
 import fastsnn
 from fastsnn import cli, experiment
+from fastsnn.potentials import Moments
 
 pytest.importorskip("sklearn", reason="the digits come with scikit-learn")
 pytest.importorskip("matplotlib", reason="curves.png is drawn by matplotlib")
@@ -73,11 +75,49 @@ def test_a_seed_gives_the_same_run(tmp_path):
     assert_same_run(tmp_path / "a", tmp_path / "b")
 
 
-@pytest.mark.parametrize("rule", ["bptt", "sltt", "ndot", "ndot_released"])
+@pytest.mark.parametrize("rule", ["bptt", "sltt", "ndot", "ndot_released", *experiment.ABLATION])
 def test_every_rule_trains(rule, tmp_path):
     run = tmp_path / rule
     assert cli.main([*SHORT, "--rule", rule, "--out", str(run)]) == 0
     assert epochs(run)[-1]["test_accuracy"] > 0.2
+
+
+def test_osbp_is_sltt_with_an_update_at_every_step(tmp_path):
+    for rule in ("osbp", "sltt", "osbp+stgr", "osbp+mpdr"):
+        assert cli.main([*SHORT, "--rule", rule, "--out", str(tmp_path / rule)]) == 0
+    assert_same_run(tmp_path / "osbp", tmp_path / "sltt")
+    trained = [weights(tmp_path / rule)["6.bias"] for rule in ("osbp", "osbp+stgr", "osbp+mpdr")]
+    assert not any(torch.equal(trained[a], trained[b]) for a, b in ((0, 1), (0, 2), (1, 2)))
+
+
+def test_rptt_tells_its_distributions(tmp_path):
+    run = tmp_path / "run"
+    assert cli.main([*SHORT, "--rule", "rptt", "--out", str(run)]) == 0
+    row = epochs(run)[-1]
+    for name in ("z_scores", "mpdr_loss"):
+        assert [len(steps) for steps in row[name].values()] == [8, 8]
+        assert row[name].keys() == row["firing_rates"].keys()
+    # N(-60, 10): (m + 60)^2/200 is most of it
+    assert all(10 < value < 30 for steps in row["mpdr_loss"].values() for value in steps)
+    saved = torch.load(run / experiment.CHECKPOINT, weights_only=True)["trainer"]["optimizer"]
+    assert saved["epoch"] == 2
+    net = experiment.Experiment.resume(run)
+    assert [neuron.mpdr.weight for neuron in net.neurons.values()] == [0.002, 0.002]
+
+
+def test_the_moments_of_batches_are_those_of_all():
+    u = 100 + torch.randn(2, 300, 7, dtype=torch.float64)
+    moments = Moments(2)
+    for batch in u.split([10, 250, 40], 1):
+        for u_t in batch:
+            moments.add(u_t)
+    assert_close(moments.rows()[:, 0], u.mean((1, 2)), rtol=1e-14, atol=0)
+    assert_close(moments.rows()[:, 1], u.var((1, 2), correction=0), rtol=1e-12, atol=0)
+    expected = ((1 - u.mean((1, 2))) / u.std((1, 2), correction=0)).tolist()
+    assert moments.z_score(1.0) == pytest.approx(expected)
+    silent = Moments(1)
+    silent.add(torch.zeros(5))
+    assert silent.z_score(1.0) == [None]
 
 
 def test_a_forced_backend_runs(tmp_path):
@@ -88,10 +128,11 @@ def test_a_forced_backend_runs(tmp_path):
 
 
 @pytest.mark.parametrize("after", [1, 6, 9])
-def test_a_stopped_run_resumes_bitwise(after, tmp_path):
+@pytest.mark.parametrize("rule", ["ottt", "rptt"])
+def test_a_stopped_run_resumes_bitwise(rule, after, tmp_path):
     """Stopped in the first epoch, at its end, and in the second epoch."""
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    config = experiment.Config.of(data="sequential-digits", epochs=2, batch_size=256)
+    config = experiment.Config.of(data="sequential-digits", epochs=2, batch_size=256, rule=rule)
     for folder in (whole, parts):
         folder.mkdir()
     assert experiment.Experiment(config, whole).run()
@@ -136,6 +177,7 @@ def test_info_says_why(capsys):
     ("arguments", "said"),
     [
         (["--rule", "bptt", "--mode", "O"], "use it with --mode A"),
+        (["--rule", "rptt", "--mode", "A"], "leave out --mode A"),
         (["--epochs", "0"], "--epochs is 0"),
         (["--batch-size", "-1"], "--batch-size is -1"),
         (["--lr", "nan"], "--lr is nan"),

@@ -1,5 +1,7 @@
 #include "../cpu/dispatch.h"
 #include "kernels.h"
+#include "mpdr.h"
+#include "stgr.h"
 
 using namespace fastsnn;
 
@@ -24,6 +26,16 @@ struct CpuCore {
   static void standardize_backward(const StandardizeBackward& k, int threads) {
     active_kernels().standardize_backward(k, threads);
   }
+  static void mpdr_forward(const LifParams& p, const MpdrForward& k, int threads) {
+    active_kernels().mpdr_forward(p, k, threads);
+  }
+  static void mpdr_backward_online(const LifParams& p, const Mpdr& m, const MpdrBackward& k, int threads) {
+    active_kernels().mpdr_backward_online(p, m, k, threads);
+  }
+  static void mpdr_backward_bptt(const LifParams& p, const Mpdr& m, const MpdrBackward& k, int threads) {
+    active_kernels().mpdr_backward_bptt(p, m, k, threads);
+  }
+  static void stgr_sgd(const StgrSgd& k, int threads) { active_kernels().stgr_sgd(k, threads); }
 };
 
 }  // namespace
@@ -31,6 +43,8 @@ struct CpuCore {
 PYBIND11_MODULE(_cpu, m) {
   m.doc() = "fastsnn CPU kernels: raw pointers in, no torch. Use fastsnn.functional.";
   bindings::bind<CpuCore>(m);
+  bindings::bind_mpdr<CpuCore>(m);
+  bindings::bind_stgr<CpuCore>(m);
   m.def("isas", &usable_isas, "Instruction sets this processor can run, best first.");
   m.def("isa", [] { return std::string(active_kernels().isa); }, "The instruction set in use.");
   m.def("choose_isa", &choose_isa, "Use one of isas(); false if it cannot run here.");

@@ -2,7 +2,9 @@
 #include "kernels.h"
 
 #include "lif.h"
+#include "mpdr.h"
 #include "standardize.h"
+#include "stgr.h"
 
 #define FASTSNN_STRING_(x) #x
 #define FASTSNN_STRING(x) FASTSNN_STRING_(x)
@@ -11,8 +13,9 @@ namespace fastsnn {
 namespace FASTSNN_ISA {
 
 extern const Kernels kernels;
-const Kernels kernels = {FASTSNN_STRING(FASTSNN_ISA), lif_forward,         lif_backward_online,
-                         lif_backward_bptt,           standardize_forward, standardize_backward};
+const Kernels kernels = {
+    FASTSNN_STRING(FASTSNN_ISA), lif_forward,  lif_backward_online,  lif_backward_bptt,  standardize_forward,
+    standardize_backward,        mpdr_forward, mpdr_backward_online, mpdr_backward_bptt, stgr_sgd};
 
 }  // namespace FASTSNN_ISA
 }  // namespace fastsnn

@@ -1,6 +1,8 @@
 #pragma once
 
 #include "../core/arguments.h"
+#include "../core/mpdr.h"
+#include "../core/stgr.h"
 
 // What every instruction set provides; the last argument is the number of threads.
 namespace fastsnn {
@@ -12,6 +14,10 @@ struct Kernels {
   void (*lif_backward_bptt)(const LifParams&, const LifBackward&, int);
   void (*standardize_forward)(const StandardizeForward&, int);
   void (*standardize_backward)(const StandardizeBackward&, int);
+  void (*mpdr_forward)(const LifParams&, const MpdrForward&, int);
+  void (*mpdr_backward_online)(const LifParams&, const Mpdr&, const MpdrBackward&, int);
+  void (*mpdr_backward_bptt)(const LifParams&, const Mpdr&, const MpdrBackward&, int);
+  void (*stgr_sgd)(const StgrSgd&, int);
 };
 
 }  // namespace fastsnn

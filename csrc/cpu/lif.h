@@ -73,8 +73,9 @@ S* row_at(void* sequence, void* last, int64_t t, const LifForward& k, int64_t i,
   return t + 1 == k.T ? at_or(static_cast<S*>(last), i, scratch.at) : scratch.at;
 }
 
-template <class T, class S = typename StateOf<T>::type>
-void lif_forward_chunks(const LifParams& params, const LifForward& k, int64_t begin, int64_t end) {
+// each(t, i, u, n) follows the step t of a chunk, whose potentials are u.
+template <class T, class Each, class S = typename StateOf<T>::type>
+void lif_forward_chunks(const LifParams& params, const LifForward& k, int64_t begin, int64_t end, const Each& each) {
   const Lif<S> p = lif_of<S>(params);
   const Trace trace = Trace(params.trace);
   const bool hard = Reset(params.reset) == Reset::hard;
@@ -104,6 +105,7 @@ void lif_forward_chunks(const LifParams& params, const LifForward& k, int64_t be
       row.a = k.trace_seq ? static_cast<S*>(k.trace_seq) + t * k.n + i : a.at;
       row.e = row_at(nullptr, k.ratio_last, t, k, i, e);
       row_fn(p, row, n);
+      each(t, i, static_cast<const S*>(row.u), n);
       store(spikes, s, n);
       row.threshold_prev = p.threshold;
       row.first = false;
@@ -115,9 +117,10 @@ void lif_forward_chunks(const LifParams& params, const LifForward& k, int64_t be
 }
 
 void lif_forward(const LifParams& p, const LifForward& k, int threads) {
+  const auto ignore = [](auto...) {};
   with_dtype(k.dtype, [&](auto zero) {
     parallel_chunks(k.n, kChunk, k.n * k.T, threads,
-                    [&](int64_t begin, int64_t end) { lif_forward_chunks<decltype(zero)>(p, k, begin, end); });
+                    [&](int64_t begin, int64_t end) { lif_forward_chunks<decltype(zero)>(p, k, begin, end, ignore); });
   });
 }
 
@@ -227,11 +230,12 @@ struct Bptt {
   };
 };
 
-template <class T, class S = typename StateOf<T>::type>
-void lif_backward_online_chunks(const LifParams& params, const LifBackward& k, int64_t begin, int64_t end) {
+// row(t, at, g_s, keep, u, g_x, n) computes step t of a chunk, which lies at `at` in [T, n].
+template <class T, class Row, class S = typename StateOf<T>::type>
+void lif_backward_online_chunks(const LifParams& params, const LifBackward& k, int64_t begin, int64_t end,
+                                const Row& row) {
   const Lif<S> p = lif_of<S>(params);
   const bool hard = Reset(params.reset) == Reset::hard;
-  const auto row_fn = pick_surrogate<Online<S>::template Row>(params.surrogate);
 
   Chunk<S> x, g_s, g_x, u_buffer, ones, zeros, start;
   ones.fill(S(1), end - begin);
@@ -248,17 +252,25 @@ void lif_backward_online_chunks(const LifParams& params, const LifBackward& k, i
       u = potentials.row(t, u, u_buffer.at);
       const S* g = k.g_spikes ? load(static_cast<const T*>(k.g_spikes) + at, g_s, n) : zeros.at;
       T* out = static_cast<T*>(k.g_x) + at;
-      row_fn(p, g, keep, u, store_target(out, g_x), n);
+      row(t, at, g, keep, u, store_target(out, g_x), n);
       store(out, g_x, n);
     }
   }
 }
 
+template <class T, class S = typename StateOf<T>::type>
+void lif_backward_online_of(const LifParams& params, const LifBackward& k, int threads) {
+  const Lif<S> p = lif_of<S>(params);
+  const auto row_fn = pick_surrogate<Online<S>::template Row>(params.surrogate);
+  const auto row = [&](int64_t, int64_t, const S* g, const S* keep, const S* u, S* g_x, int64_t n) {
+    row_fn(p, g, keep, u, g_x, n);
+  };
+  parallel_chunks(k.n, kChunk, k.n * k.T, threads,
+                  [&](int64_t begin, int64_t end) { lif_backward_online_chunks<T>(params, k, begin, end, row); });
+}
+
 void lif_backward_online(const LifParams& p, const LifBackward& k, int threads) {
-  with_dtype(k.dtype, [&](auto zero) {
-    parallel_chunks(k.n, kChunk, k.n * k.T, threads,
-                    [&](int64_t begin, int64_t end) { lif_backward_online_chunks<decltype(zero)>(p, k, begin, end); });
-  });
+  with_dtype(k.dtype, [&](auto zero) { lif_backward_online_of<decltype(zero)>(p, k, threads); });
 }
 
 // Neurons a chunk, so that the recomputed potentials of all T steps stay in L2.
@@ -267,12 +279,12 @@ inline int64_t bptt_chunk(int64_t T) {
   return std::max<int64_t>(64, std::min<int64_t>(kChunk, kBudget / std::max<int64_t>(T, 1)));
 }
 
-template <class T, class S = typename StateOf<T>::type>
-void lif_backward_bptt_chunks(const LifParams& params, const LifBackward& k, int64_t begin, int64_t end) {
+// row(t, g_s, keep, g_v_out, u, g_v, g_x, n) computes step t of a chunk.
+template <class T, class Row, class S = typename StateOf<T>::type>
+void lif_backward_bptt_chunks(const LifParams& params, const LifBackward& k, int64_t begin, int64_t end,
+                              const Row& row) {
   const Lif<S> p = lif_of<S>(params);
   const bool hard = Reset(params.reset) == Reset::hard;
-  const auto row_fn = hard ? pick_surrogate<Bptt<S, Reset::hard>::template Row>(params.surrogate)
-                           : pick_surrogate<Bptt<S, Reset::soft>::template Row>(params.surrogate);
   const int64_t chunk = bptt_chunk(k.T);
   std::vector<S> u_rows(k.u ? 0 : chunk * k.T);
 
@@ -296,18 +308,28 @@ void lif_backward_bptt_chunks(const LifParams& params, const LifBackward& k, int
       const S* g = k.g_spikes ? load(static_cast<const T*>(k.g_spikes) + at, g_s, n) : zeros.at;
       const S* g_v_out = at_or(static_cast<const S*>(k.g_v_seq), at, static_cast<const S*>(zeros.at));
       T* out = static_cast<T*>(k.g_x) + at;
-      row_fn(p, g, keep, g_v_out, u, g_v.at, store_target(out, g_x), n);
+      row(t, g, keep, g_v_out, u, g_v.at, store_target(out, g_x), n);
       store(out, g_x, n);
     }
     if (k.g_v_first) std::copy_n(g_v.at, n, static_cast<S*>(k.g_v_first) + i);
   }
 }
 
+template <class T, class S = typename StateOf<T>::type>
+void lif_backward_bptt_of(const LifParams& params, const LifBackward& k, int threads) {
+  const Lif<S> p = lif_of<S>(params);
+  const bool hard = Reset(params.reset) == Reset::hard;
+  const auto row_fn = hard ? pick_surrogate<Bptt<S, Reset::hard>::template Row>(params.surrogate)
+                           : pick_surrogate<Bptt<S, Reset::soft>::template Row>(params.surrogate);
+  const auto row = [&](int64_t, const S* g, const S* keep, const S* g_v_out, const S* u, S* g_v, S* g_x, int64_t n) {
+    row_fn(p, g, keep, g_v_out, u, g_v, g_x, n);
+  };
+  parallel_chunks(k.n, bptt_chunk(k.T), k.n * k.T, threads,
+                  [&](int64_t begin, int64_t end) { lif_backward_bptt_chunks<T>(params, k, begin, end, row); });
+}
+
 void lif_backward_bptt(const LifParams& p, const LifBackward& k, int threads) {
-  with_dtype(k.dtype, [&](auto zero) {
-    parallel_chunks(k.n, bptt_chunk(k.T), k.n * k.T, threads,
-                    [&](int64_t begin, int64_t end) { lif_backward_bptt_chunks<decltype(zero)>(p, k, begin, end); });
-  });
+  with_dtype(k.dtype, [&](auto zero) { lif_backward_bptt_of<decltype(zero)>(p, k, threads); });
 }
 
 }  // namespace FASTSNN_ISA

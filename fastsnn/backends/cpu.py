@@ -34,7 +34,9 @@ def _threads(_: Tensor) -> int:
 
 
 # the T loop runs in cache, so a sequence's potentials are recomputed from x
+_LIF = LIFKernels("cpu", _cpu, _threads, saves_u=False)
 KERNELS = {
-    "lif": LIFKernels("cpu", _cpu, _threads, saves_u=False),
+    "lif": _LIF,
+    "mpdr": _LIF,
     "standardize": StandardizeKernels("cpu", _cpu, _threads),
 }

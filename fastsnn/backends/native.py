@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..ops.types import EMPTY, Forward, LIFParams, LIFState, Saved, state_dtype
+from ..ops.types import EMPTY, Forward, LIFParams, LIFState, Pull, Saved, state_dtype
 from ..reference.surrogate import SHAPES
 
 DTYPES = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.float16: 3}
@@ -28,8 +28,8 @@ def _empty_float(x: Tensor) -> Tensor:
 
 
 class LIFKernels:
-    """LIF kernels of one core; signatures as fastsnn.reference.lif. `where(x)` is the core's Execution for x,
-    `give(tensor)` what it takes for a tensor or for none."""
+    """LIF kernels of one core; signatures as fastsnn.reference.lif, and fastsnn.reference.mpdr where the core has it.
+    `where(x)` is the core's Execution for x, `give(tensor)` what it takes for a tensor or for none."""
 
     def __init__(
         self, name: str, core: Any, where: Callable[[Tensor], Any], saves_u: bool, give: Give = _address
@@ -64,6 +64,7 @@ class LIFKernels:
         v_seq: bool = False,
         into: LIFState = EMPTY,
         u_seq: bool = False,
+        moments_out: Tensor | None = None,
     ) -> Forward:
         give = self._give
         potential, is_v, trace, ratio, keep = state
@@ -80,7 +81,7 @@ class LIFKernels:
             a = empty(x)
         if e is None and p.trace in ("ndot", "ndot_released"):
             e = empty(one)
-        self._core.lif_forward(
+        arguments = (
             self._params(p),
             self._where(x),
             len(x) if sequence else 1,
@@ -101,6 +102,10 @@ class LIFKernels:
             give(a),
             give(e),
         )
+        if moments_out is None:
+            self._core.lif_forward(*arguments)
+        else:
+            self._core.mpdr_forward(*arguments, give(moments_out))
         return Forward(spikes, u, v, a, e)
 
     def backward(
@@ -111,13 +116,14 @@ class LIFKernels:
         g_v: Tensor | None = None,
         g_v_seq: Tensor | None = None,
         want_v: bool = False,
-    ) -> tuple[Tensor, Tensor | None]:
+        pull: Pull | None = None,
+    ) -> tuple[Tensor | None, ...]:
         give = self._give
         like: Any = saved.x if saved.u is None else saved.u
         one = like[0] if saved.sequence else like
         g_x = torch.empty_like(like) if like.dtype == saved.dtype else torch.empty_like(like, dtype=saved.dtype)
         g_v_first = torch.empty_like(one, dtype=state_dtype(saved.dtype)) if want_v else None
-        self._core.lif_backward(
+        arguments = (
             self._params(p),
             self._where(like),
             not p.online,
@@ -135,7 +141,13 @@ class LIFKernels:
             give(g_x),
             give(g_v_first),
         )
-        return g_x, g_v_first
+        if pull is None:
+            self._core.lif_backward(*arguments)
+            return g_x, g_v_first
+        local = torch.empty_like(g_x) if pull.local else None
+        target = (pull.mean, pull.std, pull.weight, pull.mu)
+        self._core.mpdr_backward(*arguments, *target, give(pull.moments), give(local))
+        return g_x, g_v_first, local
 
 
 class StandardizeKernels:

@@ -10,7 +10,9 @@ from torch import Tensor, nn
 
 from .. import backends, surrogate
 from ..ops import lif as op
+from ..ops.mpdr import MPDR, Regularised, own_synapse
 from ..ops.types import EMPTY, RULES, LIFParams, LIFState, number, state_dtype
+from ..reference.mpdr import z_score
 from .traced import TracedSpikes, plain
 
 __all__ = ["LIF"]
@@ -58,6 +60,8 @@ class LIF(nn.Module):
             Xiao et al. 2022 (a[t] = lam*a[t-1] + s[t]) or Jiang et al. 2024 (eq. 12 and appendix A.2). Default "bptt".
         dropout: probability of dropping a neuron for the whole sequence, in training; kept spikes are scaled
             by 1/(1-p), reset and ratio see the unmasked spike, the trace the masked one. Default 0.
+        mpdr: `fastsnn.online.MPDR`, a regularisation of the distribution of u; `moments`, `mpdr_loss` and `z_score`
+            then tell of the last call, in evaluation too. Default None.
 
     In training mode a traced rule returns `TracedSpikes`; in evaluation every rule returns plain spikes.
     `v` is the potential after reset, as in SpikingJelly. State is not in `state_dict`; it stays until
@@ -90,6 +94,7 @@ class LIF(nn.Module):
         *,
         rule: str = "bptt",
         dropout: float = 0.0,
+        mpdr: MPDR | None = None,
     ) -> None:
         super().__init__()
         self._params = LIFParams(tau, decay_input, v_threshold, v_reset, surrogate_function, detach_reset, rule)
@@ -98,6 +103,7 @@ class LIF(nn.Module):
         self.step_mode = step_mode
         self.store_v_seq = store_v_seq
         self.dropout = dropout
+        self.mpdr = mpdr
         self.reset()
 
     @classmethod
@@ -119,6 +125,32 @@ class LIF(nn.Module):
         if mode not in ("s", "m"):
             raise ValueError(f"step_mode is {mode!r}; allowed: 's' (one step a call) and 'm' ([T, N, *] a call)")
         self._step_mode = mode
+
+    @property
+    def mpdr(self) -> MPDR | None:
+        return self._mpdr
+
+    @mpdr.setter
+    def mpdr(self, mpdr: MPDR | None) -> None:
+        if not isinstance(mpdr, MPDR | None):
+            raise TypeError(f"mpdr is {type(mpdr).__name__}; it must be a fastsnn.online.MPDR, or None")
+        self._mpdr = mpdr
+
+    @property
+    def moments(self) -> Tensor | None:
+        """With MPDR: mean and biased variance of u of each step of the last call, [T, 2] in float64 (T = 1 for a step).
+        None before the first call after a reset."""
+        return self._moments
+
+    @property
+    def mpdr_loss(self) -> Tensor | None:
+        """With MPDR: L_M (without its weight) of each step of the last call, [T], detached."""
+        return None if self._moments is None or self._mpdr is None else self._mpdr.loss(self._moments)
+
+    @property
+    def z_score(self) -> Tensor | None:
+        """With MPDR: (th - m)/sd of u of each step of the last call, [T]."""
+        return None if self._moments is None else z_score(self._moments, self._params.threshold)
 
     @property
     def state(self) -> LIFState:
@@ -155,6 +187,7 @@ class LIF(nn.Module):
         self._state = EMPTY
         self.v_seq: Tensor | None = None
         self._backend: str | None = None
+        self._moments: Tensor | None = None
 
     def detach(self) -> None:
         """Cut the state out of the graph."""
@@ -173,13 +206,35 @@ class LIF(nn.Module):
         elif self.dropout and state.keep is None:
             op.check_input(x, sequence)
             state = state._replace(keep=self._draw_keep(x[0] if sequence else x))
-        ran = op.run(params, x, state, sequence, self.store_v_seq and sequence, reuse=True)
+        regularised = self._regularised(x)
+        ran = op.run(params, x, state, sequence, self.store_v_seq and sequence, reuse=True, regularised=regularised)
         # nn.Module.__setattr__ costs as much as a small step
         self.__dict__["_state"] = ran.state
         self.__dict__["_backend"] = ran.backend
         if self.store_v_seq:
             self._store(ran.v if sequence else self.v, sequence)
-        return ran.spikes if ran.trace is None else TracedSpikes.of(ran.spikes, ran.trace)
+        trace = ran.trace
+        if regularised is not None:
+            self.__dict__["_moments"] = regularised.moments
+            if trace is None and self.training and not regularised.mpdr.propagate:
+                # a synapse behind then is one that can tell its weights' gradient from its input's
+                trace = ran.spikes.detach()
+        return ran.spikes if trace is None else TracedSpikes.of(ran.spikes, trace)
+
+    def _regularised(self, x: Tensor) -> Regularised | None:
+        """What puts MPDR around the kernels of this call."""
+        mpdr = self._mpdr
+        if mpdr is None:
+            return None
+        if not (mpdr.propagate or self._params.online):
+            raise ValueError(
+                "rule 'bptt' carries MPDR's gradient through time together with the loss's, so that it cannot be kept "
+                "from lower layers; pass MPDR(propagate=True)"
+            )
+        if torch.compiler.is_compiling():
+            raise RuntimeError("MPDR has no registered operator: run the neuron outside torch.compile and torch.export")
+        own = None if mpdr.propagate else own_synapse(x)
+        return Regularised(mpdr, own)
 
     def _store(self, v: Any, sequence: bool) -> None:
         if sequence:
@@ -195,7 +250,7 @@ class LIF(nn.Module):
 
     def explain(self, device: str | torch.device = "cpu") -> str:
         """Which backend ran last, and for every backend whether it would run on `device` and why."""
-        rows = backends.explain("lif", device)
+        rows = backends.explain("lif" if self._mpdr is None else "mpdr", device)
         lines = [
             f"last call: {self._backend or 'none yet'}",
             *(f"{name}: {verdict}" for name, verdict in rows),
@@ -209,7 +264,8 @@ class LIF(nn.Module):
             f"v_reset={p.v_reset}, surrogate_function={p.surrogate}, detach_reset={p.detach_reset}, "
             f"step_mode={self.step_mode!r}"
         )
-        return text + (f", dropout={self.dropout}" if self.dropout else "")
+        text += f", dropout={self.dropout}" if self.dropout else ""
+        return text + (f", mpdr={self.mpdr}" if self.mpdr else "")
 
     def _apply(self, fn: Any, recurse: bool = True) -> LIF:
         super()._apply(fn, recurse)

@@ -1,6 +1,7 @@
-"""Online training: losses, update modes A and O, random back-propagation, and a small trainer."""
+"""Online training: MPDR, losses, update modes A and O, random back-propagation, and a small trainer."""
 
+from ..ops.mpdr import MPDR
 from .losses import loss, tet_loss
 from .training import BatchResult, Trainer, evaluate, train_batch
 
-__all__ = ["BatchResult", "Trainer", "evaluate", "loss", "tet_loss", "train_batch"]
+__all__ = ["MPDR", "BatchResult", "Trainer", "evaluate", "loss", "tet_loss", "train_batch"]

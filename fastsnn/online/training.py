@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from ..nn import LIF, plain, reset
+from ..optim import STGR
 from .losses import loss as mixed_loss
 
 Loss = Callable[[Tensor, Tensor, int], Tensor]
@@ -122,7 +123,7 @@ def evaluate(net: nn.Module, batches: Iterable[tuple[Any, Tensor]], loss: Loss =
 class Trainer:
     """`train_batch` with its options kept, and state that can be saved between batches.
 
-    Args: as `train_batch`; scheduler, where given, steps after each call of `epoch_done`.
+    Args: as `train_batch`; scheduler, where given, and the epoch of an `optim.STGR` step at each call of `epoch_done`.
     """
 
     def __init__(
@@ -144,6 +145,8 @@ class Trainer:
         return evaluate(self.net, batches, self.options.get("loss", mixed_loss))
 
     def epoch_done(self) -> None:
+        if isinstance(self.optimizer, STGR):
+            self.optimizer.epoch += 1
         if self.scheduler is not None:
             self.scheduler.step()
 

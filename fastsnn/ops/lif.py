@@ -115,6 +115,9 @@ class BPTTLIF(torch.autograd.Function):
         return g_x, g_v_first, None
 
 
+NODES = (OnlineLIF._backward_cls, BPTTLIF._backward_cls)
+
+
 class Ran(NamedTuple):
     """One call's outcome: spikes, state after it, trace of every step, v (of every step where asked)."""
 
@@ -132,9 +135,11 @@ def run(
     sequence: bool = False,
     v_seq: bool = False,
     reuse: bool = False,
+    regularised: Any = None,
 ) -> Ran:
     """One step (or a sequence [T, *]) of p from `state`. With reuse, the caller's state is replaced by the new one:
-    under an online rule that takes the memory of the old one wherever nothing else holds it.
+    under an online rule that takes the memory of the old one wherever nothing else holds it. regularised: an
+    `ops.mpdr.Regularised`.
 
     Raises TypeError or ValueError for an input or a state that does not fit, BackendError where no backend runs.
     """
@@ -147,7 +152,9 @@ def run(
     elif reuse:
         _check_export(state, sequence)
     # registered operators have their own gradient
-    kernels = backends.select("lif", x) if eager else registered
+    kernels = backends.select("lif" if regularised is None else "mpdr", x) if eager else registered
+    if regularised is not None:
+        kernels = regularised.around(kernels)
     if p.online:
         large = reuse and eager and not sequence and x.numel() >= memory.WORTH_ASKING
         into = _reusable(state) if large else EMPTY

@@ -38,6 +38,7 @@ class TracedLinear(torch.autograd.Function):
         g_s = g_weight = g_bias = None
         if ctx.needs_input_grad[0]:
             g_s = (g_y @ _cast(weight, g_y)).to(ctx.input_dtype)
+        g_y = _of_weights(ctx, g_y)
         flat = g_y.reshape(-1, g_y.shape[-1])
         if ctx.needs_input_grad[2]:
             g_weight = (flat.t() @ _cast(trace, g_y).reshape(-1, trace.shape[-1])).to(weight.dtype)
@@ -72,24 +73,47 @@ class TracedConv(torch.autograd.Function):
         trace, weight = ctx.saved_tensors
         stride, padding, dilation, groups = ctx.geometry
         wants = ctx.needs_input_grad
-        # the input gradient reads only W, the weight gradient only the input: so the input is the trace
-        g_s, g_weight, g_bias = torch.ops.aten.convolution_backward(
-            g_y,
-            _cast(trace, g_y),
-            _cast(weight, g_y),
-            [weight.shape[0]] if wants[3] else None,
-            stride,
-            padding,
-            dilation,
-            False,
-            [0] * len(stride),
-            groups,
-            [wants[0], wants[2], wants[3]],
-        )
+
+        def backward(g: Tensor, mask: list[bool]) -> Any:
+            # the input gradient reads only W, the weight gradient only the input: so the input is the trace
+            return torch.ops.aten.convolution_backward(
+                g,
+                _cast(trace, g),
+                _cast(weight, g),
+                [weight.shape[0]] if wants[3] else None,
+                stride,
+                padding,
+                dilation,
+                False,
+                [0] * len(stride),
+                groups,
+                mask,
+            )
+
+        whole = _of_weights(ctx, g_y)
+        if whole is g_y:
+            g_s, g_weight, g_bias = backward(g_y, [wants[0], wants[2], wants[3]])
+        else:
+            g_s = backward(g_y, [wants[0], False, False])[0]
+            _, g_weight, g_bias = backward(whole, [False, wants[2], wants[3]])
         g_s = g_s if g_s is None else g_s.to(ctx.input_dtype)
         g_weight = g_weight if g_weight is None else g_weight.to(weight.dtype)
         g_bias = g_bias if g_bias is None else g_bias.to(weight.dtype)
         return g_s, None, g_weight, g_bias, None, None, None, None
+
+
+NODES = (TracedLinear._backward_cls, TracedConv._backward_cls)
+
+
+def add_to_weights(node: Any, g_y: Tensor) -> None:
+    """In a backward pass, before it reaches this synapse: a gradient of y for its weights alone, not for its input."""
+    node.for_weights = (torch._C._current_graph_task_id(), _of_weights(node, g_y))
+
+
+def _of_weights(node: Any, g_y: Tensor) -> Tensor:
+    """g_y with what `add_to_weights` left in this pass."""
+    task, more = getattr(node, "for_weights", (None, None))
+    return g_y if more is None or task != torch._C._current_graph_task_id() else g_y + more
 
 
 def linear(s: Tensor, trace: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

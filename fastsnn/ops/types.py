@@ -229,6 +229,18 @@ class Forward(NamedTuple):
     ratio: Tensor | None
 
 
+class Pull(NamedTuple):
+    """What MPDR adds to a backward: mean and biased variance of every u[t] as float64 [T, 2], the target, a1 and mu_M,
+    and whether its part of g_x stays apart."""
+
+    moments: Tensor
+    mean: float
+    std: float
+    weight: float
+    mu: float
+    local: bool
+
+
 class Saved(NamedTuple):
     """What a backend's backward works from: u of every step, or x of the sequence and its first state."""
 

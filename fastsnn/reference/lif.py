@@ -134,9 +134,10 @@ def backward(
     g_v: Tensor | None = None,
     g_v_seq: Tensor | None = None,
     want_v: bool = False,
+    g_u_more: Tensor | None = None,
 ) -> tuple[Tensor, Tensor | None]:
     """g_x and, for BPTT where wanted, g_v[0]. Online rules: g_x[t] = gain*g_s[t]*sg(u[t] - th).
-    BPTT: g_u = g_s*sg + g_v*dv/du ; g_x = gain*g_u ; g_v[t-1] = lam*g_u."""
+    BPTT: g_u = g_s*sg + g_v*dv/du ; g_x = gain*g_u ; g_v[t-1] = lam*g_u. g_u_more [T, *] is added to g_u."""
     us = potentials(p, saved)
     dtype = saved.dtype
     g_rows = us.new_zeros(us.shape) if g_s is None else g_s.to(us.dtype).reshape(us.shape)
@@ -144,7 +145,8 @@ def backward(
         g_rows = g_rows * saved.keep
     sg = surrogate.derivative(us - p.threshold, p.shape, p.height, p.slope)
     if p.online:
-        g_x = p.gain * (g_rows * sg)
+        g_us = g_rows * sg
+        g_x = p.gain * (g_us if g_u_more is None else g_us + g_u_more)
         return (g_x if saved.sequence else g_x[0]).to(dtype), None
     carry = torch.zeros_like(us[0]) if g_v is None else g_v.clone()
     rows = []
@@ -152,6 +154,7 @@ def backward(
         if g_v_seq is not None:
             carry = carry + g_v_seq[t]
         g_u = g_rows[t] * sg[t] + carry * reset_derivative(p, us[t], sg[t])
+        g_u = g_u if g_u_more is None else g_u + g_u_more[t]
         carry = p.leak * g_u
         rows.append(p.gain * g_u)
     g_x = torch.stack(rows[::-1])

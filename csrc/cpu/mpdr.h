@@ -1,0 +1,159 @@
+#pragma once
+
+#include "../core/mpdr.h"
+#include "lif.h"
+
+// LIF with MPDR: the forward's loop also sums u while its chunk is in L1, the backward's adds two coefficients.
+namespace fastsnn {
+namespace FASTSNN_ISA {
+
+// Sums of u - u[0] in lanes of fixed order. The shift is one of the values, so that squaring loses at most n roundings.
+template <class S>
+Moments moments_of(const S* u, int64_t n) {
+  constexpr int kLanes = 32;  // gcc keeps fewer in memory
+  const double shift = u[0];
+  double sums[kLanes] = {}, squares[kLanes] = {};
+  int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) {
+    for (int l = 0; l < kLanes; l++) {
+      const double d = double(u[i + l]) - shift;
+      sums[l] += d;
+      squares[l] += d * d;
+    }
+  }
+  for (int l = 0; i < n; i++, l++) {
+    const double d = double(u[i]) - shift;
+    sums[l] += d;
+    squares[l] += d * d;
+  }
+  double sum = 0.0, square = 0.0;
+  for (int l = 0; l < kLanes; l++) {
+    sum += sums[l];
+    square += squares[l];
+  }
+  const double mean = sum / double(n), m2 = square - sum * mean;
+  return {double(n), shift + mean, m2 < 0.0 ? 0.0 : m2};
+}
+
+template <class T, class S = typename StateOf<T>::type>
+void mpdr_forward_of(const LifParams& params, const MpdrForward& k, int threads) {
+  const int64_t chunks = (k.n + kChunk - 1) / kChunk;
+  std::vector<Moments> partial(chunks * k.T);
+  const auto sum_up = [&](int64_t t, int64_t i, const S* u, int64_t n) {
+    partial[t * chunks + i / kChunk] = moments_of(u, n);
+  };
+  parallel_chunks(k.n, kChunk, k.n * k.T, threads,
+                  [&](int64_t begin, int64_t end) { lif_forward_chunks<T>(params, k, begin, end, sum_up); });
+  double* out = static_cast<double*>(k.moments);
+  for (int64_t t = 0; t < k.T; t++) {
+    Moments all{};
+    for (int64_t c = 0; c < chunks; c++) all = merge(all, partial[t * chunks + c]);
+    out[2 * t] = all.mean;
+    out[2 * t + 1] = variance<S>(all);
+  }
+}
+
+void mpdr_forward(const LifParams& p, const MpdrForward& k, int threads) {
+  with_dtype(k.dtype, [&](auto zero) { mpdr_forward_of<decltype(zero)>(p, k, threads); });
+}
+
+template <class S, Surrogate shape>
+void pulled_online_row(const Lif<S> p, const Pull<S> q, const S* g_s, const S* keep, const S* u, S* g_x, int64_t n) {
+  for (int64_t i = 0; i < n; i += kBlock) {
+    prefetch_all(i, g_s, u, g_x);
+    const int64_t end = std::min(n, i + kBlock);
+    FASTSNN_SIMD
+    for (int64_t j = i; j < end; j++) {
+      const S sg = surrogate<shape>(u[j] - p.threshold, p.height, p.slope);
+      g_x[j] = p.gain * ((g_s[j] * keep[j]) * sg + pull(q, u[j]));
+    }
+  }
+}
+
+template <class S>
+void pull_row(const Lif<S> p, const Pull<S> q, const S* u, S* g_local, int64_t n) {
+  FASTSNN_SIMD
+  for (int64_t i = 0; i < n; i++) g_local[i] = p.gain * pull(q, u[i]);
+}
+
+template <class S, Reset reset, Surrogate shape>
+void pulled_bptt_row(const Lif<S> p, const Pull<S> q, const S* g_s, const S* keep, const S* g_v_out, const S* u, S* g_v,
+                     S* g_x, int64_t n) {
+  for (int64_t i = 0; i < n; i += kBlock) {
+    prefetch_all(i, g_s, u, g_x);
+    const int64_t end = std::min(n, i + kBlock);
+    FASTSNN_SIMD
+    for (int64_t j = i; j < end; j++) {
+      const S sg = surrogate<shape>(u[j] - p.threshold, p.height, p.slope);
+      const S g_u = potential_gradient<reset>(p, g_s[j], keep[j], g_v[j] + g_v_out[j], u[j], sg) + pull(q, u[j]);
+      g_x[j] = p.gain * g_u;
+      g_v[j] = p.leak * g_u;
+    }
+  }
+}
+
+template <class S>
+struct PulledOnline {
+  template <Surrogate shape>
+  struct Row {
+    static constexpr auto fn = pulled_online_row<S, shape>;
+  };
+};
+template <class S, Reset reset>
+struct PulledBptt {
+  template <Surrogate shape>
+  struct Row {
+    static constexpr auto fn = pulled_bptt_row<S, reset, shape>;
+  };
+};
+
+template <class S>
+std::vector<Pull<S>> pulls_of(const Mpdr& m, const MpdrBackward& k) {
+  const double* moments = static_cast<const double*>(k.moments);
+  std::vector<Pull<S>> pulls(k.T);
+  for (int64_t t = 0; t < k.T; t++) pulls[t] = pull_of<S>(m, moments[2 * t], moments[2 * t + 1], double(k.n));
+  return pulls;
+}
+
+template <class T, class S = typename StateOf<T>::type>
+void mpdr_backward_online_of(const LifParams& params, const Mpdr& m, const MpdrBackward& k, int threads) {
+  const Lif<S> p = lif_of<S>(params);
+  const auto pulls = pulls_of<S>(m, k);
+  const auto plain_fn = pick_surrogate<Online<S>::template Row>(params.surrogate);
+  const auto pulled_fn = pick_surrogate<PulledOnline<S>::template Row>(params.surrogate);
+  const auto row = [&](int64_t t, int64_t at, const S* g, const S* keep, const S* u, S* g_x, int64_t n) {
+    if (!k.g_local) return pulled_fn(p, pulls[t], g, keep, u, g_x, n);
+    plain_fn(p, g, keep, u, g_x, n);
+    Chunk<S> buffer;
+    T* out = static_cast<T*>(k.g_local) + at;
+    pull_row(p, pulls[t], u, store_target(out, buffer), n);
+    store(out, buffer, n);
+  };
+  parallel_chunks(k.n, kChunk, k.n * k.T, threads,
+                  [&](int64_t begin, int64_t end) { lif_backward_online_chunks<T>(params, k, begin, end, row); });
+}
+
+template <class T, class S = typename StateOf<T>::type>
+void mpdr_backward_bptt_of(const LifParams& params, const Mpdr& m, const MpdrBackward& k, int threads) {
+  const Lif<S> p = lif_of<S>(params);
+  const auto pulls = pulls_of<S>(m, k);
+  const bool hard = Reset(params.reset) == Reset::hard;
+  const auto fn = hard ? pick_surrogate<PulledBptt<S, Reset::hard>::template Row>(params.surrogate)
+                       : pick_surrogate<PulledBptt<S, Reset::soft>::template Row>(params.surrogate);
+  const auto row = [&](int64_t t, const S* g, const S* keep, const S* g_v_out, const S* u, S* g_v, S* g_x, int64_t n) {
+    fn(p, pulls[t], g, keep, g_v_out, u, g_v, g_x, n);
+  };
+  parallel_chunks(k.n, bptt_chunk(k.T), k.n * k.T, threads,
+                  [&](int64_t begin, int64_t end) { lif_backward_bptt_chunks<T>(params, k, begin, end, row); });
+}
+
+void mpdr_backward_online(const LifParams& p, const Mpdr& m, const MpdrBackward& k, int threads) {
+  with_dtype(k.dtype, [&](auto zero) { mpdr_backward_online_of<decltype(zero)>(p, m, k, threads); });
+}
+
+void mpdr_backward_bptt(const LifParams& p, const Mpdr& m, const MpdrBackward& k, int threads) {
+  with_dtype(k.dtype, [&](auto zero) { mpdr_backward_bptt_of<decltype(zero)>(p, m, k, threads); });
+}
+
+}  // namespace FASTSNN_ISA
+}  // namespace fastsnn

@@ -1,0 +1,231 @@
+"""Optimizers for updates at every time step: STGR of RPTT (SPEC section 7)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import SGD, Optimizer
+
+from .backends import cpu
+from .ops.layout import is_dense
+from .ops.types import number
+
+__all__ = ["STGR", "rho"]
+
+
+def rho(epoch: int) -> float:
+    """Share of W_ema kept at each step of an epoch: max(0.01, 1/(1 + 0.1*epoch)); 1 at epoch 0."""
+    return max(0.01, 1 / (1 + 0.1 * epoch))
+
+
+class STGR(Optimizer):
+    """Spatio-temporal gradient regularisation around any optimizer (RPTT, eq. 5 and 6).
+
+    Each step adds the gradient of L_S = lam/2*||W - W_ema||^2 + gam/2*||grad l_{t-1}(W)||^2 to that of the loss and
+    lets `optimizer` step; then W_ema <- rho*W_ema + (1 - rho)*W, rho = max(0.01, 1/(1 + 0.1*epoch)). In epoch 0 rho is
+    1: W_ema stays at the weights of the first step. Set `epoch` as training proceeds (`fastsnn.online.Trainer` does).
+
+    Args:
+        optimizer: what steps; its parameter groups are shared, so schedulers may take either.
+        lam: pull to the moving average; the paper's 0.006 (CIFAR-10, default), 0.009 (CIFAR-100, DVS-CIFAR10), 0.003
+            (ImageNet).
+        gam: weight of the gradient's norm. Default 0.5.
+        first_order: the second term's gradient gam*H*g with H ~ I, that is gam*g_{t-1} with the stored gradient of the
+            step before (none in the first). False: the Hessian-vector product of the previous step's loss at the new
+            weights, for networks that are twice differentiable; `step(closure)` then needs a closure that returns the
+            loss and calls no backward. A closure is not in `state_dict`: the first step after loading has no such term.
+
+    `lam` and `gam` may differ by parameter group. Costs two tensors a parameter. A parameter without gradient is left
+    out of the step. `p.grad` holds the loss's gradient before and after a step. With SGD with momentum on a CPU the
+    whole step is one pass over memory; elsewhere, foreach operations.
+
+    With GradScaler: `scaler.step(stgr)`, which unscales before the step; where it skips one, nothing here moves.
+    With DistributedDataParallel every rank takes the same step from the averaged gradient. Gradients of MPDR are part
+    of the loss's gradient.
+
+    Raises TypeError or ValueError for arguments out of range, RuntimeError for sparse gradients.
+    """
+
+    def __init__(self, optimizer: Optimizer, lam: float = 0.006, gam: float = 0.5, first_order: bool = True) -> None:
+        if not isinstance(optimizer, Optimizer):
+            raise TypeError(f"optimizer is {type(optimizer).__name__}; it must be a torch.optim.Optimizer")
+        _check({"lam": lam, "gam": gam})
+        self.optimizer, self.first_order, self.epoch = optimizer, first_order, 0
+        self._previous: Callable[[], Tensor] | None = None
+        super().__init__(optimizer.param_groups, {"lam": lam, "gam": gam})
+        self.param_groups = optimizer.param_groups
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """As torch's; `lam` and `gam` of the group override the wrapper's."""
+        _check(param_group)
+        if any(param_group is group for group in self.optimizer.param_groups):
+            super().add_param_group(param_group)
+        else:
+            self.optimizer.add_param_group({**self.defaults, **param_group})
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """One regularised step. closure: computes the loss again and its gradient, and returns it (first order);
+        computes the loss and returns it, without backward, where first_order is False."""
+        if not self.first_order:
+            return self._second_order(closure)
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            _refuse_sparse(group)
+        if _fusible(self.optimizer):
+            self._fused()
+        else:
+            self._foreach()
+        return loss
+
+    def _state(self, p: Tensor) -> tuple[Tensor, Tensor]:
+        """W_ema and the previous gradient."""
+        state = self.state[p]
+        if not state:
+            state["average"], state["previous"] = p.detach().clone(), torch.zeros_like(p)
+        return state["average"], state["previous"]
+
+    def _fused(self) -> None:
+        """SGD with momentum and all of this in one pass."""
+        for group in self.param_groups:
+            scalars = (rho(self.epoch), float(group["lr"]), group["momentum"], 1 - group["dampening"])
+            for p in _with_gradient(group):
+                average, previous = self._state(p)
+                state = self.optimizer.state[p]
+                buffer = state.get("momentum_buffer")
+                first = buffer is None
+                if first:
+                    buffer = state["momentum_buffer"] = torch.empty_like(p)
+                tensors: Any = (p.grad, p, average, previous, buffer)
+                cpu._cpu.stgr_sgd(
+                    torch.get_num_threads(),
+                    p.numel(),
+                    p.dtype == torch.float64,
+                    first,
+                    group["nesterov"],
+                    group["lam"],
+                    group["gam"],
+                    *scalars,
+                    group["weight_decay"],
+                    *(tensor.data_ptr() for tensor in tensors),
+                )
+                torch.autograd.graph.increment_version((p, average, previous, buffer))
+        # as a scheduler's wrapper of step does
+        self.optimizer._opt_called = True  # type: ignore[attr-defined]
+
+    def _foreach(self) -> None:
+        stepped = []
+        for group in self.param_groups:
+            parameters = _with_gradient(group)
+            if not parameters:
+                continue
+            averages, pulled = map(list, zip(*map(self._state, parameters), strict=True))
+            gradients: Any = [p.grad for p in parameters]
+            torch._foreach_mul_(pulled, group["gam"])
+            torch._foreach_add_(pulled, gradients)
+            torch._foreach_add_(pulled, parameters, alpha=group["lam"])
+            torch._foreach_add_(pulled, averages, alpha=-group["lam"])
+            stepped.append((parameters, averages, pulled, gradients))
+        for parameters, _, pulled, _ in stepped:
+            _set_gradients(parameters, pulled)
+        self.optimizer.step()
+        for parameters, averages, previous, gradients in stepped:
+            _set_gradients(parameters, gradients)
+            torch._foreach_copy_(previous, gradients)
+            torch._foreach_lerp_(averages, parameters, 1 - rho(self.epoch))
+
+    def _second_order(self, closure: Callable[[], Tensor] | None) -> Tensor:
+        if closure is None:
+            raise ValueError(
+                "first_order=False needs step(closure): a closure that returns the loss and calls no backward"
+            )
+        parameters = [p for group in self.param_groups for p in group["params"] if p.requires_grad]
+        products = [None] * len(parameters) if self._previous is None else _hessian_gradient(self._previous, parameters)
+        with torch.enable_grad():
+            loss = closure()
+            gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
+        for p, g in zip(parameters, gradients, strict=True):
+            p.grad = g
+        for p, product in zip(parameters, products, strict=True):
+            self._state(p)[1].zero_() if product is None else self._state(p)[1].copy_(product)
+        self._foreach()
+        self._previous = closure
+        return loss.detach()
+
+    def state_dict(self) -> dict[str, Any]:
+        """W_ema, previous gradients, epoch, and the wrapped optimizer's state."""
+        return {**super().state_dict(), "optimizer": self.optimizer.state_dict(), "epoch": self.epoch}
+
+    def __getstate__(self) -> dict[str, Any]:
+        kept = {name: getattr(self, name) for name in ("optimizer", "first_order", "epoch")}
+        return {**super().__getstate__(), **kept, "_previous": None}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Put back what `state_dict` returned. Raises ValueError for a state of something else."""
+        if not {"optimizer", "epoch"} <= state_dict.keys():
+            raise ValueError(f"this is not STGR's state: it holds {sorted(state_dict)}; load it into what it is of")
+        super().load_state_dict({key: state_dict[key] for key in ("state", "param_groups")})
+        self.optimizer.load_state_dict(state_dict["optimizer"])
+        self.param_groups, self.epoch, self._previous = self.optimizer.param_groups, state_dict["epoch"], None
+
+
+def _check(group: dict[str, Any]) -> None:
+    for name in ("lam", "gam"):
+        if name in group and not 0 <= number(name, group[name]) < float("inf"):
+            raise ValueError(f"{name} is {group[name]}; it must be at least 0 and finite")
+
+
+def _with_gradient(group: dict[str, Any]) -> list[Tensor]:
+    return [p for p in group["params"] if p.grad is not None]
+
+
+def _refuse_sparse(group: dict[str, Any]) -> None:
+    gradients: Any = [p.grad for p in _with_gradient(group)]
+    if any(g.is_sparse for g in gradients):
+        raise RuntimeError("STGR stores and adds whole gradients and one is sparse: use nn.Embedding(sparse=False)")
+
+
+def _fusible(optimizer: Optimizer) -> bool:
+    """Whether the native step does what `optimizer` would do."""
+    hooked = optimizer._optimizer_step_pre_hooks or optimizer._optimizer_step_post_hooks
+    return (
+        type(optimizer) is SGD
+        and cpu._cpu is not None
+        and not hooked
+        and all(
+            group["momentum"] and not group["maximize"] and not group["differentiable"] and _plain(group)
+            for group in optimizer.param_groups
+        )
+    )
+
+
+def _plain(group: dict[str, Any]) -> bool:
+    """Whether every parameter and gradient is one piece of CPU memory in the same order."""
+    return all(
+        p.device.type == "cpu"
+        and p.dtype in (torch.float32, torch.float64)
+        and is_dense(p)
+        and p.grad.stride() == p.stride()  # type: ignore[union-attr]
+        for p in _with_gradient(group)
+    )
+
+
+def _set_gradients(parameters: list[Tensor], gradients: list[Any]) -> None:
+    for p, g in zip(parameters, gradients, strict=True):
+        p.grad = g
+
+
+def _hessian_gradient(loss: Callable[[], Tensor], parameters: list[Tensor]) -> list[Tensor | None]:
+    """H*g of the loss at the present weights: the gradient of ||g||^2/2."""
+    with torch.enable_grad():
+        gradients = torch.autograd.grad(loss(), parameters, create_graph=True, allow_unused=True)
+        half_norm = torch.stack([g.square().sum() / 2 for g in gradients if g is not None]).sum()
+        if not half_norm.requires_grad:
+            return [None] * len(parameters)
+        return list(torch.autograd.grad(half_norm, parameters, allow_unused=True))

@@ -1,0 +1,87 @@
+"""LIF with membrane potential distribution regularisation in plain PyTorch (SPEC section 7).
+
+`forward` and `backward` are those of the LIF family and what MPDR adds: moments in, one more gradient of u out.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..ops.types import EMPTY, Forward, LIFParams, LIFState, Pull, Saved
+from . import lif
+
+NAME = lif.NAME
+SAVES_U = lif.SAVES_U
+
+
+def moments(u: Tensor) -> Tensor:
+    """Mean and biased variance of each row of u [T, *], as [T, 2] in float64. A spread below the rounding of u counts
+    as none; without elements both are NaN."""
+    wide = u.double().flatten(1)
+    mean = wide.mean(1)
+    var = (wide - mean[:, None]).square().mean(1)
+    rounding = mean * torch.finfo(u.dtype).eps
+    return torch.stack([mean, torch.where(var <= rounding.square(), 0.0, var)], 1)
+
+
+def loss(moments: Tensor, mean: float, std: float, mu: float) -> Tensor:
+    """L_M = ln(sd*/sd) + (sd^2 + (m - mu*)^2)/(2 sd*^2) - 1/2 + mu_M*sd^2 of each row m, sd^2 of the moments."""
+    m, var = moments.unbind(-1)
+    target = std**2
+    return (target / var).log() / 2 + (var + (m - mean).square()) / (2 * target) - 0.5 + mu * var
+
+
+def z_score(moments: Tensor, threshold: float) -> Tensor:
+    """Z = (th - m)/sd of each row m, sd^2 of the moments."""
+    m, var = moments.unbind(-1)
+    return (threshold - m) / var.sqrt()
+
+
+def gradient(u: Tensor, pull: Pull) -> Tensor:
+    """a1*dL_M/du of u [T, *]: (a1/n) * [(m - mu*)/sd*^2 + (u - m)*(1/sd*^2 - 1/sd^2 + 2 mu_M)], without the second term
+    where sd = 0."""
+    mean, var = pull.moments.unbind(1)
+    target = 1 / (pull.std * pull.std)
+    weight = pull.weight / max(u[0].numel(), 1)
+    slope = torch.where(var == 0, 0.0, (target - 1 / var) + 2 * pull.mu)
+    rows = (mean, weight * ((mean - pull.mean) * target), weight * slope)
+    m, offset, slope = (row.to(u.dtype).view(-1, *[1] * (u.dim() - 1)) for row in rows)
+    return offset + slope * (u - m)
+
+
+def forward(
+    p: LIFParams,
+    x: Tensor,
+    state: LIFState,
+    sequence: bool,
+    v_seq: bool = False,
+    into: LIFState = EMPTY,
+    u_seq: bool = False,
+    *,
+    moments_out: Tensor,
+) -> Forward:
+    """As the LIF family's; writes the moments of every u[t] to moments_out [T, 2]."""
+    out = lif.forward(p, x, state, sequence, v_seq, into, u_seq=True)
+    assert out.u is not None
+    moments_out.copy_(moments(out.u if sequence else out.u.unsqueeze(0)))
+    return out._replace(u=out.u[-1]) if sequence and not u_seq else out
+
+
+def backward(
+    p: LIFParams,
+    saved: Saved,
+    g_s: Tensor | None,
+    g_v: Tensor | None = None,
+    g_v_seq: Tensor | None = None,
+    want_v: bool = False,
+    *,
+    pull: Pull,
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """As the LIF family's, with L_M's gradient added to g_u; with pull.local, its part of g_x apart."""
+    g_u = gradient(lif.potentials(p, saved), pull)
+    if not pull.local:
+        return *lif.backward(p, saved, g_s, g_v, g_v_seq, want_v, g_u), None
+    g_x, g_v_first = lif.backward(p, saved, g_s, g_v, g_v_seq, want_v)
+    local = p.gain * g_u
+    return g_x, g_v_first, (local if saved.sequence else local[0]).to(saved.dtype)
