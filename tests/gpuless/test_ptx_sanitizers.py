@@ -4,7 +4,6 @@ barriers under ThreadSanitizer."""
 import struct
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-
 from itertools import chain
 
 import pytest
