@@ -1,11 +1,12 @@
 """What the kernels execute and move per neuron and step: their PTX, counted instruction by instruction."""
 
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 import torch
 
 from .launches import SOURCES, Operation, launched
+from .ptx import Counts
 
 N = 2048  # whole blocks of every kernel
 RULES = {None: ("sltt", "bptt", "ottt", "ndot", "ndot_released"), 16: ("sltt", "bptt", "ottt")}  # by T
@@ -36,9 +37,9 @@ class Executed:
 
 
 def count(source, operation, way, launches):
-    """The row of one operation's forward or backward, which must be one launch."""
-    (launch,) = launches
-    counts = launch.run_apart(count=True)
+    """The row of one operation's forward or backward: the sum of its launches."""
+    parts = [astuple(launch.run_apart(count=True)) for launch in launches]
+    counts = Counts(*map(sum, zip(*parts, strict=True)))
     neurons = operation.n * (operation.T or 1)
     return Executed(
         source,

@@ -26,8 +26,8 @@ class Operation(NamedTuple):
     n: int
     T: int | None = None
 
-    @property
     def operands(self):
+        """Random ones, anew"""
         if self.rule == "standardize":
             return torch.randn(2, self.n).to(self.dtype), torch.rand(2, 1).to(self.dtype)
         return (torch.randn((self.T, self.n) if self.T else self.n).to(self.dtype),)
@@ -38,17 +38,19 @@ class Operation(NamedTuple):
             return standardize
         layer = fastsnn.LIF.for_rule(self.rule, v_reset=None, step_mode="m" if self.T else "s")
         if not self.T:
-            layer(*self.operands)
+            layer(*self.operands())
         return lambda x: plain(layer(x))
 
 
 class Launched(NamedTuple):
+    """Of one operation"""
+
     forward: list
     backward: list
 
 
 def _launched(operation, launches):
-    function, operands = operation.prepared(), [tensor.requires_grad_() for tensor in operation.operands]
+    function, operands = operation.prepared(), [tensor.requires_grad_() for tensor in operation.operands()]
     launches.clear()
     out = function(*operands)
     forward = list(launches)

@@ -96,10 +96,10 @@ def counted(request):
     operation = launches.Operation("ottt", torch.float32, executed.N)
     ((launch,), _), *_ = launches.launched(request.param, [operation])
 
-    def count(old, new):
+    def count(old, new, launches=1):
         text, changes = re.subn(old, new, launch.text)
         assert changes
-        return executed.count(request.param, operation, "forward", [replace(launch, text=text)])
+        return executed.count(request.param, operation, "forward", [replace(launch, text=text)] * launches)
 
     return count
 
@@ -118,3 +118,8 @@ def test_stores_of_half_a_vector_show(counted):
     row = counted(r"(st\.global\S*)\.v4\.(\w+)([^{]*){([^,]*),([^,]*),[^}]*}", r"\1.v2.\2\3{\4,\5}")
     assert (row.bytes_read, row.bytes_written) == (12, 6)
     assert row.sector_use == row.unique_sector_use == 18 / 24
+
+
+def test_a_second_launch_shows(counted):
+    row = counted("add", "add", launches=2)
+    assert (row.launches, row.bytes_read, row.bytes_written) == (2, 24, 24)

@@ -35,15 +35,15 @@ def launched(request):
     return dict(zip(operations, launches.launched(request.param, list(operations.values())), strict=True))
 
 
-def run_all(found, flavour):
+def run_all(flavour, launches):
     with ThreadPoolExecutor() as pool:
-        list(pool.map(lambda launch: launch.run_apart(flavour), found))
+        list(pool.map(lambda launch: launch.run_apart(flavour), launches))
 
 
 def test_ragged_sizes_stay_in_bounds(launched):
-    found = [launched["step"].forward, launched["sequence"].forward, launched["bptt"].backward, *launched["row"]]
-    assert [len(launches) for launches in found] == [1] * 5
-    run_all(chain(*found), "address")
+    ways = [launched["step"].forward, launched["sequence"].forward, launched["bptt"].backward, *launched["row"]]
+    assert [len(way) for way in ways] == [1] * 5
+    run_all("address", chain(*ways))
 
 
 def test_one_neuron_too_many_is_seen(launched):
@@ -61,7 +61,7 @@ def test_a_changed_bounds_comparison_is_seen(launched):
 
 
 def test_barriers_order_what_threads_share(launched):
-    run_all(chain(*launched["whole"]), "thread")
+    run_all("thread", chain(*launched["whole"]))
 
 
 def test_a_missing_barrier_is_seen(launched):

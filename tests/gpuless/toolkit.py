@@ -96,7 +96,7 @@ def execute(command, **environment):
 
 
 def execute_checked(command, cwd=None, **environment):
-    """The same for a program that must succeed, which `cwd` may place; returns its output."""
+    """Runs a program in the folder `cwd` and returns its output. Raises RuntimeError with its errors where it fails."""
     done = subprocess.run(
         list(map(str, command)), capture_output=True, text=True, cwd=cwd, env={**os.environ, **environment}
     )
