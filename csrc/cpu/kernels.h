@@ -1,6 +1,7 @@
 #pragma once
 
 #include "../core/arguments.h"
+#include "../core/empf.h"
 
 // What every instruction set provides; the last argument is the number of threads.
 namespace fastsnn {
@@ -12,6 +13,12 @@ struct Kernels {
   void (*lif_backward_bptt)(const LifParams&, const LifBackward&, int);
   void (*standardize_forward)(const StandardizeForward&, int);
   void (*standardize_backward)(const StandardizeBackward&, int);
+  void (*empf_forward)(const EmpfForward&, int);
+  void (*empf_backward)(const EmpfBackward&, int);
+  void (*empf_potential)(const EmpfPotential&, int);
+  void (*empf_norm_forward)(const EmpfNormForward&, int);
+  void (*empf_norm_sums)(const EmpfNormSums&, int);
+  void (*empf_norm_backward)(const EmpfNormBackward&, int);
 };
 
 }  // namespace fastsnn

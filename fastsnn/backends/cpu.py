@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from .empf import EMPFKernels
 from .native import LIFKernels, StandardizeKernels
 
 try:
@@ -37,4 +38,5 @@ def _threads(_: Tensor) -> int:
 KERNELS = {
     "lif": LIFKernels("cpu", _cpu, _threads, saves_u=False),
     "standardize": StandardizeKernels("cpu", _cpu, _threads),
+    "empf": EMPFKernels("cpu", _cpu, _threads),
 }
