@@ -7,7 +7,9 @@ __version__ = version("fastsnn")
 from . import backends, data, functional, online, surrogate
 from .backends import BackendError, use_backend
 from .nn import (
+    EMPF,
     LIF,
+    SECA,
     Scale,
     TracedSpikes,
     TraceError,
@@ -20,7 +22,9 @@ from .nn import (
 )
 
 __all__ = [
+    "EMPF",
     "LIF",
+    "SECA",
     "BackendError",
     "Scale",
     "TraceError",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import torch
@@ -38,7 +39,7 @@ def _viewed(x: Tensor, channels: int) -> tuple[Tensor, tuple[int, int, int, int]
     T, one = x.shape[0], x[0]
     if channels == 1:
         return layout.dense(x, sequence=True), (T, 1, 1, one.numel())
-    inner = one[0, 0].numel() if one.numel() else 1
+    inner = math.prod(one.shape[2:])
     if not x.is_contiguous() and x.movedim(2, -1).is_contiguous():
         return x, (T, one.shape[0] * inner, channels, 1)
     return x.contiguous(), (T, one.shape[0], channels, inner)
@@ -144,7 +145,7 @@ class NormFire(torch.autograd.Function):
             return (None,) * 10
         kernels, view, _eps = ctx.call
         v, after, m, mean, inverse, *parameters = ctx.saved_tensors
-        leak, threshold, alpha, beta, gamma, bias = parameters
+        _, threshold, alpha, beta, gamma, bias = parameters
         C, one = view[2:3], view[1:]
         values = [_values(p, C, m.dtype) for p in (alpha, beta, gamma, bias, threshold)]
         k = Norm(m, mean, inverse, *values)
