@@ -4,7 +4,7 @@ from importlib.metadata import version
 
 __version__ = version("fastsnn")
 
-from . import backends, data, functional, online, surrogate
+from . import backends, data, functional, models, online, surrogate
 from .backends import BackendError, use_backend
 from .nn import (
     EMPF,
@@ -37,6 +37,7 @@ __all__ = [
     "detach",
     "functional",
     "load_states",
+    "models",
     "online",
     "reset",
     "states",
