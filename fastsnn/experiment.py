@@ -16,12 +16,15 @@ import torch
 from torch import Tensor, nn
 
 from . import backends, data, models
-from .nn import LIF, plain, reset
-from .online import Trainer
+from .nn import EMPF, LIF, plain, reset
+from .nn.empf import VERSIONS
+from .online import SeparableShare, Trainer
 from .ops.types import RULES
 
 CHECKPOINT = "checkpoint.pt"
 FORMAT = 1  # of the checkpoint
+TRAINED = (*RULES, "empf")
+ATTENTION = ("none", "I", "II")
 
 
 class RunError(Exception):
@@ -42,9 +45,12 @@ class Config:
     seed: int = 0
     device: str = "cpu"
     backend: str | None = None
+    version: str = "I"
+    seca: str = "none"
+    backward_steps: int | None = None
 
     def __post_init__(self) -> None:
-        allowed = {"data": data.DATASETS, "rule": tuple(RULES), "mode": ("O", "A")}
+        allowed = {"data": data.DATASETS, "rule": TRAINED, "mode": ("O", "A"), "version": VERSIONS, "seca": ATTENTION}
         for name, values in allowed.items():
             if getattr(self, name) not in values:
                 raise RunError(f"--{name} is {getattr(self, name)!r}; allowed: {', '.join(values)}")
@@ -56,6 +62,14 @@ class Config:
         check_device(self.device)
         if self.rule == "bptt" and self.mode == "O":
             raise RunError("--rule bptt goes back through all steps at once: use it with --mode A")
+        if self.rule != "empf" and (self.version, self.seca) != ("I", "none"):
+            raise RunError(f"--version and --seca are of EM-PF networks: use --rule empf in place of {self.rule}")
+        if self.rule == "empf" and self.data == "sequential-digits":
+            raise RunError("--rule empf trains a residual network on images: use it with --data digits")
+        if self.backward_steps is not None and not 1 <= self.backward_steps <= self.steps:
+            raise RunError(f"--backward-steps is {self.backward_steps}; it must be in 1..T = {self.steps}")
+        if self.rule == "bptt" and self.backward_steps is not None:
+            raise RunError("--rule bptt goes back through all steps at once: leave out --backward-steps")
         if self.data == "sequential-digits" and self.steps != 8:
             raise RunError(f"--steps is {self.steps}; sequential-digits has 8 rows, one a step")
 
@@ -106,17 +120,23 @@ class Experiment:
         self.seconds_before = 0.0
         torch.manual_seed(config.seed)
         self.data = data.load(config.data).to(config.device)
-        build = models.digits_mlp if self.data.sequential else models.digits_conv
-        self.net = build(config.rule, self.data.classes).to(config.device)
+        self.net = _network(config, self.data).to(config.device)
         optimizer = torch.optim.SGD(self.net.parameters(), config.lr, momentum=0.9)
         scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, config.epochs)
-        self.trainer = Trainer(self.net, optimizer, scheduler, mode=config.mode)
-        self.neurons = {name: module for name, module in self.net.named_modules() if isinstance(module, LIF)}
+        options = {"mode": config.mode, "backward_steps": config.backward_steps}
+        self.trainer = Trainer(self.net, optimizer, scheduler, **options)
+        self.neurons = {name: module for name, module in self.net.named_modules() if isinstance(module, (LIF, EMPF))}
 
     @property
     def batches(self) -> int:
         """Batches of one epoch."""
         return -(-len(self.data.train_y) // self.config.batch_size)
+
+    @property
+    def threshold(self) -> float | None:
+        """The threshold of all neurons; None where each layer and step has its own."""
+        first = next(iter(self.neurons.values()))
+        return first.v_threshold if isinstance(first, LIF) else None
 
     def run(self, on_batch: Callable[[Experiment], None] = lambda _: None) -> bool:
         """Train; True where the run is complete, False where it was stopped. on_batch is called after each batch."""
@@ -151,7 +171,8 @@ class Experiment:
     def _finish_epoch(self, seconds: float) -> None:
         progress = self.progress
         self.trainer.epoch_done()
-        rates, test = self._evaluate()
+        with SeparableShare(self.net) as separable:
+            rates, test = self._evaluate()
         row = {
             "epoch": progress.epoch + 1,
             "train_loss": progress.loss / progress.batch,
@@ -159,6 +180,7 @@ class Experiment:
             "test_loss": test.loss,
             "test_accuracy": test.correct / test.samples,
             "firing_rates": rates,
+            "separable_shares": separable.shares(),
             "seconds": seconds,
             "samples_per_second": progress.samples / seconds,
         }
@@ -172,7 +194,7 @@ class Experiment:
 
         def count(name: str) -> Callable[..., None]:
             def hook(_module: nn.Module, _inputs: Any, spikes: Tensor) -> None:
-                fired[name] += float(plain(spikes).sum())
+                fired[name] += int(torch.count_nonzero(plain(spikes)))
                 seen[name] += spikes.numel()
 
             return hook
@@ -187,15 +209,16 @@ class Experiment:
 
     @torch.no_grad()
     def potentials(self) -> dict[str, Tensor]:
-        """Potential v of every layer after the last step, over the test split."""
-        rows: dict[str, list[Tensor]] = {name: [] for name in self.neurons}
+        """Potential v of every layer that has one after the last step, over the test split."""
+        rows: dict[str, list[Tensor]] = {}
         self.net.eval()
         for x, _ in self.data.test_batches(self.config.steps):
             reset(self.net)
             for x_t in x:
                 self.net(x_t)
             for name, neuron in self.neurons.items():
-                rows[name].append(torch.as_tensor(neuron.v).flatten().cpu())
+                if neuron.v is not None:
+                    rows.setdefault(name, []).append(torch.as_tensor(neuron.v).flatten().cpu())
         reset(self.net)
         self.net.train()
         return {name: torch.cat(values) for name, values in rows.items()}
@@ -219,7 +242,7 @@ class Experiment:
         return {
             "config": asdict(self.config),
             "complete": self.progress.epoch == self.config.epochs,
-            "backend": _runs(self.config.device),
+            "backend": _runs("empf" if self.config.rule == "empf" else "lif", self.config.device),
             "epochs": self.progress.epochs,
         }
 
@@ -235,8 +258,16 @@ class Experiment:
         return experiment
 
 
-def _runs(device: str) -> str:
-    rows = backends.explain("lif", device)
+def _network(config: Config, read: Any) -> nn.Module:
+    if config.rule == "empf":
+        seca = None if config.seca == "none" else config.seca
+        return models.digits_empf(config.steps, config.version, seca, read.classes)
+    build = models.digits_mlp if read.sequential else models.digits_conv
+    return build(config.rule, read.classes)
+
+
+def _runs(family: str, device: str) -> str:
+    rows = backends.explain(family, device)
     return next((name for name, verdict in rows if verdict == "runs"), "none")
 
 

@@ -10,8 +10,10 @@ from torch import Tensor
 from .experiment import RunError, write_whole
 
 
-def curves(metrics: dict[str, Any], potentials: dict[str, Tensor], threshold: float, path: Path) -> None:
+def curves(metrics: dict[str, Any], potentials: dict[str, Tensor], threshold: float | None, path: Path) -> None:
     """Loss, accuracy, firing rates and, per layer, the histogram of v after the last step, as one PNG.
+
+    Dashed beside the firing rates: the separable shares of EM-PF layers.
 
     Raises RunError, with the remedy, without matplotlib.
     """
@@ -32,9 +34,13 @@ def curves(metrics: dict[str, Any], potentials: dict[str, Tensor], threshold: fl
         axes[1].plot(x, [100 * row[f"{split}_accuracy"] for row in epochs], marker=".", label=split)
     for name in epochs[-1]["firing_rates"]:
         axes[2].plot(x, [row["firing_rates"][name] for row in epochs], marker=".", label=f"layer {name}")
+    axes[2].set_prop_cycle(None)
+    for name in epochs[-1]["separable_shares"]:
+        axes[2].plot(x, [row["separable_shares"][name] for row in epochs], linestyle="--", label=f"separable, {name}")
     for name, v in potentials.items():
         axes[3].hist(v.double().numpy(), bins=100, density=True, histtype="step", label=f"layer {name}")
-    axes[3].axvline(threshold, color="grey", linestyle=":", label="threshold")
+    if threshold is not None:
+        axes[3].axvline(threshold, color="grey", linestyle=":", label="threshold")
     titles = (
         "loss (sum over T)",
         "accuracy (%)",
@@ -44,7 +50,8 @@ def curves(metrics: dict[str, Any], potentials: dict[str, Tensor], threshold: fl
     for axis, title in zip(axes, titles, strict=True):
         axis.set_title(title)
         axis.set_xlabel("v" if axis is axes[3] else "epoch")
-        axis.legend(fontsize=8)
+        if axis.has_data():
+            axis.legend(fontsize=8)
     axes[3].set_ylabel("density")
     write_whole(path, lambda file: figure.savefig(file, dpi=110, format="png"))
     plt.close(figure)

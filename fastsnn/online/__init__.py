@@ -1,6 +1,7 @@
 """Online training: losses, update modes A and O, random back-propagation, and a small trainer."""
 
 from .losses import loss, tet_loss
+from .separable import SeparableShare
 from .training import BatchResult, Trainer, evaluate, train_batch
 
-__all__ = ["BatchResult", "Trainer", "evaluate", "loss", "tet_loss", "train_batch"]
+__all__ = ["BatchResult", "SeparableShare", "Trainer", "evaluate", "loss", "tet_loss", "train_batch"]
