@@ -13,15 +13,15 @@ template <class Core>
 struct EmpfBindings {
   using Execution = typename Core::Execution;
 
-  // x's shape [T, outer, channels, inner]
-  using Sizes = std::array<int64_t, 4>;
+  // parts, and x's shape [T, outer, channels, inner]
+  using Sizes = std::array<int64_t, 5>;
 
   static EmpfShape shape(const Execution& on, const Sizes& sizes, int dtype) {
-    const auto [T, outer, channels, inner] = sizes;
-    require(T >= 0 && outer >= 0 && channels >= 0 && inner >= 0, "sizes must not be negative");
+    const auto [parts, T, outer, channels, inner] = sizes;
+    require(parts >= 1 && T >= 0 && outer >= 0 && channels >= 0 && inner >= 0, "sizes must not be negative");
     require(known<Dtype>(dtype), "dtype: unknown code");
     Core::check(on);
-    return EmpfShape{T, outer * channels * inner, channels, inner, Dtype(dtype)};
+    return EmpfShape{T, outer * channels * inner, channels, inner, parts, Dtype(dtype)};
   }
 
   template <class... Addresses>
@@ -53,14 +53,15 @@ struct EmpfBindings {
   }
 
   static void potential(Execution on, Sizes sizes, int dtype, Address x, Address v, Address leak, Address m,
-                        Address mean, Address var) {
+                        Address shift, Address sums, Address squares) {
     const EmpfShape k = shape(on, sizes, dtype);
     if (k.n == 0) return;
-    require_all(x, leak, m);
-    require(bool(mean) == bool(var), "mean and var go together");
+    require_all(x, leak, m, shift);
+    require(bool(sums) == bool(squares), "sums and squares go together");
     py::gil_scoped_release nogil;
-    Core::empf_potential(
-        EmpfPotential{k, pointer(x), pointer(v), pointer(leak), pointer(m), pointer(mean), pointer(var)}, on);
+    Core::empf_potential(EmpfPotential{k, pointer(x), pointer(v), pointer(leak), pointer(m), pointer(shift),
+                                       pointer(sums), pointer(squares)},
+                         on);
   }
 
   // m, mean, inverse, alpha, beta, gamma, bias, threshold

@@ -5,11 +5,12 @@
 
 // EM-PF neurons (SPEC 4): float spikes s = (m - th)*f, membrane batch norm, parallel neurons.
 // Arrays are [T, outer, channels, inner], n = outer*channels*inner neurons; parameters are [T, channels] (one channel:
-// shared by all neurons) in the state's type; sums, statistics and the parameters' gradients are double.
+// shared by all neurons) in the state's type. Sums are double, in `parts` that the caller adds up: [parts, T,
+// channels].
 namespace fastsnn {
 
 struct EmpfShape {
-  int64_t T, n, channels, inner;
+  int64_t T, n, channels, inner, parts;
   Dtype dtype;
 };
 
@@ -31,8 +32,8 @@ struct EmpfBackward : EmpfShape {
   const void* v;          // [n], v[0], optional
   const void* threshold;  // [T, channels]
   void* g_x;              // [T, n]
-  void* g_leak;           // [T, channels], null: version III
-  void* g_threshold;      // [T, channels]
+  void* g_leak;           // [parts, T, channels], null: version III
+  void* g_threshold;      // [parts, T, channels]
 };
 
 // Version II, one step (T = 1)
@@ -40,8 +41,9 @@ struct EmpfPotential : EmpfShape {
   const void *x, *v;  // [n], v optional
   const void* leak;   // [channels]
   void* m;            // [n]
-  void* mean;         // [channels], optional with var
-  void* var;          // [channels], biased
+  void* shift;        // [channels], each channel's first potential, so that a large mean does not cancel
+  void* sums;         // [parts, channels], of m - shift; null: no statistics
+  void* squares;      // [parts, channels], of its squares
 };
 
 struct EmpfNorm : EmpfShape {
@@ -56,15 +58,15 @@ struct EmpfNormForward : EmpfNorm {
 
 struct EmpfNormSums : EmpfNorm {
   const void *g_spikes, *v_last;  // [n]
-  void* g_mh;                     // [channels], sum of g_mh
-  void* g_mh_xhat;                // [channels], sum of g_mh * xhat
+  void* g_mh;                     // [parts, channels], sum of g_mh
+  void* g_mh_xhat;                // [parts, channels], sum of g_mh * xhat
 };
 
 struct EmpfNormBackward : EmpfNorm {
   const void *g_spikes, *v_last, *v;  // [n], v[t-1] optional
   const void *pull, *pull_xhat;       // [channels], means of g_n and g_n * xhat; 0 with running statistics
   void* g_x;                          // [n]
-  void* g_leak;                       // [channels]
+  void* g_leak;                       // [parts, channels]
 };
 
 namespace FASTSNN_ISA {

@@ -169,13 +169,11 @@ void empf_backward(const EmpfBackward& k, int threads) {
   });
 }
 
-// Mean and biased variance from sums of m - shift and its square, shift the channel's first potential: a large mean
-// does not cancel.
 template <class T, class S = typename StateOf<T>::type>
 void empf_potential_of(const EmpfPotential& k, int threads) {
   const S *v = static_cast<const S*>(k.v), *leak = static_cast<const S*>(k.leak);
   const T* x = static_cast<const T*>(k.x);
-  std::vector<double> shift(k.channels);
+  double* shift = static_cast<double*>(k.shift);
   for (int64_t c = 0; c < k.channels; c++) {
     shift[c] = leaky(leak[c], v ? v[c * k.inner] : S(0), S(widen(x[c * k.inner])));
   }
@@ -189,8 +187,8 @@ void empf_potential_of(const EmpfPotential& k, int threads) {
       constexpr bool kEach = decltype(each)::value;
       const S* m_run = m + o;
       empf_charge_run<S, kEach>(input + o, v_prev + o, leak + c, m + o, run);
-      if (!k.mean) return;
-      const Along<double, kEach> at(shift.data() + c);
+      if (!k.sums) return;
+      const Along<double, kEach> at(shift + c);
       add_run<kEach>(sums + c, run, [&](int64_t j) { return double(m_run[j]) - at[j]; });
       add_run<kEach>(sums + k.channels + c, run, [&](int64_t j) {
         const double d = double(m_run[j]) - at[j];
@@ -198,13 +196,9 @@ void empf_potential_of(const EmpfPotential& k, int threads) {
       });
     });
   });
-  if (!k.mean) return;
-  const double N = double(k.n / k.channels);
-  for (int64_t c = 0; c < k.channels; c++) {
-    const double mean = total[c] / N;
-    static_cast<double*>(k.mean)[c] = shift[c] + mean;
-    static_cast<double*>(k.var)[c] = std::max(0.0, total[k.channels + c] / N - mean * mean);
-  }
+  if (!k.sums) return;
+  std::copy_n(total.data(), k.channels, static_cast<double*>(k.sums));
+  std::copy_n(total.data() + k.channels, k.channels, static_cast<double*>(k.squares));
 }
 
 void empf_potential(const EmpfPotential& k, int threads) {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -13,19 +13,20 @@ from ..reference.empf import Norm
 from .native import DTYPES, Give, _address
 
 
-def _sizes(x: Tensor) -> Sequence[int]:
-    """T, outer, C, inner."""
-    return [1] * (4 - x.dim()) + [*x.shape]
-
-
 class EMPFKernels:
-    """EM-PF kernels of one core; signatures as fastsnn.reference.empf."""
+    """EM-PF kernels of one core; signatures as fastsnn.reference.empf. `parts`: into how many a sum is cut."""
 
-    def __init__(self, name: str, core: Any, where: Callable[[Tensor], Any], give: Give = _address) -> None:
-        self.NAME, self._core, self._where, self._give = name, core, where, give
+    def __init__(
+        self, name: str, core: Any, where: Callable[[Tensor], Any], parts: int = 1, give: Give = _address
+    ) -> None:
+        self.NAME, self._core, self._where, self._parts, self._give = name, core, where, parts, give
 
     def _run(self, kernel: str, x: Tensor, dtype: torch.dtype, *operands: Any) -> None:
-        getattr(self._core, kernel)(self._where(x), _sizes(x), DTYPES[dtype], *operands)
+        sizes = [self._parts, *[1] * (4 - x.dim()), *x.shape]
+        getattr(self._core, kernel)(self._where(x), sizes, DTYPES[dtype], *operands)
+
+    def _sums(self, like: Tensor) -> Tensor:
+        return like.new_zeros((self._parts, *like.shape), dtype=torch.float64)
 
     def _operands(self, *tensors: Tensor | None) -> list[Any]:
         return [self._give(tensor) for tensor in tensors]
@@ -44,20 +45,24 @@ class EMPFKernels:
         self, g_s: Tensor, v_seq: Tensor | None, x: Tensor | None, v: Tensor | None, threshold: Tensor
     ) -> tuple[Tensor, Tensor | None, Tensor]:
         g_x = torch.empty_like(g_s)
-        g_threshold = torch.zeros_like(threshold, dtype=torch.float64)
+        g_threshold = self._sums(threshold)
         g_leak = None if v_seq is None else torch.zeros_like(g_threshold)
         operands = self._operands(g_s, v_seq, x, v, threshold, g_x, g_leak, g_threshold)
         self._run("empf_backward", g_s, g_s.dtype, *operands)
-        return g_x, g_leak, g_threshold
+        return g_x, None if g_leak is None else g_leak.sum(0), g_threshold.sum(0)
 
     def potential(
         self, x: Tensor, v: Tensor | None, leak: Tensor, statistics: bool
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
         m = torch.empty_like(x, dtype=leak.dtype)
-        mean = torch.zeros_like(leak, dtype=torch.float64) if statistics else None
-        var = torch.zeros_like(mean) if mean is not None else None
-        self._run("empf_potential", x, x.dtype, *self._operands(x, v, leak, m, mean, var))
-        return m, mean, var
+        shift = torch.zeros_like(leak, dtype=torch.float64)
+        sums, squares = (self._sums(leak), self._sums(leak)) if statistics else (None, None)
+        self._run("empf_potential", x, x.dtype, *self._operands(x, v, leak, m, shift, sums, squares))
+        if sums is None or squares is None:
+            return m, None, None
+        count = x.numel() // leak.numel()
+        mean = sums.sum(0) / count
+        return m, shift + mean, (squares.sum(0) / count - mean * mean).clamp(min=0)
 
     def norm_forward(self, k: Norm, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         spikes, v = torch.empty_like(k.m, dtype=dtype), torch.empty_like(k.m)
@@ -65,16 +70,15 @@ class EMPFKernels:
         return spikes, v
 
     def norm_sums(self, k: Norm, g_s: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        g_mh = torch.zeros_like(k.mean, dtype=torch.float64)
-        g_mh_xhat = torch.zeros_like(g_mh)
+        g_mh, g_mh_xhat = self._sums(k.mean), self._sums(k.mean)
         operands = self._operands(g_s, v, g_mh, g_mh_xhat)
         self._run("empf_norm_sums", k.m, g_s.dtype, self._operands(*k), *operands)
-        return g_mh, g_mh_xhat
+        return g_mh.sum(0), g_mh_xhat.sum(0)
 
     def norm_backward(
         self, k: Norm, g_s: Tensor, v: Tensor, v_prev: Tensor | None, pull: Tensor, pull_xhat: Tensor
     ) -> tuple[Tensor, Tensor]:
-        g_x, g_leak = torch.empty_like(g_s), torch.zeros_like(k.mean, dtype=torch.float64)
+        g_x, g_leak = torch.empty_like(g_s), self._sums(k.mean)
         operands = self._operands(g_s, v, v_prev, pull, pull_xhat, g_x, g_leak)
         self._run("empf_norm_backward", k.m, g_s.dtype, self._operands(*k), *operands)
-        return g_x, g_leak
+        return g_x, g_leak.sum(0)
