@@ -43,5 +43,5 @@ def _stream(x: Tensor) -> tuple[int, int]:
 KERNELS = {
     "lif": LIFKernels("cuda", _cuda, _stream, saves_u=True),
     "standardize": StandardizeKernels("cuda", _cuda, _stream),
-    "empf": EMPFKernels("cuda", _cuda, _stream, parts=64),
+    "empf": EMPFKernels("cuda", _cuda, _stream, blocks=1024),
 }

@@ -14,19 +14,27 @@ from .native import DTYPES, Give, _address
 
 
 class EMPFKernels:
-    """EM-PF kernels of one core; signatures as fastsnn.reference.empf. `parts`: into how many a sum is cut."""
+    """EM-PF kernels of one core; signatures as fastsnn.reference.empf.
+
+    blocks: of how many, for all channels, a pass with sums makes use; its sums come in as many parts a channel.
+    """
 
     def __init__(
-        self, name: str, core: Any, where: Callable[[Tensor], Any], parts: int = 1, give: Give = _address
+        self, name: str, core: Any, where: Callable[[Tensor], Any], blocks: int = 1, give: Give = _address
     ) -> None:
-        self.NAME, self._core, self._where, self._parts, self._give = name, core, where, parts, give
+        self.NAME, self._core, self._where, self._blocks, self._give = name, core, where, blocks, give
 
     def _run(self, kernel: str, x: Tensor, dtype: torch.dtype, *operands: Any) -> None:
-        sizes = [self._parts, *[1] * (4 - x.dim()), *x.shape]
+        sizes = [self._parts(x), *[1] * (4 - x.dim()), *x.shape]
         getattr(self._core, kernel)(self._where(x), sizes, DTYPES[dtype], *operands)
 
-    def _sums(self, like: Tensor) -> Tensor:
-        return like.new_zeros((self._parts, *like.shape), dtype=torch.float64)
+    def _parts(self, x: Tensor) -> int:
+        """Parts of a channel's sum, a function of the shape alone: of 1024 neurons or more."""
+        outer, channels, inner = x.shape[-3:]
+        return max(1, min(self._blocks // max(channels, 1), outer * inner // 1024))
+
+    def _sums(self, x: Tensor, like: Tensor) -> Tensor:
+        return like.new_zeros((self._parts(x), *like.shape), dtype=torch.float64)
 
     def _operands(self, *tensors: Tensor | None) -> list[Any]:
         return [self._give(tensor) for tensor in tensors]
@@ -45,7 +53,7 @@ class EMPFKernels:
         self, g_s: Tensor, v_seq: Tensor | None, x: Tensor | None, v: Tensor | None, threshold: Tensor
     ) -> tuple[Tensor, Tensor | None, Tensor]:
         g_x = torch.empty_like(g_s)
-        g_threshold = self._sums(threshold)
+        g_threshold = self._sums(g_s, threshold)
         g_leak = None if v_seq is None else torch.zeros_like(g_threshold)
         operands = self._operands(g_s, v_seq, x, v, threshold, g_x, g_leak, g_threshold)
         self._run("empf_backward", g_s, g_s.dtype, *operands)
@@ -56,7 +64,7 @@ class EMPFKernels:
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
         m = torch.empty_like(x, dtype=leak.dtype)
         shift = torch.zeros_like(leak, dtype=torch.float64)
-        sums, squares = (self._sums(leak), self._sums(leak)) if statistics else (None, None)
+        sums, squares = (self._sums(x, leak), self._sums(x, leak)) if statistics else (None, None)
         self._run("empf_potential", x, x.dtype, *self._operands(x, v, leak, m, shift, sums, squares))
         if sums is None or squares is None:
             return m, None, None
@@ -70,7 +78,7 @@ class EMPFKernels:
         return spikes, v
 
     def norm_sums(self, k: Norm, g_s: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        g_mh, g_mh_xhat = self._sums(k.mean), self._sums(k.mean)
+        g_mh, g_mh_xhat = self._sums(k.m, k.mean), self._sums(k.m, k.mean)
         operands = self._operands(g_s, v, g_mh, g_mh_xhat)
         self._run("empf_norm_sums", k.m, g_s.dtype, self._operands(*k), *operands)
         return g_mh.sum(0), g_mh_xhat.sum(0)
@@ -78,7 +86,7 @@ class EMPFKernels:
     def norm_backward(
         self, k: Norm, g_s: Tensor, v: Tensor, v_prev: Tensor | None, pull: Tensor, pull_xhat: Tensor
     ) -> tuple[Tensor, Tensor]:
-        g_x, g_leak = torch.empty_like(g_s), self._sums(k.mean)
+        g_x, g_leak = torch.empty_like(g_s), self._sums(k.m, k.mean)
         operands = self._operands(g_s, v, v_prev, pull, pull_xhat, g_x, g_leak)
         self._run("empf_norm_backward", k.m, g_s.dtype, self._operands(*k), *operands)
         return g_x, g_leak.sum(0)

@@ -86,5 +86,5 @@ class Backend:
         return {
             "lif": LIFKernels("cuda-host", core(), _where, saves_u=True),
             "standardize": StandardizeKernels("cuda-host", core(), _where),
-            "empf": EMPFKernels("cuda-host", core(), _where, parts=64),
+            "empf": EMPFKernels("cuda-host", core(), _where, blocks=1024),
         }
