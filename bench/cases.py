@@ -31,8 +31,9 @@ OTTT_BYTES = 24  # a neuron and step in float32: x, u, a in; s, u, a out
 class Workload:
     """One provider's work on one input, its state carried from call to call as a user carries it.
 
-    forward: builds a graph and returns its output. grad: the gradient of that output. leaves: the input and
-    the parameters, their gradients dropped after each backward. state: the tensors that live between calls.
+    forward: builds a graph and returns its output. grad: the gradient of that output; None: there is no graph.
+    leaves: the input and the parameters, their gradients dropped after each backward. state: the tensors that live
+    between calls.
     """
 
     forward: Callable[[], Tensor]
@@ -42,6 +43,8 @@ class Workload:
     moved_bytes: int = 0
 
     def backward(self, out: Tensor) -> None:
+        if self.grad is None:
+            return
         out.backward(self.grad)
         for leaf in self.leaves:
             leaf.grad = None
@@ -54,7 +57,8 @@ class Workload:
         self.full()
         self.full()
         out = self.forward()
-        out.backward(self.grad)
+        if self.grad is not None:
+            out.backward(self.grad)
         gradients = {f"gradient {i}": leaf.grad for i, leaf in enumerate(self.leaves)}
         found = {"output": plain(out).detach(), **gradients, **self.state()}
         for leaf in self.leaves:
@@ -321,6 +325,88 @@ def copy(moved_bytes: int) -> Build:
     return build
 
 
+def empf_parameters() -> tuple[nn.Parameter, nn.Parameter]:
+    """Leak and threshold of one step."""
+    return nn.Parameter(torch.tensor(0.5)), nn.Parameter(torch.tensor(1.0))
+
+
+def _empf(step: Callable[..., Any]) -> Build:
+    """Version I's step(x, v, leak, threshold) -> s, v, its v carried."""
+
+    def build(x: Tensor, g: Tensor) -> Workload:
+        learned, v = empf_parameters(), torch.zeros_like(x)
+
+        def call(x: Tensor) -> Tensor:
+            nonlocal v
+            spikes, v = step(x, v, *learned)
+            return spikes
+
+        return _trained(call, x, g, learned, lambda: {"v": v})
+
+    return build
+
+
+def empf_fused(x: Tensor, v: Tensor, leak: Tensor, threshold: Tensor) -> Any:
+    return fastsnn.functional.empf_step(x, v, leak=leak, threshold=threshold)
+
+
+def empf_reference(x: Tensor, v: Tensor, leak: Tensor, threshold: Tensor) -> Any:
+    with fastsnn.use_backend("reference"):
+        return empf_fused(x, v, leak, threshold)
+
+
+def empf_explicit(x: Tensor, v: Tensor, leak: Tensor, threshold: Tensor) -> Any:
+    """SPEC's formulas as one writes them in PyTorch."""
+    m = leak * v + x
+    s = (m - threshold) * (m >= threshold)
+    return s, (m - s).detach()
+
+
+def empf_compiled(x: Tensor, g: Tensor) -> Workload:
+    torch.compiler.reset()
+    return _empf(torch.compile(empf_explicit, fullgraph=True, dynamic=False))(x, g)
+
+
+def empf_layer(version: str, at_once: bool) -> Build:
+    """Inference of convolution and EM-PF neuron on [T, B, C, H, W]: all steps in one call, or one after another."""
+
+    def build(x: Tensor, g: Tensor) -> Workload:
+        torch.manual_seed(0)
+        steps, conv = len(x), nn.Conv2d(x.shape[2], x.shape[2], 3, padding=1)
+        neuron = fastsnn.EMPF(steps, version, step_mode="m" if at_once else "s").eval()
+
+        @torch.no_grad()
+        def call() -> Tensor:
+            neuron.reset()
+            if at_once:
+                return neuron(conv(x.flatten(0, 1)).view(x.shape))
+            return torch.stack([neuron(conv(x_t)) for x_t in x])
+
+        return Workload(call)
+
+    return build
+
+
+def empf_training(backward_steps: int | None) -> Build:
+    """A training batch of two residual blocks in mode A; at learning rate 0 the loss is the same for every provider."""
+
+    def build(x: Tensor, g: Tensor) -> Workload:
+        torch.manual_seed(0)
+        steps, batch, channels = x.shape[:3]
+        blocks = [fastsnn.models.EMPFBlock(channels, channels, steps) for _ in range(2)]
+        head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, 10)]
+        net, y = nn.Sequential(*blocks, *head), torch.arange(batch) % 10
+        optimizer = torch.optim.SGD(net.parameters(), 0.0)
+
+        def call() -> Tensor:
+            options = {"mode": "A", "backward_steps": backward_steps}
+            return torch.tensor(fastsnn.online.train_batch(net, x, y, optimizer, **options).loss)
+
+        return Workload(call)
+
+    return build
+
+
 def missing(package: str) -> str | None:
     """What keeps `package` from running here, or None."""
     if package == "torch" and not shutil.which(os.environ.get("CXX", "g++")):
@@ -473,6 +559,50 @@ _ALL = (
         quick_sizes=(1,),
         shape=lambda size: (size, 64, 32, 32),
         output=lambda size: (size, 128, 32, 32),
+    ),
+    Case(
+        name="empf_step",
+        kernel="empf_step",
+        note="One step of EM-PF version I, learnable leak and threshold, v carried detached; torch and torch.compile "
+        "run SPEC's formulas as written.",
+        truth=_empf(empf_reference),
+        providers=(
+            Provider("fastsnn", _empf(empf_fused)),
+            Provider("torch", _empf(empf_explicit)),
+            Provider("torch.compile", empf_compiled, "torch"),
+        ),
+        sizes=(2**18, 2**21),
+        quick_sizes=(1000,),
+        tolerance=1e-5,
+    ),
+    Case(
+        name="empf_parallel",
+        kernel="empf_sequence",
+        note="Inference of Conv2d 64->64 3x3 and an EM-PF neuron, T = 4, on [T, B, 64, 16, 16]: all steps at once with "
+        "version III (fastsnn), step by step with versions III and I (whose spikes differ); size is B.",
+        truth=empf_layer("III", False),
+        providers=(
+            Provider("fastsnn", empf_layer("III", True)),
+            Provider("steps-III", empf_layer("III", False)),
+            Provider("steps-I", empf_layer("I", False), gated=False),
+        ),
+        sizes=(1, 16),
+        quick_sizes=(1,),
+        shape=lambda size: (4, size, 64, 16, 16),
+        modes=("forward",),
+        tolerance=1e-5,
+    ),
+    Case(
+        name="empf_random_back_propagation",
+        kernel="train_batch",
+        note="A training batch of two EM-PF residual blocks (64 channels, 16x16), T = 4, mode A: one step drawn for "
+        "the backward (fastsnn) or all; size is B.",
+        truth=empf_training(None),
+        providers=(Provider("fastsnn", empf_training(1)), Provider("all-steps", empf_training(None))),
+        sizes=(16,),
+        quick_sizes=(2,),
+        shape=lambda size: (4, size, 64, 16, 16),
+        modes=("forward",),
     ),
     Case(
         name="step_bandwidth",

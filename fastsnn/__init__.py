@@ -4,10 +4,12 @@ from importlib.metadata import version
 
 __version__ = version("fastsnn")
 
-from . import backends, data, functional, online, optim, surrogate
+from . import backends, data, functional, models, online, optim, surrogate
 from .backends import BackendError, use_backend
 from .nn import (
+    EMPF,
     LIF,
+    SECA,
     Scale,
     TracedSpikes,
     TraceError,
@@ -20,7 +22,9 @@ from .nn import (
 )
 
 __all__ = [
+    "EMPF",
     "LIF",
+    "SECA",
     "BackendError",
     "Scale",
     "TraceError",
@@ -33,6 +37,7 @@ __all__ = [
     "detach",
     "functional",
     "load_states",
+    "models",
     "online",
     "optim",
     "reset",

@@ -16,9 +16,13 @@ from typing import Any
 import torch
 
 from . import __version__, backends, data, plots
-from .experiment import RECIPES, Config, Experiment, RunError, write_json
+from .experiment import ATTENTION, RECIPES, Config, Experiment, RunError, write_json
+from .nn.empf import VERSIONS
 
-OPTIONS = ("data", "rule", "mode", "steps", "epochs", "batch_size", "lr", "seed", "device", "backend")
+OPTIONS = (
+    *("data", "rule", "mode", "steps", "epochs", "batch_size", "lr", "seed", "device", "backend"),
+    *("version", "seca", "backward_steps"),
+)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -40,6 +44,9 @@ def parser() -> argparse.ArgumentParser:
     train.add_argument("--seed", type=int, help="default: 0")
     train.add_argument("--device", help="default: cpu")
     train.add_argument("--backend", choices=list(backends.REGISTRY), help="force one backend")
+    train.add_argument("--version", choices=VERSIONS, help="of EM-PF neurons (--rule empf), default: I")
+    train.add_argument("--seca", choices=ATTENTION, help="channel attention of --rule empf, default: none")
+    train.add_argument("--backward-steps", type=int, metavar="K", help="random back-propagation, default: all T steps")
     train.add_argument("--resume", type=Path, metavar="RUN", help="go on with the run in this folder")
     train.add_argument("--out", type=Path, help="run folder, default: runs/<data>-<rule>-<time>")
     commands.add_parser("info", help="versions, backends, instruction set, threads, and why")
@@ -58,7 +65,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
     try:
         return info() if arguments.command == "info" else train(arguments)
-    except (RunError, backends.BackendError, ImportError) as error:
+    except (RunError, backends.BackendError, ImportError, FloatingPointError) as error:
         print(f"fastsnn: {error}", file=sys.stderr)
         return 1
 
@@ -134,8 +141,7 @@ def _train(experiment: Experiment) -> int:
         print(f"Interrupted. Go on with: fastsnn train --resume {experiment.folder}")
         return 130
     metrics = experiment.metrics()
-    threshold = next(iter(experiment.neurons.values())).v_threshold
-    plots.curves(metrics, experiment.potentials(), threshold, experiment.folder / "curves.png")
+    plots.curves(metrics, experiment.potentials(), experiment.threshold, experiment.folder / "curves.png")
     write_json(experiment.folder / "metrics.json", metrics)
     last = metrics["epochs"][-1]
     print(

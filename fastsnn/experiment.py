@@ -13,17 +13,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from . import backends, data, models
-from .nn import LIF, plain, reset
-from .online import MPDR, Trainer
+from .nn import EMPF, LIF, plain, reset
+from .nn.empf import VERSIONS
+from .online import MPDR, SeparableShare, Trainer
 from .ops.types import RULES
 from .optim import STGR
 from .potentials import Moments
 
 CHECKPOINT = "checkpoint.pt"
 FORMAT = 1  # of the checkpoint
+ATTENTION = ("none", "I", "II")
 
 
 class RunError(Exception):
@@ -45,7 +47,7 @@ ABLATION = {
     "osbp+mpdr": Recipe("sltt", mpdr=True),
     "rptt": Recipe("sltt", stgr=True, mpdr=True),
 }
-RECIPES = {**{rule: Recipe(rule) for rule in RULES}, **ABLATION}
+RECIPES = {**{rule: Recipe(rule) for rule in RULES}, **ABLATION, "empf": Recipe("empf")}
 
 
 @dataclass(frozen=True)
@@ -62,9 +64,13 @@ class Config:
     seed: int = 0
     device: str = "cpu"
     backend: str | None = None
+    version: str = "I"
+    seca: str = "none"
+    backward_steps: int | None = None
 
     def __post_init__(self) -> None:
         allowed = {"data": data.DATASETS, "rule": tuple(RECIPES), "mode": ("O", "A")}
+        allowed |= {"version": VERSIONS, "seca": ATTENTION}
         for name, values in allowed.items():
             if getattr(self, name) not in values:
                 raise RunError(f"--{name} is {getattr(self, name)!r}; allowed: {', '.join(values)}")
@@ -78,6 +84,14 @@ class Config:
             raise RunError("--rule bptt goes back through all steps at once: use it with --mode A")
         if self.rule in ABLATION and self.mode == "A":
             raise RunError(f"--rule {self.rule} updates at every step: leave out --mode A (or use --rule sltt)")
+        if self.rule != "empf" and (self.version, self.seca) != ("I", "none"):
+            raise RunError(f"--version and --seca are of EM-PF networks: use --rule empf in place of {self.rule}")
+        if self.rule == "empf" and self.data == "sequential-digits":
+            raise RunError("--rule empf trains a residual network on images: use it with --data digits")
+        if self.backward_steps is not None and not 1 <= self.backward_steps <= self.steps:
+            raise RunError(f"--backward-steps is {self.backward_steps}; it must be in 1..T = {self.steps}")
+        if self.rule == "bptt" and self.backward_steps is not None:
+            raise RunError("--rule bptt goes back through all steps at once: leave out --backward-steps")
         if self.data == "sequential-digits" and self.steps != 8:
             raise RunError(f"--steps is {self.steps}; sequential-digits has 8 rows, one a step")
 
@@ -128,21 +142,27 @@ class Experiment:
         self.seconds_before = 0.0
         torch.manual_seed(config.seed)
         self.data = data.load(config.data).to(config.device)
-        build = models.digits_mlp if self.data.sequential else models.digits_conv
-        recipe = RECIPES[config.rule]
-        mpdr = MPDR.paper("cifar10") if recipe.mpdr else None
-        self.net = build(recipe.rule, self.data.classes, mpdr=mpdr).to(config.device)
+        self.net = _network(config, self.data).to(config.device)
         optimizer: torch.optim.Optimizer = torch.optim.SGD(self.net.parameters(), config.lr, momentum=0.9)
-        if recipe.stgr:
+        if RECIPES[config.rule].stgr:
             optimizer = STGR(optimizer)
         scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, config.epochs)
-        self.trainer = Trainer(self.net, optimizer, scheduler, mode=config.mode)
-        self.neurons = {name: module for name, module in self.net.named_modules() if isinstance(module, LIF)}
+        options = {"mode": config.mode, "backward_steps": config.backward_steps}
+        self.trainer = Trainer(self.net, optimizer, scheduler, **options)
+        self.neurons: dict[str, Any] = {
+            name: module for name, module in self.net.named_modules() if isinstance(module, (LIF, EMPF))
+        }
 
     @property
     def batches(self) -> int:
         """Batches of one epoch."""
         return -(-len(self.data.train_y) // self.config.batch_size)
+
+    @property
+    def threshold(self) -> float | None:
+        """The threshold of all neurons; None where each layer and step has its own."""
+        first = next(iter(self.neurons.values()))
+        return first.v_threshold if isinstance(first, LIF) else None
 
     def run(self, on_batch: Callable[[Experiment], None] = lambda _: None) -> bool:
         """Train; True where the run is complete, False where it was stopped. on_batch is called after each batch."""
@@ -177,7 +197,8 @@ class Experiment:
     def _finish_epoch(self, seconds: float) -> None:
         progress = self.progress
         self.trainer.epoch_done()
-        rates, moments, test = self._evaluate()
+        with SeparableShare(self.net) as separable:
+            rates, moments, test = self._evaluate()
         row = {
             "epoch": progress.epoch + 1,
             "train_loss": progress.loss / progress.batch,
@@ -185,6 +206,7 @@ class Experiment:
             "test_loss": test.loss,
             "test_accuracy": test.correct / test.samples,
             "firing_rates": rates,
+            "separable_shares": separable.shares(),
             **self._distributions(moments),
             "seconds": seconds,
             "samples_per_second": progress.samples / seconds,
@@ -196,12 +218,12 @@ class Experiment:
         """Over the test split: every layer's firing rate, under online rules the moments of its u, and the result."""
         fired = dict.fromkeys(self.neurons, 0.0)
         seen = dict.fromkeys(self.neurons, 0)
-        online = {name: n for name, n in self.neurons.items() if RULES[n.rule].online}
+        online = {name: n for name, n in self.neurons.items() if isinstance(n, LIF) and RULES[n.rule].online}
         moments = {name: Moments(self.config.steps) for name in online}
 
         def count(name: str) -> Callable[..., None]:
-            def hook(neuron: LIF, _inputs: Any, spikes: Tensor) -> None:
-                fired[name] += float(plain(spikes).sum())
+            def hook(neuron: Any, _inputs: Any, spikes: Tensor) -> None:
+                fired[name] += int(torch.count_nonzero(plain(spikes)))
                 seen[name] += spikes.numel()
                 if name in online:
                     moments[name].add(torch.as_tensor(neuron.state.potential))
@@ -225,15 +247,18 @@ class Experiment:
 
     @torch.no_grad()
     def potentials(self) -> dict[str, Tensor]:
-        """Every layer's potential of the last step over the test split: u, or v after reset under rule "bptt"."""
-        rows: dict[str, list[Tensor]] = {name: [] for name in self.neurons}
+        """Every LIF layer's potential of the last step over the test split: u, or v after reset under rule "bptt"; v of
+        EM-PF layers that have one."""
+        rows: dict[str, list[Tensor]] = {}
         self.net.eval()
         for x, _ in self.data.test_batches(self.config.steps):
             reset(self.net)
             for x_t in x:
                 self.net(x_t)
             for name, neuron in self.neurons.items():
-                rows[name].append(torch.as_tensor(neuron.state.potential).flatten().cpu())
+                potential = neuron.state.potential if isinstance(neuron, LIF) else neuron.v
+                if potential is not None:
+                    rows.setdefault(name, []).append(torch.as_tensor(potential).flatten().cpu())
         reset(self.net)
         self.net.train()
         return {name: torch.cat(values) for name, values in rows.items()}
@@ -257,7 +282,7 @@ class Experiment:
         return {
             "config": asdict(self.config),
             "complete": self.progress.epoch == self.config.epochs,
-            "backend": _runs(self.config.device),
+            "backend": _runs("empf" if self.config.rule == "empf" else "lif", self.config.device),
             "epochs": self.progress.epochs,
         }
 
@@ -273,8 +298,17 @@ class Experiment:
         return experiment
 
 
-def _runs(device: str) -> str:
-    rows = backends.explain("lif", device)
+def _network(config: Config, read: Any) -> nn.Module:
+    if config.rule == "empf":
+        seca = None if config.seca == "none" else config.seca
+        return models.digits_empf(config.steps, config.version, seca, read.classes)
+    build = models.digits_mlp if read.sequential else models.digits_conv
+    recipe = RECIPES[config.rule]
+    return build(recipe.rule, read.classes, mpdr=MPDR.paper("cifar10") if recipe.mpdr else None)
+
+
+def _runs(family: str, device: str) -> str:
+    rows = backends.explain(family, device)
     return next((name for name, verdict in rows if verdict == "runs"), "none")
 
 

@@ -1,8 +1,21 @@
 """Every operation with explicit state."""
 
+from .ops.empf import EMPFNormResult, EMPFResult, empf_norm_step, empf_sequence, empf_step
 from .ops.lif import LIFResult, lif_sequence, lif_step
 from .ops.standardize import standardize
 from .ops.synapse import conv as traced_conv
 from .ops.synapse import linear as traced_linear
 
-__all__ = ["LIFResult", "lif_sequence", "lif_step", "standardize", "traced_conv", "traced_linear"]
+__all__ = [
+    "EMPFNormResult",
+    "EMPFResult",
+    "LIFResult",
+    "empf_norm_step",
+    "empf_sequence",
+    "empf_step",
+    "lif_sequence",
+    "lif_step",
+    "standardize",
+    "traced_conv",
+    "traced_linear",
+]

@@ -10,9 +10,11 @@ from torch import Tensor
 from .experiment import RunError, write_whole
 
 
-def curves(metrics: dict[str, Any], potentials: dict[str, Tensor], threshold: float, path: Path) -> None:
+def curves(metrics: dict[str, Any], potentials: dict[str, Tensor], threshold: float | None, path: Path) -> None:
     """Loss, accuracy, firing rates, per layer the histogram of the potential at the last step and, where there are
     Z-scores, these against the layer at the first and the last step, as one PNG.
+
+    Dashed beside the firing rates: the separable shares of EM-PF layers.
 
     Raises RunError, with the remedy, without matplotlib.
     """
@@ -35,9 +37,13 @@ def curves(metrics: dict[str, Any], potentials: dict[str, Tensor], threshold: fl
         axes[1].plot(x, [100 * row[f"{split}_accuracy"] for row in epochs], marker=".", label=split)
     for name in epochs[-1]["firing_rates"]:
         axes[2].plot(x, [row["firing_rates"][name] for row in epochs], marker=".", label=f"layer {name}")
+    axes[2].set_prop_cycle(None)
+    for name in epochs[-1]["separable_shares"]:
+        axes[2].plot(x, [row["separable_shares"][name] for row in epochs], linestyle="--", label=f"separable, {name}")
     for name, v in potentials.items():
         axes[3].hist(v.double().numpy(), bins=100, density=True, histtype="step", label=f"layer {name}")
-    axes[3].axvline(threshold, color="grey", linestyle=":", label="threshold")
+    if threshold is not None:
+        axes[3].axvline(threshold, color="grey", linestyle=":", label="threshold")
     if z_scores:
         for t in sorted({0, config["steps"] - 1}):
             axes[4].plot([*z_scores], [z[t] for z in z_scores.values()], marker=".", label=f"t = {t + 1}")
@@ -52,7 +58,8 @@ def curves(metrics: dict[str, Any], potentials: dict[str, Tensor], threshold: fl
     for axis, (title, label) in zip(axes, titles, strict=False):
         axis.set_title(title)
         axis.set_xlabel(label)
-        axis.legend(fontsize=8)
+        if axis.has_data():
+            axis.legend(fontsize=8)
     axes[3].set_ylabel("density")
     write_whole(path, lambda file: figure.savefig(file, dpi=110, format="png"))
     plt.close(figure)

@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import struct
 from contextlib import AbstractContextManager
+from typing import Any
 
 import triton
 from torch import Tensor
 
-from . import lif, standardize
+from . import empf, lif, standardize
 
 BLOCK = 1024
 WARPS = 4
@@ -208,3 +209,69 @@ def standardize_backward(
         standardize.standardize_backward[(rows,)](
             weight, gain, mean, inverse, g_out, g_weight, g_gain, cols, BLOCK=BLOCK, **OPTIONS
         )
+
+
+def _empf_blocks(
+    kernel: Any,
+    device: AbstractContextManager,
+    sizes: list[int],
+    x: Tensor,
+    *operands: Any,
+    steps: tuple[int, ...] = (),
+) -> None:
+    """A program a block of neurons."""
+    _, _, outer, channels, inner = sizes
+    n = outer * channels * inner
+    if n == 0:
+        return
+    block = block_of(n, x)
+    with device:
+        kernel[(triton.cdiv(n, block),)](*operands, *steps, n, channels, inner, BLOCK=block, **OPTIONS)
+
+
+def _empf_parts(
+    kernel: Any,
+    device: AbstractContextManager,
+    sizes: list[int],
+    x: Tensor,
+    *operands: Any,
+    steps: tuple[int, ...] = (),
+) -> None:
+    """A program one part of one channel."""
+    parts, _, outer, channels, inner = sizes
+    n = outer * channels * inner
+    if n == 0:
+        return
+    block = block_of(triton.cdiv(outer * inner, parts), x)
+    with device:
+        kernel[(channels * parts,)](*operands, *steps, n, channels, inner, parts, BLOCK=block, **OPTIONS)
+
+
+def empf_forward(device: AbstractContextManager, sizes: list[int], dtype: int, *operands: Any) -> None:
+    _empf_blocks(empf.empf_forward, device, sizes, operands[0], *operands, steps=(sizes[1],))
+
+
+def empf_backward(device: AbstractContextManager, sizes: list[int], dtype: int, *operands: Any) -> None:
+    _empf_parts(empf.empf_backward, device, sizes, operands[0], *operands, steps=(sizes[1],))
+
+
+def empf_potential(device: AbstractContextManager, sizes: list[int], dtype: int, *operands: Any) -> None:
+    _empf_parts(empf.empf_potential, device, sizes, operands[0], *operands)
+
+
+def empf_norm_forward(
+    device: AbstractContextManager, sizes: list[int], dtype: int, norm: list[Tensor], *operands: Any
+) -> None:
+    _empf_blocks(empf.empf_norm_forward, device, sizes, norm[0], *norm, *operands)
+
+
+def empf_norm_sums(
+    device: AbstractContextManager, sizes: list[int], dtype: int, norm: list[Tensor], *operands: Any
+) -> None:
+    _empf_parts(empf.empf_norm_sums, device, sizes, norm[0], *norm, *operands)
+
+
+def empf_norm_backward(
+    device: AbstractContextManager, sizes: list[int], dtype: int, norm: list[Tensor], *operands: Any
+) -> None:
+    _empf_parts(empf.empf_norm_backward, device, sizes, norm[0], *norm, *operands)

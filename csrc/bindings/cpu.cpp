@@ -1,4 +1,5 @@
 #include "../cpu/dispatch.h"
+#include "empf.h"
 #include "kernels.h"
 #include "mpdr.h"
 #include "stgr.h"
@@ -36,6 +37,16 @@ struct CpuCore {
     active_kernels().mpdr_backward_bptt(p, m, k, threads);
   }
   static void stgr_sgd(const StgrSgd& k, int threads) { active_kernels().stgr_sgd(k, threads); }
+  static void empf_forward(const EmpfForward& k, int threads) { active_kernels().empf_forward(k, threads); }
+  static void empf_backward(const EmpfBackward& k, int threads) { active_kernels().empf_backward(k, threads); }
+  static void empf_potential(const EmpfPotential& k, int threads) { active_kernels().empf_potential(k, threads); }
+  static void empf_norm_forward(const EmpfNormForward& k, int threads) {
+    active_kernels().empf_norm_forward(k, threads);
+  }
+  static void empf_norm_sums(const EmpfNormSums& k, int threads) { active_kernels().empf_norm_sums(k, threads); }
+  static void empf_norm_backward(const EmpfNormBackward& k, int threads) {
+    active_kernels().empf_norm_backward(k, threads);
+  }
 };
 
 }  // namespace
@@ -45,6 +56,7 @@ PYBIND11_MODULE(_cpu, m) {
   bindings::bind<CpuCore>(m);
   bindings::bind_mpdr<CpuCore>(m);
   bindings::bind_stgr<CpuCore>(m);
+  bindings::bind_empf<CpuCore>(m);
   m.def("isas", &usable_isas, "Instruction sets this processor can run, best first.");
   m.def("isa", [] { return std::string(active_kernels().isa); }, "The instruction set in use.");
   m.def("choose_isa", &choose_isa, "Use one of isas(); false if it cannot run here.");

@@ -1,4 +1,5 @@
 #include "../cuda/kernels.h"
+#include "empf.h"
 #include "kernels.h"
 
 using namespace fastsnn;
@@ -26,6 +27,16 @@ struct CudaCore {
   static void standardize_backward(const StandardizeBackward& k, const Execution& on) {
     cuda::standardize_backward(k, stream(on));
   }
+  static void empf_forward(const EmpfForward& k, const Execution& on) { cuda::empf_forward(k, stream(on)); }
+  static void empf_backward(const EmpfBackward& k, const Execution& on) { cuda::empf_backward(k, stream(on)); }
+  static void empf_potential(const EmpfPotential& k, const Execution& on) { cuda::empf_potential(k, stream(on)); }
+  static void empf_norm_forward(const EmpfNormForward& k, const Execution& on) {
+    cuda::empf_norm_forward(k, stream(on));
+  }
+  static void empf_norm_sums(const EmpfNormSums& k, const Execution& on) { cuda::empf_norm_sums(k, stream(on)); }
+  static void empf_norm_backward(const EmpfNormBackward& k, const Execution& on) {
+    cuda::empf_norm_backward(k, stream(on));
+  }
 };
 
 }  // namespace
@@ -33,6 +44,7 @@ struct CudaCore {
 PYBIND11_MODULE(FASTSNN_MODULE, m) {
   m.doc() = "fastsnn CUDA kernels: raw pointers in, no torch. Use fastsnn.functional.";
   bindings::bind<CudaCore>(m);
+  bindings::bind_empf<CudaCore>(m);
   m.def("refusal", &cuda::refusal, "Why the kernels cannot run on a device; empty where they can.");
   m.attr("archs") = FASTSNN_CUDA_ARCHS;
 }

@@ -1,6 +1,7 @@
 // Compiled once per instruction set, with FASTSNN_ISA and the matching compiler flags.
 #include "kernels.h"
 
+#include "empf.h"
 #include "lif.h"
 #include "mpdr.h"
 #include "standardize.h"
@@ -13,9 +14,22 @@ namespace fastsnn {
 namespace FASTSNN_ISA {
 
 extern const Kernels kernels;
-const Kernels kernels = {
-    FASTSNN_STRING(FASTSNN_ISA), lif_forward,  lif_backward_online,  lif_backward_bptt,  standardize_forward,
-    standardize_backward,        mpdr_forward, mpdr_backward_online, mpdr_backward_bptt, stgr_sgd};
+const Kernels kernels = {FASTSNN_STRING(FASTSNN_ISA),
+                         lif_forward,
+                         lif_backward_online,
+                         lif_backward_bptt,
+                         standardize_forward,
+                         standardize_backward,
+                         mpdr_forward,
+                         mpdr_backward_online,
+                         mpdr_backward_bptt,
+                         stgr_sgd,
+                         empf_forward,
+                         empf_backward,
+                         empf_potential,
+                         empf_norm_forward,
+                         empf_norm_sums,
+                         empf_norm_backward};
 
 }  // namespace FASTSNN_ISA
 }  // namespace fastsnn

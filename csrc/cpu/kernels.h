@@ -1,6 +1,7 @@
 #pragma once
 
 #include "../core/arguments.h"
+#include "../core/empf.h"
 #include "../core/mpdr.h"
 #include "../core/stgr.h"
 
@@ -18,6 +19,12 @@ struct Kernels {
   void (*mpdr_backward_online)(const LifParams&, const Mpdr&, const MpdrBackward&, int);
   void (*mpdr_backward_bptt)(const LifParams&, const Mpdr&, const MpdrBackward&, int);
   void (*stgr_sgd)(const StgrSgd&, int);
+  void (*empf_forward)(const EmpfForward&, int);
+  void (*empf_backward)(const EmpfBackward&, int);
+  void (*empf_potential)(const EmpfPotential&, int);
+  void (*empf_norm_forward)(const EmpfNormForward&, int);
+  void (*empf_norm_sums)(const EmpfNormSums&, int);
+  void (*empf_norm_backward)(const EmpfNormBackward&, int);
 };
 
 }  // namespace fastsnn

@@ -3,6 +3,7 @@
 #include <string>
 
 #include "../core/arguments.h"
+#include "../core/empf.h"
 
 // What the CUDA core provides. Errors are thrown as std::runtime_error.
 namespace fastsnn {
@@ -18,6 +19,12 @@ void lif_backward_online(const LifParams& p, const LifBackward& k, const Stream&
 void lif_backward_bptt(const LifParams& p, const LifBackward& k, const Stream& on);
 void standardize_forward(const StandardizeForward& k, const Stream& on);
 void standardize_backward(const StandardizeBackward& k, const Stream& on);
+void empf_forward(const EmpfForward& k, const Stream& on);
+void empf_backward(const EmpfBackward& k, const Stream& on);
+void empf_potential(const EmpfPotential& k, const Stream& on);
+void empf_norm_forward(const EmpfNormForward& k, const Stream& on);
+void empf_norm_sums(const EmpfNormSums& k, const Stream& on);
+void empf_norm_backward(const EmpfNormBackward& k, const Stream& on);
 
 // Why the kernels cannot run on `device`, in CUDA's words; empty where they can.
 std::string refusal(int device);

@@ -1,4 +1,5 @@
 #include "../core/standardize.h"
+#include "sums.h"
 #include "vector.h"
 
 // One output channel a block; sums in double, in a fixed order, so that they repeat bitwise.
@@ -6,19 +7,6 @@ namespace fastsnn {
 namespace cuda {
 
 using namespace FASTSNN_ISA;
-
-// Sum of every thread's value, known to all threads
-__device__ __forceinline__ double block_sum(double value, double (&partial)[kThreads]) {
-  partial[threadIdx.x] = value;
-  __syncthreads();
-  for (int half = kThreads / 2; half > 0; half /= 2) {
-    if (int(threadIdx.x) < half) partial[threadIdx.x] += partial[threadIdx.x + half];
-    __syncthreads();
-  }
-  const double total = partial[0];
-  __syncthreads();
-  return total;
-}
 
 // body(at) for a thread's vectors of a row; V divides cols
 template <int V, class Body>

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from .empf import EMPFKernels
 from .native import LIFKernels, StandardizeKernels
 
 try:
@@ -39,4 +40,5 @@ KERNELS = {
     "lif": _LIF,
     "mpdr": _LIF,
     "standardize": StandardizeKernels("cpu", _cpu, _threads),
+    "empf": EMPFKernels("cpu", _cpu, _threads),
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .empf import EMPFKernels
 from .native import LIFKernels, StandardizeKernels
 
 try:
@@ -42,4 +43,5 @@ def _stream(x: Tensor) -> tuple[int, int]:
 KERNELS = {
     "lif": LIFKernels("cuda", _cuda, _stream, saves_u=True),
     "standardize": StandardizeKernels("cuda", _cuda, _stream),
+    "empf": EMPFKernels("cuda", _cuda, _stream, blocks=1024),
 }

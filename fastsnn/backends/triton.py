@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .empf import EMPFKernels
 from .native import LIFKernels, StandardizeKernels
 
 _core: Any = None
@@ -18,6 +19,7 @@ except ImportError as error:
     _import_error = str(error)
 
 CAPABILITY = (7, 5)
+PROGRAMS = 1024  # of a sum
 NEEDS_CUDA = (
     "the triton backend takes CUDA tensors and this one is on cpu; "
     "for tests set TRITON_INTERPRET=1 before Python starts"
@@ -55,4 +57,5 @@ def _itself(tensor: Tensor | None) -> Tensor | None:
 KERNELS: dict[str, Any] = {
     "lif": LIFKernels("triton", _core, torch.cuda.device_of, saves_u=True, give=_itself),
     "standardize": StandardizeKernels("triton", _core, torch.cuda.device_of, give=_itself),
+    "empf": EMPFKernels("triton", _core, torch.cuda.device_of, PROGRAMS, give=_itself),
 }

@@ -1,5 +1,6 @@
 """Networks."""
 
-from .digits import digits_conv, digits_mlp
+from .digits import digits_conv, digits_empf, digits_mlp
+from .residual import EMPFBlock
 
-__all__ = ["digits_conv", "digits_mlp"]
+__all__ = ["EMPFBlock", "digits_conv", "digits_empf", "digits_mlp"]

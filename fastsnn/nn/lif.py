@@ -13,6 +13,7 @@ from ..ops import lif as op
 from ..ops.mpdr import MPDR, Regularised, own_synapse
 from ..ops.types import EMPTY, RULES, LIFParams, LIFState, number, state_dtype
 from ..reference.mpdr import z_score
+from .stateful import Stateful
 from .traced import TracedSpikes, plain
 
 __all__ = ["LIF"]
@@ -39,7 +40,7 @@ def _parameter(name: str) -> Any:
     return property(get, put, doc=f"LIFParams.{name}; assigning validates.")
 
 
-class LIF(nn.Module):
+class LIF(Stateful):
     """Leaky integrate-and-fire neuron with surrogate gradient, through time or online.
 
     u[t] = lam*v[t-1] + x[t], s[t] = H(u[t] - th), v[t] = reset of u[t], lam = 1 - 1/tau (SPEC section 1).
@@ -117,16 +118,6 @@ class LIF(nn.Module):
         return cls(**{**PAPER[rule], **kwargs}, rule=rule)
 
     @property
-    def step_mode(self) -> str:
-        return self._step_mode
-
-    @step_mode.setter
-    def step_mode(self, mode: str) -> None:
-        if mode not in ("s", "m"):
-            raise ValueError(f"step_mode is {mode!r}; allowed: 's' (one step a call) and 'm' ([T, N, *] a call)")
-        self._step_mode = mode
-
-    @property
     def mpdr(self) -> MPDR | None:
         return self._mpdr
 
@@ -191,7 +182,7 @@ class LIF(nn.Module):
 
     def detach(self) -> None:
         """Cut the state out of the graph."""
-        self._state = self._state.map(Tensor.detach)
+        super().detach()
         self.v_seq = None if self.v_seq is None else self.v_seq.detach()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -267,29 +258,5 @@ class LIF(nn.Module):
         text += f", dropout={self.dropout}" if self.dropout else ""
         return text + (f", mpdr={self.mpdr}" if self.mpdr else "")
 
-    def _apply(self, fn: Any, recurse: bool = True) -> LIF:
-        super()._apply(fn, recurse)
-
-        def move(tensor: Tensor) -> Tensor:
-            like = fn(tensor)
-            return tensor.to(like.device, state_dtype(like.dtype))
-
-        self._state = self._state.map(move)
-        return self
-
     def __getstate__(self) -> dict[str, Any]:
-        """Copies and pickles carry the state's values, not its graph."""
-        fields = self.__dict__.copy()
-        fields["_state"] = self._state.map(Tensor.detach)
-        fields["v_seq"] = None if self.v_seq is None else self.v_seq.detach()
-        return fields
-
-    def _replicate_for_data_parallel(self) -> LIF:
-        if self.step_mode == "s":
-            raise RuntimeError(
-                "DataParallel drops a replica's state after every call, so step_mode 's' would restart each step: use "
-                "step_mode='m' ([T, N, *], dim=1), or DistributedDataParallel"
-            )
-        replica = super()._replicate_for_data_parallel()
-        replica.reset()
-        return replica
+        return {**super().__getstate__(), "v_seq": None if self.v_seq is None else self.v_seq.detach()}

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from torch import Tensor, nn
 
-from ..ops.types import LIFState
-from .lif import LIF
+from .stateful import Stateful
 
 __all__ = ["detach", "load_states", "reset", "states"]
 
 
-def _neurons(net: nn.Module) -> Iterator[tuple[str, LIF]]:
-    return ((name, module) for name, module in net.named_modules() if isinstance(module, LIF))
+def _neurons(net: nn.Module) -> Iterator[tuple[str, Stateful]]:
+    return ((name, module) for name, module in net.named_modules() if isinstance(module, Stateful))
 
 
 def reset(net: nn.Module) -> None:
@@ -28,12 +28,12 @@ def detach(net: nn.Module) -> None:
         neuron.detach()
 
 
-def states(net: nn.Module) -> dict[str, LIFState]:
+def states(net: nn.Module) -> dict[str, Any]:
     """A copy of every neuron's state, by module name; restore it with `load_states`."""
     return {name: neuron.state.map(lambda tensor: tensor.detach().clone()) for name, neuron in _neurons(net)}
 
 
-def load_states(net: nn.Module, saved: dict[str, LIFState]) -> None:
+def load_states(net: nn.Module, saved: dict[str, Any]) -> None:
     """Put back what `states` returned.
 
     Raises KeyError, with the names, where `saved` and `net` do not hold the same neurons; nothing is changed then.

@@ -2,6 +2,7 @@
 
 from ..ops.mpdr import MPDR
 from .losses import loss, tet_loss
+from .separable import SeparableShare
 from .training import BatchResult, Trainer, evaluate, train_batch
 
-__all__ = ["MPDR", "BatchResult", "Trainer", "evaluate", "loss", "tet_loss", "train_batch"]
+__all__ = ["MPDR", "BatchResult", "SeparableShare", "Trainer", "evaluate", "loss", "tet_loss", "train_batch"]

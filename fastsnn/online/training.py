@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -64,7 +65,7 @@ def train_batch(
     run without a graph; the loss stays divided by T (Hao et al. 2024, section 4.3).
     clip: largest norm of the gradient before each update. generator: of the draw of K.
 
-    Raises ValueError for a mode, K or rule that do not fit together.
+    Raises ValueError for a mode, K or rule that do not fit together, FloatingPointError for a loss that is not finite.
     """
     _check(net, x, mode, backward_steps)
     steps = len(x)
@@ -80,7 +81,7 @@ def train_batch(
         with torch.set_grad_enabled(t in chosen):
             logits = plain(net(x[t]))
             step_loss = loss(logits, y, steps)
-        total += float(step_loss.detach())
+        total += _finite(step_loss, t, steps)
         logits_sum = logits_sum + logits.detach()
         if through_time:
             summed = summed + step_loss
@@ -94,6 +95,17 @@ def train_batch(
         _update(net, optimizer, clip)
     reset(net)
     return BatchResult(total, int((logits_sum.argmax(-1) == y).sum()), len(y))
+
+
+def _finite(step_loss: Tensor, t: int, steps: int) -> float:
+    """The loss as a number. Raises FloatingPointError, before any update with it, where it is not finite."""
+    value = float(step_loss.detach())
+    if not math.isfinite(value):
+        raise FloatingPointError(
+            f"loss is {value} at step {t + 1} of {steps}; no update was made with it. Look for NaN or infinity in the "
+            "input and the weights, or lower the learning rate"
+        )
+    return value
 
 
 def _update(net: nn.Module, optimizer: Optimizer, clip: float | None) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 
+from fastsnn.backends.empf import EMPFKernels
 from fastsnn.backends.native import LIFKernels, StandardizeKernels
 
 from . import toolkit
@@ -85,4 +86,5 @@ class Backend:
         return {
             "lif": LIFKernels("cuda-host", core(), _where, saves_u=True),
             "standardize": StandardizeKernels("cuda-host", core(), _where),
+            "empf": EMPFKernels("cuda-host", core(), _where, blocks=1024),
         }

@@ -1,0 +1,110 @@
+#pragma once
+
+#include "arguments.h"
+#include "platform.h"
+
+// EM-PF neurons (SPEC 4): float spikes s = (m - th)*f, membrane batch norm, parallel neurons.
+// Arrays are [T, outer, channels, inner], n = outer*channels*inner neurons; parameters are [T, channels] (one channel:
+// shared by all neurons) in the state's type. Sums are double, in `parts` that the caller adds up: [parts, T,
+// channels].
+namespace fastsnn {
+
+struct EmpfShape {
+  int64_t T, n, channels, inner, parts;
+  Dtype dtype;
+};
+
+// Versions I and III
+struct EmpfForward : EmpfShape {
+  const void* x;          // [T, n]
+  const void* v;          // [n], v[0], optional
+  const void* leak;       // [T, channels]; null: version III, no state
+  const void* threshold;  // [T, channels]
+  void* spikes;           // [T, n]
+  void* v_last;           // [n], optional; v_seq ends with it
+  void* v_seq;            // [T, n], optional
+};
+
+struct EmpfBackward : EmpfShape {
+  const void* g_spikes;   // [T, n]
+  const void* v_seq;      // [T, n]; null: version III
+  const void* x;          // [T, n], version III
+  const void* v;          // [n], v[0], optional
+  const void* threshold;  // [T, channels]
+  void* g_x;              // [T, n]
+  void* g_leak;           // [parts, T, channels], null: version III
+  void* g_threshold;      // [parts, T, channels]
+};
+
+// Version II, one step (T = 1)
+struct EmpfPotential : EmpfShape {
+  const void *x, *v;  // [n], v optional
+  const void* leak;   // [channels]
+  void* m;            // [n]
+  void* shift;        // [channels], each channel's first potential, so that a large mean does not cancel
+  void* sums;         // [parts, channels], of m - shift; null: no statistics
+  void* squares;      // [parts, channels], of its squares
+};
+
+struct EmpfNorm : EmpfShape {
+  const void* m;                                        // [n]
+  const void *mean, *inverse;                           // [channels], inverse = 1/sqrt(var + eps)
+  const void *alpha, *beta, *gamma, *bias, *threshold;  // [channels]
+};
+
+struct EmpfNormForward : EmpfNorm {
+  void *spikes, *v_last;  // [n]
+};
+
+struct EmpfNormSums : EmpfNorm {
+  const void *g_spikes, *v_last;  // [n]
+  void* g_mh;                     // [parts, channels], sum of g_mh
+  void* g_mh_xhat;                // [parts, channels], sum of g_mh * xhat
+};
+
+struct EmpfNormBackward : EmpfNorm {
+  const void *g_spikes, *v_last, *v;  // [n], v[t-1] optional
+  const void *pull, *pull_xhat;       // [channels], means of g_n and g_n * xhat; 0 with running statistics
+  void* g_x;                          // [n]
+  void* g_leak;                       // [parts, channels]
+};
+
+namespace FASTSNN_ISA {
+
+// m[t] = lam_t * v[t-1] + x[t]
+template <class S>
+FASTSNN_HD S leaky(S leak, S v, S x) {
+  return leak * v + x;
+}
+
+// v[t] = min(m, th): m - s. Then s[t] = m - v, so that NaN in m or th shows in the spikes.
+template <class S>
+FASTSNN_HD S clipped(S m, S threshold) {
+  return m < threshold ? m : threshold;
+}
+
+// g_m = g_s*f, f from v: a neuron that fired is at its threshold
+template <class S>
+FASTSNN_HD S fired_gradient(S g_s, S v, S threshold) {
+  return v >= threshold ? g_s : S(0);
+}
+
+template <class S>
+FASTSNN_HD S standardized(S m, S mean, S inverse) {
+  return (m - mean) * inverse;
+}
+
+// mh = alpha*m + beta*n, n = gamma*xhat + b
+template <class S>
+FASTSNN_HD S membrane_norm(S m, S xhat, S alpha, S beta, S gamma, S bias) {
+  return alpha * m + beta * (gamma * xhat + bias);
+}
+
+// g_m = alpha*g_mh + gamma/sqrt(var + eps) * (g_n - mean(g_n) - xhat*mean(g_n*xhat)), g_n = beta*g_mh
+template <class S>
+FASTSNN_HD S norm_gradient(S g_mh, S xhat, S alpha, S beta, S scale, S pull, S pull_xhat) {
+  return alpha * g_mh + scale * ((beta * g_mh - pull) - xhat * pull_xhat);
+}
+
+}  // namespace FASTSNN_ISA
+}  // namespace fastsnn

@@ -1,0 +1,92 @@
+"""EM-PF kernels of a native core as backend: allocates outputs, passes addresses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..ops.types import state_dtype
+from ..reference.empf import Norm
+from .native import DTYPES, Give, _address
+
+
+class EMPFKernels:
+    """EM-PF kernels of one core; signatures as fastsnn.reference.empf.
+
+    blocks: of how many, for all channels, a pass with sums makes use; its sums come in as many parts a channel.
+    """
+
+    def __init__(
+        self, name: str, core: Any, where: Callable[[Tensor], Any], blocks: int = 1, give: Give = _address
+    ) -> None:
+        self.NAME, self._core, self._where, self._blocks, self._give = name, core, where, blocks, give
+
+    def _run(self, kernel: str, x: Tensor, dtype: torch.dtype, *operands: Any) -> None:
+        sizes = [self._parts(x), *[1] * (4 - x.dim()), *x.shape]
+        getattr(self._core, kernel)(self._where(x), sizes, DTYPES[dtype], *operands)
+
+    def _parts(self, x: Tensor) -> int:
+        """Parts of a channel's sum, a function of the shape alone: of 1024 neurons or more."""
+        outer, channels, inner = x.shape[-3:]
+        return max(1, min(self._blocks // max(channels, 1), outer * inner // 1024))
+
+    def _sums(self, x: Tensor, like: Tensor) -> Tensor:
+        return like.new_zeros((self._parts(x), *like.shape), dtype=torch.float64)
+
+    def _operands(self, *tensors: Tensor | None) -> list[Any]:
+        return [self._give(tensor) for tensor in tensors]
+
+    def forward(
+        self, x: Tensor, v: Tensor | None, leak: Tensor | None, threshold: Tensor, v_seq: bool = False
+    ) -> tuple[Tensor, Tensor | None]:
+        spikes, last, every = torch.empty_like(x), None, None
+        if leak is not None:
+            after = torch.empty_like(x if v_seq else x[0], dtype=state_dtype(x.dtype))
+            last, every = (None, after) if v_seq else (after, None)
+        self._run("empf_forward", x, x.dtype, *self._operands(x, v, leak, threshold, spikes, last, every))
+        return spikes, every if v_seq else last
+
+    def backward(
+        self, g_s: Tensor, v_seq: Tensor | None, x: Tensor | None, v: Tensor | None, threshold: Tensor
+    ) -> tuple[Tensor, Tensor | None, Tensor]:
+        g_x = torch.empty_like(g_s)
+        g_threshold = self._sums(g_s, threshold)
+        g_leak = None if v_seq is None else torch.zeros_like(g_threshold)
+        operands = self._operands(g_s, v_seq, x, v, threshold, g_x, g_leak, g_threshold)
+        self._run("empf_backward", g_s, g_s.dtype, *operands)
+        return g_x, None if g_leak is None else g_leak.sum(0), g_threshold.sum(0)
+
+    def potential(
+        self, x: Tensor, v: Tensor | None, leak: Tensor, statistics: bool
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        m = torch.empty_like(x, dtype=leak.dtype)
+        shift = torch.zeros_like(leak, dtype=torch.float64)
+        sums, squares = (self._sums(x, leak), self._sums(x, leak)) if statistics else (None, None)
+        self._run("empf_potential", x, x.dtype, *self._operands(x, v, leak, m, shift, sums, squares))
+        if sums is None or squares is None:
+            return m, None, None
+        count = x.numel() // leak.numel()
+        mean = sums.sum(0) / count
+        return m, shift + mean, (squares.sum(0) / count - mean * mean).clamp(min=0)
+
+    def norm_forward(self, k: Norm, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        spikes, v = torch.empty_like(k.m, dtype=dtype), torch.empty_like(k.m)
+        self._run("empf_norm_forward", k.m, dtype, self._operands(*k), *self._operands(spikes, v))
+        return spikes, v
+
+    def norm_sums(self, k: Norm, g_s: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        g_mh, g_mh_xhat = self._sums(k.m, k.mean), self._sums(k.m, k.mean)
+        operands = self._operands(g_s, v, g_mh, g_mh_xhat)
+        self._run("empf_norm_sums", k.m, g_s.dtype, self._operands(*k), *operands)
+        return g_mh.sum(0), g_mh_xhat.sum(0)
+
+    def norm_backward(
+        self, k: Norm, g_s: Tensor, v: Tensor, v_prev: Tensor | None, pull: Tensor, pull_xhat: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        g_x, g_leak = torch.empty_like(g_s), self._sums(k.m, k.mean)
+        operands = self._operands(g_s, v, v_prev, pull, pull_xhat, g_x, g_leak)
+        self._run("empf_norm_backward", k.m, g_s.dtype, self._operands(*k), *operands)
+        return g_x, g_leak.sum(0)
