@@ -68,7 +68,7 @@ def _gradient(g: Tensor | None, parameter: Tensor) -> Tensor | None:
     """A gradient [C] or [T, C] for its parameter, which may be shared by the channels."""
     if g is None:
         return None
-    return (g.sum() if parameter.numel() == 1 else g).to(parameter.dtype).view(parameter.shape)
+    return (g.sum(-1) if parameter.dim() < g.dim() else g).to(parameter.dtype)
 
 
 class Fire(torch.autograd.Function):

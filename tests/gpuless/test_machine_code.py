@@ -18,6 +18,8 @@ pytestmark = pytest.mark.skipif(bool(lacking), reason=lacking)
 
 # per row, not per element: gain, mean, 1/sigma and their gradients
 PER_ROW = {"standardize_forward": 3, "standardize_backward": 4}
+# parameters of a channel, one value a step
+PER_CHANNEL = {"empf_forward saved": 2, "empf_forward recomputed": 1, "empf_norm_forward": 7}
 ARCHS = [arch for arch in machine_code.ARCHS if cuda._cuda and str(arch) in cuda._cuda.archs.split(";")]
 
 
@@ -33,7 +35,8 @@ def names(found):
 def test_every_kernel_is_there(compiled):
     resets_and_traces = 4 + 2
     widths, dtypes = 2, 4
-    assert len(compiled) == widths * dtypes * (resets_and_traces + 1 + 2 + 2 + 2)
+    empf_wide, empf_sums = 2 + 1, 2 + 3
+    assert len(compiled) == dtypes * (widths * (resets_and_traces + 1 + 2 + 2 + 2 + empf_wide) + empf_sums)
     assert {kernel.width * kernels.BYTES[kernel.dtype] for kernel in compiled if kernel.width > 1} == {16}
 
 
@@ -46,10 +49,21 @@ def test_at_least_half_of_the_threads_are_resident(compiled):
 
 
 def test_vector_bodies_access_16_bytes(compiled):
-    wide = [k for k in compiled if k.width > 1]
+    wide = [k for k in compiled if k.width > 1 and k.name not in PER_CHANNEL]
     assert not names(k for k in wide if len(k.code.narrow(k.code.body)) > PER_ROW.get(k.name, 0))
     assert not names(k for k in wide if any(k.code.narrow(loop) for loop in k.code.loops))
     assert all(all(k.code.loop_bytes) for k in wide)
+
+
+def test_parameters_of_a_channel_alone_are_read_narrowly(compiled):
+    wide = [k for k in compiled if k.width > 1 and k.name in PER_CHANNEL]
+    assert {k.name for k in wide} == PER_CHANNEL.keys()
+    unrolled = {k.name: set() for k in wide}
+    for k in wide:
+        narrow = k.code.narrow(k.code.body)
+        assert all(access.startswith("LD") for access in narrow), k.name
+        unrolled[k.name].add(len(narrow) / PER_CHANNEL[k.name])
+    assert set().union(*unrolled.values()) <= {1, 3, 5}  # with what the unrolled loop leaves
 
 
 def test_no_operand_moves_twice_in_a_step(compiled):

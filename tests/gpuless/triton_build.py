@@ -28,6 +28,7 @@ from triton.runtime.jit import JITFunction, create_function_from_signature
 from fastsnn import surrogate
 from fastsnn.backends.triton import KERNELS
 from fastsnn.ops.types import RULES, LIFParams, LIFState, Saved, state_dtype
+from fastsnn.reference.empf import Norm
 
 ARCHS = (75, 80, 86, 89, 90, 100, 120)
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
@@ -112,6 +113,23 @@ def standardize(dtype, rows=8, cols=576):
     return KERNELS["standardize"].backward(weight, gain, mean, inverse, weight, 1e-4)
 
 
+def empf(version, dtype, T=3, shape=(2, 4, 2048)):
+    """Forward and backward: a sequence of version I or III, a step of II. shape: outer, channels, inner."""
+    kernels, state = KERNELS["empf"], state_dtype(dtype)
+    x, g_s = (torch.empty((T, *shape), dtype=dtype) for _ in range(2))
+    v_seq, parameter = torch.empty(x.shape, dtype=state), torch.empty((T, shape[1]), dtype=state)
+    if version != "II":
+        leak, after = (parameter, v_seq) if version == "I" else (None, None)
+        kernels.forward(x, v_seq[0], leak, parameter, v_seq=True)
+        kernels.backward(g_s, after, x, v_seq[0], parameter)
+        return
+    m, *_ = kernels.potential(x[0], v_seq[0], parameter[0], True)
+    norm = Norm(m, *[parameter[0]] * 7)
+    kernels.norm_forward(norm, dtype)
+    kernels.norm_sums(norm, g_s[0], v_seq[0])
+    kernels.norm_backward(norm, g_s[0], v_seq[0], v_seq[0], parameter[0], parameter[0])
+
+
 def named(*parts):
     return "-".join(str(part).removeprefix("torch.") for part in parts)
 
@@ -131,6 +149,8 @@ def cases():
         yield name, partial(backward, lif_params(rule, shape=shape), torch.float32, True)
     for dtype in DTYPES:
         yield named("standardize", dtype), partial(standardize, dtype)
+        for version in ("I", "II", "III"):
+            yield named("empf", version, dtype), partial(empf, version, dtype)
 
 
 def variants(only=""):

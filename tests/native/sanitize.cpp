@@ -24,6 +24,12 @@ struct Cpu {
   }
   static void standardize_forward(const StandardizeForward& k) { generic::kernels.standardize_forward(k, kThreads); }
   static void standardize_backward(const StandardizeBackward& k) { generic::kernels.standardize_backward(k, kThreads); }
+  static void empf_forward(const EmpfForward& k) { generic::kernels.empf_forward(k, kThreads); }
+  static void empf_backward(const EmpfBackward& k) { generic::kernels.empf_backward(k, kThreads); }
+  static void empf_potential(const EmpfPotential& k) { generic::kernels.empf_potential(k, kThreads); }
+  static void empf_norm_forward(const EmpfNormForward& k) { generic::kernels.empf_norm_forward(k, kThreads); }
+  static void empf_norm_sums(const EmpfNormSums& k) { generic::kernels.empf_norm_sums(k, kThreads); }
+  static void empf_norm_backward(const EmpfNormBackward& k) { generic::kernels.empf_norm_backward(k, kThreads); }
 };
 
 }  // namespace

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "../../csrc/core/arguments.h"
+#include "../../csrc/core/empf.h"
 #include "../../csrc/core/lif.h"
 
 // Runs every kernel of a core on exactly sized heap buffers, ragged sizes included: AddressSanitizer sees one element
@@ -78,6 +79,33 @@ void standardize(Dtype dtype, int64_t rows, int64_t cols, int64_t skew) {
   Core::standardize_backward(StandardizeBackward{k, out.data(), g_weight.data(), g_gain.data()});
 }
 
+// channels of n neurons in all, side by side (inner = 1) or one after another; option: all that may be absent is there
+template <class Core>
+void empf(Dtype dtype, int64_t T, int64_t n, int64_t channels, bool innermost, int64_t skew, bool option) {
+  const int64_t w = width(dtype), sw = state_width(dtype);
+  const EmpfShape shape{T, n * channels, channels, innermost ? 1 : n, 1, dtype};
+  const auto rows = [&](int64_t bytes) { return Buffer(T * shape.n, bytes, skew); };
+  const auto row = [&](int64_t bytes) { return Buffer(shape.n, bytes, skew); };
+  Buffer x = rows(w), spikes = rows(w), g_x = rows(w), v_seq = rows(sw), v = row(sw), v_last = row(sw), m = row(sw);
+  Buffer value(T * channels, sw, 0), sums(T * channels, 8, 0), others(T * channels, 8, 0), shift(channels, 8, 0);
+  for (const bool stateful : {true, false}) {
+    Core::empf_forward(EmpfForward{shape, x.data(), v.data_if(option), value.data_if(stateful), value.data(),
+                                   spikes.data(), v_last.data_if(!option), v_seq.data_if(option)});
+    Core::empf_backward(EmpfBackward{shape, spikes.data(), v_seq.data_if(stateful), x.data(), v.data_if(option),
+                                     value.data(), g_x.data(), sums.data_if(stateful), others.data()});
+  }
+  EmpfShape one = shape;
+  one.T = 1;
+  Core::empf_potential(EmpfPotential{one, x.data(), v.data_if(option), value.data(), m.data(), shift.data(),
+                                     sums.data_if(option), others.data_if(option)});
+  const EmpfNorm norm{one,          m.data(),     value.data(), value.data(), value.data(),
+                      value.data(), value.data(), value.data(), value.data()};
+  Core::empf_norm_forward(EmpfNormForward{norm, spikes.data(), v_last.data()});
+  Core::empf_norm_sums(EmpfNormSums{norm, spikes.data(), v_last.data(), sums.data(), others.data()});
+  Core::empf_norm_backward(EmpfNormBackward{norm, spikes.data(), v_last.data(), v.data_if(option), value.data(),
+                                            value.data(), g_x.data(), sums.data()});
+}
+
 struct Sizes {
   std::vector<int64_t> neurons, steps, columns, skews;
 };
@@ -90,6 +118,12 @@ int all(const Sizes& sizes) {
       for (int64_t n : sizes.neurons) {
         for (int64_t T : sizes.steps) {
           if (n * T > 200000) continue;
+          for (const bool option : {false, true}) {
+            empf<Core>(Dtype(dtype), T, n, 1, false, skew, option), runs++;
+            for (const bool innermost : {false, true}) {
+              if (n < 5000) empf<Core>(Dtype(dtype), T, n, 3, innermost, skew, option), runs++;
+            }
+          }
           for (int trace = 0; trace < int(Trace::count); trace++) {
             for (int reset = 0; reset < int(Reset::count); reset++) {
               if (generic::has_ratio(Trace(trace)) && Reset(reset) == Reset::hard) continue;

@@ -59,10 +59,14 @@ def gradients(spikes, g, tensors):
     return torch.autograd.grad(spikes, [*tensors.values()], g)
 
 
-@pytest.mark.parametrize("shape", [(T,), (T, C)], ids=["shared", "per_channel"])
+@pytest.mark.parametrize(
+    ("shape", "threshold_shape"),
+    [((T,), (T,)), ((T, C), (T, C)), ((T,), (T, C))],
+    ids=["shared", "per_channel", "mixed"],
+)
 @pytest.mark.parametrize("version", ["I", "II", "III"])
-def test_forward_and_hand_derived_backward_equal_autograd(version, shape):
-    given = leaves(x=double(T, 5, C, 2, 2), leak=double(*shape, low=0.3), threshold=double(*shape, low=0.1))
+def test_forward_and_hand_derived_backward_equal_autograd(version, shape, threshold_shape):
+    given = leaves(x=double(T, 5, C, 2, 2), leak=double(*shape, low=0.3), threshold=double(*threshold_shape, low=0.1))
     extra = {}
     if version == "II":
         extra = leaves(alpha=double(*shape), beta=double(*shape), weight=double(T, C), bias=double(T, C))
