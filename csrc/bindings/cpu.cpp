@@ -1,4 +1,5 @@
 #include "../cpu/dispatch.h"
+#include "binary.h"
 #include "kernels.h"
 
 using namespace fastsnn;
@@ -24,6 +25,11 @@ struct CpuCore {
   static void standardize_backward(const StandardizeBackward& k, int threads) {
     active_kernels().standardize_backward(k, threads);
   }
+  static void binarize_forward(const BinarizeForward& k, int threads) { active_kernels().binarize_forward(k, threads); }
+  static void binarize_backward(const BinarizeBackward& k, int threads) {
+    active_kernels().binarize_backward(k, threads);
+  }
+  static void packed_product(const PackedProduct& k, int threads) { active_kernels().packed_product(k, threads); }
 };
 
 }  // namespace
@@ -31,6 +37,7 @@ struct CpuCore {
 PYBIND11_MODULE(_cpu, m) {
   m.doc() = "fastsnn CPU kernels: raw pointers in, no torch. Use fastsnn.functional.";
   bindings::bind<CpuCore>(m);
+  bindings::bind_binary<CpuCore>(m);
   m.def("isas", &usable_isas, "Instruction sets this processor can run, best first.");
   m.def("isa", [] { return std::string(active_kernels().isa); }, "The instruction set in use.");
   m.def("choose_isa", &choose_isa, "Use one of isas(); false if it cannot run here.");

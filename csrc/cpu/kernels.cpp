@@ -1,6 +1,7 @@
 // Compiled once per instruction set, with FASTSNN_ISA and the matching compiler flags.
 #include "kernels.h"
 
+#include "binary.h"
 #include "lif.h"
 #include "standardize.h"
 
@@ -11,8 +12,9 @@ namespace fastsnn {
 namespace FASTSNN_ISA {
 
 extern const Kernels kernels;
-const Kernels kernels = {FASTSNN_STRING(FASTSNN_ISA), lif_forward,         lif_backward_online,
-                         lif_backward_bptt,           standardize_forward, standardize_backward};
+const Kernels kernels = {
+    FASTSNN_STRING(FASTSNN_ISA), lif_forward,      lif_backward_online, lif_backward_bptt, standardize_forward,
+    standardize_backward,        binarize_forward, binarize_backward,   packed_product};
 
 }  // namespace FASTSNN_ISA
 }  // namespace fastsnn

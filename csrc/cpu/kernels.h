@@ -1,6 +1,7 @@
 #pragma once
 
 #include "../core/arguments.h"
+#include "../core/bits.h"
 
 // What every instruction set provides; the last argument is the number of threads.
 namespace fastsnn {
@@ -12,6 +13,9 @@ struct Kernels {
   void (*lif_backward_bptt)(const LifParams&, const LifBackward&, int);
   void (*standardize_forward)(const StandardizeForward&, int);
   void (*standardize_backward)(const StandardizeBackward&, int);
+  void (*binarize_forward)(const BinarizeForward&, int);
+  void (*binarize_backward)(const BinarizeBackward&, int);
+  void (*packed_product)(const PackedProduct&, int);
 };
 
 }  // namespace fastsnn

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from .native import LIFKernels, StandardizeKernels
+from .native import BinaryKernels, LIFKernels, StandardizeKernels
 
 try:
     from .. import _cpu
@@ -37,4 +37,5 @@ def _threads(_: Tensor) -> int:
 KERNELS = {
     "lif": LIFKernels("cpu", _cpu, _threads, saves_u=False),
     "standardize": StandardizeKernels("cpu", _cpu, _threads),
+    "binary": BinaryKernels("cpu", _cpu, _threads),
 }

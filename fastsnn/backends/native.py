@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..ops.types import EMPTY, Forward, LIFParams, LIFState, Saved, state_dtype
+from ..reference.binary import Geometry, output_shape
 from ..reference.surrogate import SHAPES
 
 DTYPES = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.float16: 3}
@@ -161,3 +162,55 @@ class StandardizeKernels:
         operands = map(self._give, (weight, gain, mean, inverse, g_out, g_weight, g_gain))
         self._core.standardize_backward(self._where(weight), rows, cols, DTYPES[weight.dtype], eps, *operands)
         return g_weight, g_gain
+
+
+class BinaryKernels:
+    """Binary synapses on one core; signatures as fastsnn.reference.binary."""
+
+    def __init__(self, name: str, core: Any, where: Callable[[Tensor], Any]) -> None:
+        self.NAME, self._core, self._where = name, core, where
+
+    def forward(self, weight: Tensor, scaled: bool) -> tuple[Tensor, Tensor]:
+        out, scale = torch.empty_like(weight), weight.new_empty(len(weight), dtype=torch.float64)
+        sizes = len(weight), weight[0].numel(), DTYPES[weight.dtype]
+        self._core.binarize_forward(self._where(weight), *sizes, scaled, *map(_address, (weight, scale, out)))
+        return out, scale
+
+    def backward(self, weight: Tensor, g_out: Tensor) -> Tensor:
+        g_weight = torch.empty_like(weight)
+        sizes = len(weight), weight[0].numel(), DTYPES[weight.dtype]
+        self._core.binarize_backward(self._where(weight), *sizes, *map(_address, (weight, g_out, g_weight)))
+        return g_weight
+
+    def product(
+        self,
+        x: Tensor,
+        words: Tensor,
+        bits: int,
+        shape: torch.Size,
+        scale: Tensor | None,
+        bias: Tensor | None,
+        geometry: Geometry,
+    ) -> Tensor:
+        linear = len(shape) == 2
+        planes = x.reshape(-1, shape[1], 1, 1) if linear else x
+        outputs, inputs, *kernel = (*shape, 1, 1)[:4]
+        y = x.new_empty(output_shape(planes.shape, (outputs, inputs, *kernel), geometry))
+        if not linear and not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last):
+            y = y.contiguous(memory_format=torch.channels_last)
+        self._core.packed_product(
+            self._where(x),
+            len(planes),
+            inputs,
+            outputs,
+            tuple(planes.shape[2:]),
+            tuple(y.shape[2:]),
+            kernel,
+            *geometry,
+            planes.stride(),
+            y.stride(),
+            bits,
+            DTYPES[x.dtype],
+            *map(_address, (planes, words, scale, bias, y)),
+        )
+        return y.view(*x.shape[:-1], outputs) if linear else y
