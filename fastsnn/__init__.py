@@ -4,10 +4,12 @@ from importlib.metadata import version
 
 __version__ = version("fastsnn")
 
-from . import backends, data, functional, online, surrogate
+from . import backends, data, deploy, functional, online, surrogate
 from .backends import BackendError, use_backend
 from .nn import (
     LIF,
+    BinaryConv2d,
+    BinaryLinear,
     Scale,
     TracedSpikes,
     TraceError,
@@ -22,6 +24,8 @@ from .nn import (
 __all__ = [
     "LIF",
     "BackendError",
+    "BinaryConv2d",
+    "BinaryLinear",
     "Scale",
     "TraceError",
     "TracedSpikes",
@@ -30,6 +34,7 @@ __all__ = [
     "__version__",
     "backends",
     "data",
+    "deploy",
     "detach",
     "functional",
     "load_states",

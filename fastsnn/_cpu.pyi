@@ -1,3 +1,5 @@
+from collections.abc import Sequence
+
 version: str
 openmp: bool
 
@@ -58,6 +60,25 @@ def lif_backward(
 ) -> None: ...
 def standardize_forward(threads: int, rows: int, cols: int, dtype: int, eps: float, *pointers: int) -> None: ...
 def standardize_backward(threads: int, rows: int, cols: int, dtype: int, eps: float, *pointers: int) -> None: ...
+def binarize_forward(threads: int, rows: int, cols: int, dtype: int, scaled: bool, *pointers: int) -> None: ...
+def binarize_backward(threads: int, rows: int, cols: int, dtype: int, *pointers: int) -> None: ...
+def packed_product(
+    threads: int,
+    batch: int,
+    channels: int,
+    outputs: int,
+    in_: Sequence[int],
+    out: Sequence[int],
+    kernel: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    x_strides: Sequence[int],
+    y_strides: Sequence[int],
+    bits: int,
+    dtype: int,
+    *pointers: int,
+) -> None: ...
 def isas() -> list[str]: ...
 def isa() -> str: ...
 def choose_isa(isa: str) -> bool: ...

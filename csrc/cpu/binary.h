@@ -60,12 +60,13 @@ void binarize_backward(const BinarizeBackward& k, int threads) {
 
 constexpr int64_t kTable = 16;      // sums that a nibble can ask for
 constexpr int64_t kTileRows = 64;   // output positions whose tables are made together
-constexpr int64_t kTileWords = 16;  // words of a linear layer's fan-in between two rounds of tables
-constexpr int64_t kTapWords = 4;    // the same for each tap of a convolution
+constexpr int64_t kTileWords = 4;   // words of each tap between two rounds of tables
+constexpr int64_t kSkipRows = 16;   // rows from which skipping tables that are zero pays
+constexpr int64_t kSkipShare = 80;  // and the percent of the others up to which it does
 
 // 16 outputs: their sums, and their nibbles as indices into a table.
 #if defined(__AVX512F__)
-constexpr int kRows = 4, kBlocks = 4;  // of the inner loop: what fits in registers
+constexpr int kRows = 4, kBlocks = 4, kSkipBlocks = 8;  // of the inner loops: what fits in registers
 struct Sums {
   __m512 at;
 };
@@ -78,13 +79,18 @@ struct Table {
 FASTSNN_HD Sums no_sums() { return {_mm512_setzero_ps()}; }
 FASTSNN_HD Indices load_indices(const uint32_t* words) { return {_mm512_loadu_si512(words)}; }
 FASTSNN_HD Indices next_nibble(Indices i) { return {_mm512_srli_epi32(i.at, 4)}; }
+FASTSNN_HD void store(uint32_t* words, Indices i) { _mm512_storeu_si512(words, i.at); }
 FASTSNN_HD Table load_table(const float* table) { return {_mm512_load_ps(table)}; }
 FASTSNN_HD void add(Sums& s, const Table& table, Indices i) {
   s.at = _mm512_add_ps(s.at, _mm512_permutexvar_ps(i.at, table.at));
 }
-FASTSNN_HD void add_to(float* total, Sums s) { _mm512_storeu_ps(total, _mm512_add_ps(_mm512_loadu_ps(total), s.at)); }
+FASTSNN_HD void add_scaled(Sums& s, const float* values, float factor) {
+  s.at = _mm512_add_ps(s.at, _mm512_mul_ps(_mm512_load_ps(values), _mm512_set1_ps(factor)));
+}
+FASTSNN_HD void store(float* at, Sums s) { _mm512_store_ps(at, s.at); }
+FASTSNN_HD void add_to(float* total, Sums s) { _mm512_store_ps(total, _mm512_add_ps(_mm512_load_ps(total), s.at)); }
 #elif defined(__AVX2__)
-constexpr int kRows = 4, kBlocks = 1;
+constexpr int kRows = 4, kBlocks = 1, kSkipBlocks = 4;
 struct Sums {
   __m256 low, high;
 };
@@ -100,6 +106,11 @@ FASTSNN_HD Indices load_indices(const uint32_t* words) {
   return {_mm256_loadu_si256(at), _mm256_loadu_si256(at + 1)};
 }
 FASTSNN_HD Indices next_nibble(Indices i) { return {_mm256_srli_epi32(i.low, 4), _mm256_srli_epi32(i.high, 4)}; }
+FASTSNN_HD void store(uint32_t* words, Indices i) {
+  __m256i* at = reinterpret_cast<__m256i*>(words);
+  _mm256_storeu_si256(at, i.low);
+  _mm256_storeu_si256(at + 1, i.high);
+}
 FASTSNN_HD Table load_table(const float* table) { return {_mm256_load_ps(table), _mm256_load_ps(table + 8)}; }
 // a permutation reads 3 bits, the fourth chooses the half of the table
 FASTSNN_HD __m256 look_up(const Table& table, __m256i index) {
@@ -110,12 +121,21 @@ FASTSNN_HD void add(Sums& s, const Table& table, Indices i) {
   s.low = _mm256_add_ps(s.low, look_up(table, i.low));
   s.high = _mm256_add_ps(s.high, look_up(table, i.high));
 }
+FASTSNN_HD void add_scaled(Sums& s, const float* values, float factor) {
+  const __m256 f = _mm256_set1_ps(factor);
+  s.low = _mm256_add_ps(s.low, _mm256_mul_ps(_mm256_load_ps(values), f));
+  s.high = _mm256_add_ps(s.high, _mm256_mul_ps(_mm256_load_ps(values + 8), f));
+}
+FASTSNN_HD void store(float* at, Sums s) {
+  _mm256_store_ps(at, s.low);
+  _mm256_store_ps(at + 8, s.high);
+}
 FASTSNN_HD void add_to(float* total, Sums s) {
-  _mm256_storeu_ps(total, _mm256_add_ps(_mm256_loadu_ps(total), s.low));
-  _mm256_storeu_ps(total + 8, _mm256_add_ps(_mm256_loadu_ps(total + 8), s.high));
+  const Sums sum{_mm256_add_ps(_mm256_load_ps(total), s.low), _mm256_add_ps(_mm256_load_ps(total + 8), s.high)};
+  store(total, sum);
 }
 #else
-constexpr int kRows = 1, kBlocks = 1;
+constexpr int kRows = 1, kBlocks = 1, kSkipBlocks = 1;
 struct Sums {
   float at[kOutputs];
 };
@@ -135,10 +155,15 @@ FASTSNN_HD Indices next_nibble(Indices i) {
   for (uint32_t& word : i.at) word >>= 4;
   return i;
 }
+FASTSNN_HD void store(uint32_t* words, const Indices& i) { std::copy_n(i.at, kOutputs, words); }
 FASTSNN_HD Table load_table(const float* table) { return {table}; }
 FASTSNN_HD void add(Sums& s, const Table& table, const Indices& i) {
   for (int64_t o = 0; o < kOutputs; o++) s.at[o] += table.at[i.at[o] & 15];
 }
+FASTSNN_HD void add_scaled(Sums& s, const float* values, float factor) {
+  for (int64_t o = 0; o < kOutputs; o++) s.at[o] += values[o] * factor;
+}
+FASTSNN_HD void store(float* at, const Sums& s) { std::copy_n(s.at, kOutputs, at); }
 FASTSNN_HD void add_to(float* total, const Sums& s) {
   for (int64_t o = 0; o < kOutputs; o++) total[o] += s.at[o];
 }
@@ -155,14 +180,18 @@ struct Coefficients {
   }
 };
 
+// The table of some spikes, and whether any of them is not zero.
 template <int bits>
-FASTSNN_HD void make_table(const float* spikes, float* table) {
-  static constexpr Coefficients<bits> c;
-  for (int i = 0; i < kTable; i++) {
-    float sum = c.at[0][i] * spikes[0] + c.at[1][i] * spikes[1];
-    if constexpr (bits == 1) sum += c.at[2][i] * spikes[2] + c.at[3][i] * spikes[3];
-    table[i] = sum;
+FASTSNN_HD bool make_table(const float* spikes, float* table) {
+  static constexpr Coefficients<bits> coefficients;
+  Sums sums = no_sums();
+  uint32_t any = 0;
+  for (int j = 0; j < Coefficients<bits>::count; j++) {
+    add_scaled(sums, coefficients.at[j], spikes[j]);
+    any |= bit_cast<uint32_t>(spikes[j]);
   }
+  store(table, sums);
+  return any << 1 != 0;
 }
 
 // Memory aligned for the widest vectors, that grows and forgets what it held.
@@ -183,36 +212,35 @@ class Scratch {
   int64_t size_ = 0;
 };
 
-// Rows (output positions) against blocks of outputs, over `words` words of each tap.
+// Rows (output positions) against blocks of outputs, over some words of one tap.
 struct Strip {
-  const float* const* windows;  // [rows, taps]: tables of a row's input positions
-  const uint32_t* words;        // of the first block and tap
-  float* sums;                  // [rows, blocks, 16]
-  int64_t taps, words_of_tap, words_of_block, sums_of_row;
+  const float* const* tables;  // [rows]
+  const uint32_t* words;       // of the first block
+  float* sums;                 // [rows, all blocks, 16]
+  int64_t count, words_of_block, sums_of_row;
 };
 
 template <int rows, int blocks>
-void add_products(const Strip& strip, int64_t words) {
+void add_products(const Strip& strip) {
   Sums sums[rows][blocks];
   for (auto& row : sums) {
     for (Sums& s : row) s = no_sums();
   }
-  for (int64_t tap = 0; tap < strip.taps; tap++) {
-    const float* tables[rows];
-    for (int r = 0; r < rows; r++) tables[r] = strip.windows[r * strip.taps + tap];
-    const uint32_t* word = strip.words + tap * strip.words_of_tap;
-    for (int64_t w = 0; w < words; w++, word += kOutputs) {
-      Indices indices[blocks];
-      for (int b = 0; b < blocks; b++) indices[b] = load_indices(word + b * strip.words_of_block);
-      for (int nibble = 0; nibble < kNibbles; nibble++) {
-        for (int r = 0; r < rows; r++) {
-          const Table table = load_table(tables[r] + nibble * kTable);
-          for (int b = 0; b < blocks; b++) add(sums[r][b], table, indices[b]);
-        }
-        for (int b = 0; b < blocks; b++) indices[b] = next_nibble(indices[b]);
-      }
-      for (int r = 0; r < rows; r++) tables[r] += kNibbles * kTable;
+  const float* tables[rows];
+  for (int r = 0; r < rows; r++) tables[r] = strip.tables[r];
+  for (int64_t w = 0; w < strip.count; w++) {
+    Indices indices[blocks];
+    for (int b = 0; b < blocks; b++) {
+      indices[b] = load_indices(strip.words + b * strip.words_of_block + w * kOutputs);
     }
+    for (int nibble = 0; nibble < kNibbles; nibble++) {
+      for (int r = 0; r < rows; r++) {
+        const Table table = load_table(tables[r] + nibble * kTable);
+        for (int b = 0; b < blocks; b++) add(sums[r][b], table, indices[b]);
+      }
+      for (int b = 0; b < blocks; b++) indices[b] = next_nibble(indices[b]);
+    }
+    for (int r = 0; r < rows; r++) tables[r] += kNibbles * kTable;
   }
   for (int r = 0; r < rows; r++) {
     for (int b = 0; b < blocks; b++) add_to(strip.sums + r * strip.sums_of_row + b * kOutputs, sums[r][b]);
@@ -220,17 +248,31 @@ void add_products(const Strip& strip, int64_t words) {
 }
 
 template <int rows>
-void add_strip(Strip strip, int64_t blocks, int64_t words) {
+void add_strip(Strip strip, int64_t blocks) {
   for (; blocks >= kBlocks; blocks -= kBlocks) {
-    add_products<rows, kBlocks>(strip, words);
+    add_products<rows, kBlocks>(strip);
     strip.words += kBlocks * strip.words_of_block;
     strip.sums += kBlocks * kOutputs;
   }
   for (; blocks > 0; blocks--) {
-    add_products<rows, 1>(strip, words);
+    add_products<rows, 1>(strip);
     strip.words += strip.words_of_block;
     strip.sums += kOutputs;
   }
+}
+
+// One row's tables that are not all zero, against blocks of outputs whose indices lie apart, nibble by nibble.
+template <int blocks>
+void add_nonzero(const float* table, const int32_t* nibbles, int64_t count, const uint32_t* indices, float* total) {
+  Sums sums[blocks];
+  for (Sums& s : sums) s = no_sums();
+  for (int64_t i = 0; i < count; i++) {
+    const int64_t nibble = nibbles[i];
+    const Table values = load_table(table + nibble * kTable);
+    const uint32_t* of_nibble = indices + nibble * blocks * kOutputs;
+    for (int b = 0; b < blocks; b++) add(sums[b], values, load_indices(of_nibble + b * kOutputs));
+  }
+  for (int b = 0; b < blocks; b++) add_to(total + b * kOutputs, sums[b]);
 }
 
 // A tile of rows against a range of blocks of outputs.
@@ -241,7 +283,6 @@ class PackedTile {
       : k_(k),
         taps_(k.kernel.height * k.kernel.width),
         words_((k.channels * bits + 31) / 32),
-        chunk_(std::min(words_, taps_ == 1 ? kTileWords : kTapWords)),
         first_block_(first_block),
         blocks_(last_block - first_block) {}
 
@@ -250,12 +291,17 @@ class PackedTile {
     find_pixels(first_row);
     sums_ = sums_memory_.at_least(rows_ * blocks_ * kOutputs);
     std::fill_n(sums_, rows_ * blocks_ * kOutputs, 0.0f);
-    for (int64_t word = 0; word < words_; word += chunk_) {
-      const int64_t words = std::min(chunk_, words_ - word);
-      make_tables(word, words);
-      add_chunk(word, words);
+    for (int64_t word = 0; word < words_; word += kTileWords) {
+      count_ = std::min(kTileWords, words_ - word);
+      make_tables(word);
+      const bool skip = rows_ >= kSkipRows && find_nonzero();
+      for (int64_t tap = 0; tap < taps_; tap++) {
+        const int64_t of_tap = words_ * kOutputs;
+        const uint32_t* words = k_.words + (first_block_ * taps_ + tap) * of_tap + word * kOutputs;
+        skip ? skip_zeros(tap, words) : add_all(tap, words);
+      }
     }
-    for (int64_t r = 0; r < rows_; r++) write(first_row + r, sums_ + r * blocks_ * kOutputs);
+    write();
   }
 
  private:
@@ -266,6 +312,10 @@ class PackedTile {
   static Position position(int64_t index, Plane plane) {
     const int64_t line = index / plane.width;
     return {line / plane.height, line % plane.height, index % plane.width};
+  }
+
+  static int64_t offset(Position at, const int64_t* strides) {
+    return at.sample * strides[0] + at.row * strides[2] + at.column * strides[3];
   }
 
   // The pixel of x under a tap, -1 outside.
@@ -279,75 +329,136 @@ class PackedTile {
   // The pixels under the windows of the rows, each once; windows_ are places in that list.
   void find_pixels(int64_t first_row) {
     windows_.clear();
+    y_offsets_.clear();
     for (int64_t r = 0; r < rows_; r++) {
       const Position out = position(first_row + r, k_.out);
+      y_offsets_.push_back(offset(out, k_.y_strides));
       for (int64_t tap = 0; tap < taps_; tap++) windows_.push_back(pixel(out, tap));
     }
     pixels_ = windows_;
     std::sort(pixels_.begin(), pixels_.end());
     pixels_.erase(std::unique(pixels_.begin(), pixels_.end()), pixels_.end());
     for (int64_t& w : windows_) w = std::lower_bound(pixels_.begin(), pixels_.end(), w) - pixels_.begin();
+    x_offsets_.clear();
+    for (int64_t p : pixels_) x_offsets_.push_back(p < 0 ? -1 : offset(position(p, k_.in), k_.x_strides));
   }
 
-  void make_tables(int64_t word, int64_t words) {
-    constexpr int64_t per_word = 32 / bits;
-    const int64_t first = word * per_word, spikes = words * per_word;
-    const int64_t size = words * kNibbles * kTable;
-    float* tables = table_memory_.at_least(int64_t(pixels_.size()) * size);
-    float* row = spike_memory_.at_least(spikes);
-    for (size_t p = 0; p < pixels_.size(); p++) {
-      const int64_t there = pixels_[p] < 0 ? 0 : std::min(spikes, k_.channels - first);
-      load_spikes(pixels_[p], first, there, row);
-      std::fill_n(row + there, spikes - there, 0.0f);
-      float* table = tables + int64_t(p) * size;
-      for (int64_t s = 0; s < spikes; s += Coefficients<bits>::count, table += kTable) make_table<bits>(row + s, table);
+  int64_t tables_of_pixel() const { return count_ * kNibbles; }
+
+  // A cache line of spikes at a time: pixels that are neighbours in x share it.
+  void make_tables(int64_t word) {
+    constexpr int64_t line = 16, per_word = 32 / bits;
+    tables_ = table_memory_.at_least(int64_t(pixels_.size()) * tables_of_pixel() * kTable);
+    fired_.resize(pixels_.size() * size_t(tables_of_pixel()));
+    float spikes[line];
+    for (int64_t s = 0; s < count_ * per_word; s += line) {
+      for (size_t p = 0; p < pixels_.size(); p++) {
+        load_spikes(x_offsets_[p], word * per_word + s, spikes, line);
+        int64_t at = int64_t(p) * tables_of_pixel() + s / Coefficients<bits>::count;
+        for (int64_t i = 0; i < line; i += Coefficients<bits>::count, at++) {
+          fired_[size_t(at)] = make_table<bits>(spikes + i, tables_ + at * kTable);
+        }
+      }
     }
-    starts_.resize(windows_.size());
-    for (size_t w = 0; w < windows_.size(); w++) starts_[w] = tables + windows_[w] * size;
   }
 
-  void load_spikes(int64_t pixel, int64_t first, int64_t n, float* row) const {
-    const Position at = position(pixel, k_.in);
-    const T* x = static_cast<const T*>(k_.x) + at.sample * k_.x_strides[0] + first * k_.x_strides[1] +
-                 at.row * k_.x_strides[2] + at.column * k_.x_strides[3];
-    for (int64_t c = 0; c < n; c++) row[c] = float(widen(x[c * k_.x_strides[1]]));
+  void load_spikes(int64_t offset, int64_t first, float* spikes, int64_t n) const {
+    const int64_t there = offset < 0 ? 0 : std::clamp<int64_t>(k_.channels - first, 0, n);
+    const T* x = static_cast<const T*>(k_.x) + offset + first * k_.x_strides[1];
+    for (int64_t c = 0; c < there; c++) spikes[c] = float(widen(x[c * k_.x_strides[1]]));
+    std::fill_n(spikes + there, n - there, 0.0f);
   }
 
-  void add_chunk(int64_t word, int64_t words) {
-    const int64_t of_tap = words_ * kOutputs, of_block = taps_ * of_tap;
-    Strip strip{starts_.data(),    k_.words + first_block_ * of_block + word * kOutputs, sums_, taps_, of_tap, of_block,
-                blocks_ * kOutputs};
+  const float* table(int64_t row, int64_t tap) const {
+    return tables_ + windows_[size_t(row * taps_ + tap)] * tables_of_pixel() * kTable;
+  }
+
+  void add_all(int64_t tap, const uint32_t* words) {
+    const float* tables[kTileRows];
+    for (int64_t r = 0; r < rows_; r++) tables[r] = table(r, tap);
+    Strip strip{tables, words, sums_, count_, taps_ * words_ * kOutputs, blocks_ * kOutputs};
     int64_t rows = rows_;
     for (; rows >= kRows; rows -= kRows) {
-      add_strip<kRows>(strip, blocks_, words);
-      strip.windows += kRows * taps_;
+      add_strip<kRows>(strip, blocks_);
+      strip.tables += kRows;
       strip.sums += kRows * strip.sums_of_row;
     }
     for (; rows > 0; rows--) {
-      add_strip<1>(strip, blocks_, words);
-      strip.windows += taps_;
+      add_strip<1>(strip, blocks_);
+      strip.tables++;
       strip.sums += strip.sums_of_row;
     }
   }
 
-  void write(int64_t row, const float* sums) const {
-    const Position at = position(row, k_.out);
-    const int64_t first = first_block_ * kOutputs, n = std::min(blocks_ * kOutputs, k_.outputs - first);
-    T* y = static_cast<T*>(k_.y) + at.sample * k_.y_strides[0] + first * k_.y_strides[1] + at.row * k_.y_strides[2] +
-           at.column * k_.y_strides[3];
-    for (int64_t o = 0; o < n; o++) {
-      const float scaled = k_.scale ? sums[o] * k_.scale[first + o] : sums[o];
-      narrow(k_.bias ? scaled + k_.bias[first + o] : scaled, y[o * k_.y_strides[1]]);
+  // The tables of each pixel that are not all zero; whether they are few.
+  bool find_nonzero() {
+    nonzero_.resize(fired_.size());
+    ends_.assign(1, 0);
+    int64_t n = 0;
+    for (size_t p = 0; p < pixels_.size(); p++) {
+      const uint8_t* fired = fired_.data() + int64_t(p) * tables_of_pixel();
+      for (int64_t i = 0; i < tables_of_pixel(); i++) {
+        nonzero_[size_t(n)] = int32_t(i);
+        n += fired[i];
+      }
+      ends_.push_back(n);
+    }
+    return n * 100 <= int64_t(fired_.size()) * kSkipShare;
+  }
+
+  void skip_zeros(int64_t tap, const uint32_t* words) {
+    int64_t block = 0;
+    for (; block + kSkipBlocks <= blocks_; block += kSkipBlocks) skip_zeros<kSkipBlocks>(tap, words, block);
+    for (; block < blocks_; block++) skip_zeros<1>(tap, words, block);
+  }
+
+  template <int blocks>
+  void skip_zeros(int64_t tap, const uint32_t* words, int64_t block) {
+    const int64_t of_block = taps_ * words_ * kOutputs;
+    spread_.resize(size_t(kTileWords * kNibbles * kSkipBlocks * kOutputs));
+    for (int b = 0; b < blocks; b++) {
+      uint32_t* at = spread_.data() + b * kOutputs;
+      for (int64_t w = 0; w < count_; w++) {
+        Indices indices = load_indices(words + (block + b) * of_block + w * kOutputs);
+        for (int nibble = 0; nibble < kNibbles; nibble++, at += blocks * kOutputs) {
+          store(at, indices);
+          indices = next_nibble(indices);
+        }
+      }
+    }
+    for (int64_t r = 0; r < rows_; r++) {
+      const size_t pixel = size_t(windows_[size_t(r * taps_ + tap)]);
+      add_nonzero<blocks>(table(r, tap), nonzero_.data() + ends_[pixel], ends_[pixel + 1] - ends_[pixel],
+                          spread_.data(), sums_ + (r * blocks_ + block) * kOutputs);
+    }
+  }
+
+  // A block at a time: positions that are neighbours in y share a cache line of each output.
+  void write() const {
+    for (int64_t b = 0; b < blocks_; b++) {
+      const int64_t first = (first_block_ + b) * kOutputs, n = std::min(kOutputs, k_.outputs - first);
+      for (int64_t r = 0; r < rows_; r++) {
+        const float* sums = sums_ + (r * blocks_ + b) * kOutputs;
+        T* y = static_cast<T*>(k_.y) + y_offsets_[size_t(r)] + first * k_.y_strides[1];
+        for (int64_t o = 0; o < n; o++) {
+          const float scaled = k_.scale ? sums[o] * k_.scale[first + o] : sums[o];
+          narrow(k_.bias ? scaled + k_.bias[first + o] : scaled, y[o * k_.y_strides[1]]);
+        }
+      }
     }
   }
 
   const PackedProduct& k_;
-  const int64_t taps_, words_, chunk_, first_block_, blocks_;
-  int64_t rows_ = 0;
-  std::vector<int64_t> windows_, pixels_;
-  std::vector<const float*> starts_;
-  Scratch table_memory_, spike_memory_, sums_memory_;
-  float* sums_ = nullptr;
+  const int64_t taps_, words_, first_block_, blocks_;
+  int64_t rows_ = 0, count_ = 0;  // of this tile; words of this round
+  std::vector<int64_t> windows_;  // [rows, taps]: places in pixels_
+  std::vector<int64_t> pixels_, x_offsets_, y_offsets_;
+  std::vector<uint8_t> fired_;
+  std::vector<int32_t> nonzero_;
+  std::vector<int64_t> ends_;  // in nonzero_, of each pixel
+  std::vector<uint32_t> spread_;
+  Scratch table_memory_, sums_memory_;
+  float *tables_ = nullptr, *sums_ = nullptr;
 };
 
 // Threads share the tiles, or where these are too few the blocks of outputs.
@@ -370,7 +481,9 @@ void packed_product_of(const PackedProduct& k, int threads) {
 void packed_product(const PackedProduct& k, int threads) {
   with_dtype(k.dtype, [&](auto zero) {
     using T = decltype(zero);
-    (k.bits == 1 ? packed_product_of<T, 1> : packed_product_of<T, 2>)(k, threads);
+    if constexpr (sizeof(T) < sizeof(double)) {
+      (k.bits == 1 ? packed_product_of<T, 1> : packed_product_of<T, 2>)(k, threads);
+    }
   });
 }
 
