@@ -5,11 +5,21 @@
 #endif
 
 #include <cmath>
+#include <limits>
 #include <memory>
 
 #include "../core/bits.h"
 #include "loops.h"
 #include "standardize.h"
+
+// Sums stay in registers only where the loops over them are gone.
+#if defined(__clang__)
+#define FASTSNN_UNROLL _Pragma("unroll")
+#elif defined(__GNUC__)
+#define FASTSNN_UNROLL _Pragma("GCC unroll 16")
+#else
+#define FASTSNN_UNROLL
+#endif
 
 // Binary weights, and the product of spikes with packed signs by look-up: the 16 signed sums that a nibble can ask for
 // are made once for every 4 (or 2) spikes, then one permutation adds 4 (or 2) weights of 16 outputs. Additions have one
@@ -58,15 +68,18 @@ void binarize_backward(const BinarizeBackward& k, int threads) {
   });
 }
 
+constexpr int64_t kLine = 16;       // spikes read together
 constexpr int64_t kTable = 16;      // sums that a nibble can ask for
-constexpr int64_t kTileRows = 64;   // output positions whose tables are made together
-constexpr int64_t kTileWords = 4;   // words of each tap between two rounds of tables
+constexpr int64_t kTileRows = 128;  // output positions whose tables are made together
+constexpr int64_t kTileWords = 8;   // words of each tap between two rounds of tables
+constexpr int64_t kFewRows = 8;     // rows below which weights are read once, so in long runs
+constexpr int64_t kRunWords = 32;   // of so many words
 constexpr int64_t kSkipRows = 16;   // rows from which skipping tables that are zero pays
 constexpr int64_t kSkipShare = 80;  // and the percent of the others up to which it does
 
 // 16 outputs: their sums, and their nibbles as indices into a table.
 #if defined(__AVX512F__)
-constexpr int kRows = 4, kBlocks = 4, kSkipBlocks = 8;  // of the inner loops: what fits in registers
+constexpr int kRows = 4, kBlocks = 4, kRowBlocks = 8;  // of the inner loops: what fits in registers
 struct Sums {
   __m512 at;
 };
@@ -90,7 +103,7 @@ FASTSNN_HD void add_scaled(Sums& s, const float* values, float factor) {
 FASTSNN_HD void store(float* at, Sums s) { _mm512_store_ps(at, s.at); }
 FASTSNN_HD void add_to(float* total, Sums s) { _mm512_store_ps(total, _mm512_add_ps(_mm512_load_ps(total), s.at)); }
 #elif defined(__AVX2__)
-constexpr int kRows = 4, kBlocks = 1, kSkipBlocks = 4;
+constexpr int kRows = 4, kBlocks = 1, kRowBlocks = 2;
 struct Sums {
   __m256 low, high;
 };
@@ -135,7 +148,7 @@ FASTSNN_HD void add_to(float* total, Sums s) {
   store(total, sum);
 }
 #else
-constexpr int kRows = 1, kBlocks = 1, kSkipBlocks = 1;
+constexpr int kRows = 1, kBlocks = 1, kRowBlocks = 1;
 struct Sums {
   float at[kOutputs];
 };
@@ -223,36 +236,47 @@ struct Strip {
 template <int rows, int blocks>
 void add_products(const Strip& strip) {
   Sums sums[rows][blocks];
+  FASTSNN_UNROLL
   for (auto& row : sums) {
+    FASTSNN_UNROLL
     for (Sums& s : row) s = no_sums();
   }
   const float* tables[rows];
+  FASTSNN_UNROLL
   for (int r = 0; r < rows; r++) tables[r] = strip.tables[r];
   for (int64_t w = 0; w < strip.count; w++) {
     Indices indices[blocks];
+    FASTSNN_UNROLL
     for (int b = 0; b < blocks; b++) {
       indices[b] = load_indices(strip.words + b * strip.words_of_block + w * kOutputs);
     }
     for (int nibble = 0; nibble < kNibbles; nibble++) {
+      FASTSNN_UNROLL
       for (int r = 0; r < rows; r++) {
         const Table table = load_table(tables[r] + nibble * kTable);
+        FASTSNN_UNROLL
         for (int b = 0; b < blocks; b++) add(sums[r][b], table, indices[b]);
       }
+      FASTSNN_UNROLL
       for (int b = 0; b < blocks; b++) indices[b] = next_nibble(indices[b]);
     }
+    FASTSNN_UNROLL
     for (int r = 0; r < rows; r++) tables[r] += kNibbles * kTable;
   }
+  FASTSNN_UNROLL
   for (int r = 0; r < rows; r++) {
+    FASTSNN_UNROLL
     for (int b = 0; b < blocks; b++) add_to(strip.sums + r * strip.sums_of_row + b * kOutputs, sums[r][b]);
   }
 }
 
 template <int rows>
 void add_strip(Strip strip, int64_t blocks) {
-  for (; blocks >= kBlocks; blocks -= kBlocks) {
-    add_products<rows, kBlocks>(strip);
-    strip.words += kBlocks * strip.words_of_block;
-    strip.sums += kBlocks * kOutputs;
+  constexpr int together = rows == 1 ? kRowBlocks : kBlocks;
+  for (; blocks >= together; blocks -= together) {
+    add_products<rows, together>(strip);
+    strip.words += together * strip.words_of_block;
+    strip.sums += together * kOutputs;
   }
   for (; blocks > 0; blocks--) {
     add_products<rows, 1>(strip);
@@ -265,13 +289,16 @@ void add_strip(Strip strip, int64_t blocks) {
 template <int blocks>
 void add_nonzero(const float* table, const int32_t* nibbles, int64_t count, const uint32_t* indices, float* total) {
   Sums sums[blocks];
+  FASTSNN_UNROLL
   for (Sums& s : sums) s = no_sums();
   for (int64_t i = 0; i < count; i++) {
     const int64_t nibble = nibbles[i];
     const Table values = load_table(table + nibble * kTable);
     const uint32_t* of_nibble = indices + nibble * blocks * kOutputs;
+    FASTSNN_UNROLL
     for (int b = 0; b < blocks; b++) add(sums[b], values, load_indices(of_nibble + b * kOutputs));
   }
+  FASTSNN_UNROLL
   for (int b = 0; b < blocks; b++) add_to(total + b * kOutputs, sums[b]);
 }
 
@@ -283,6 +310,7 @@ class PackedTile {
       : k_(k),
         taps_(k.kernel.height * k.kernel.width),
         words_((k.channels * bits + 31) / 32),
+        chunk_(k.batch * k.out.height * k.out.width < kFewRows ? kRunWords : kTileWords),
         first_block_(first_block),
         blocks_(last_block - first_block) {}
 
@@ -291,8 +319,8 @@ class PackedTile {
     find_pixels(first_row);
     sums_ = sums_memory_.at_least(rows_ * blocks_ * kOutputs);
     std::fill_n(sums_, rows_ * blocks_ * kOutputs, 0.0f);
-    for (int64_t word = 0; word < words_; word += kTileWords) {
-      count_ = std::min(kTileWords, words_ - word);
+    for (int64_t word = 0; word < words_; word += chunk_) {
+      count_ = std::min(chunk_, words_ - word);
       make_tables(word);
       const bool skip = rows_ >= kSkipRows && find_nonzero();
       for (int64_t tap = 0; tap < taps_; tap++) {
@@ -318,55 +346,74 @@ class PackedTile {
     return at.sample * strides[0] + at.row * strides[2] + at.column * strides[3];
   }
 
-  // The pixel of x under a tap, -1 outside.
-  int64_t pixel(Position out, int64_t tap) const {
-    const int64_t row = out.row * k_.stride.height - k_.padding.height + tap / k_.kernel.width * k_.dilation.height;
-    const int64_t column = out.column * k_.stride.width - k_.padding.width + tap % k_.kernel.width * k_.dilation.width;
-    const bool inside = row >= 0 && row < k_.in.height && column >= 0 && column < k_.in.width;
-    return inside ? (out.sample * k_.in.height + row) * k_.in.width + column : -1;
+  // The pixels of x under the taps of an output position, -1 outside.
+  void add_window(Position out) {
+    for (int64_t i = 0; i < k_.kernel.height; i++) {
+      const int64_t row = out.row * k_.stride.height - k_.padding.height + i * k_.dilation.height;
+      for (int64_t j = 0; j < k_.kernel.width; j++) {
+        const int64_t column = out.column * k_.stride.width - k_.padding.width + j * k_.dilation.width;
+        const bool inside = row >= 0 && row < k_.in.height && column >= 0 && column < k_.in.width;
+        windows_.push_back(inside ? (out.sample * k_.in.height + row) * k_.in.width + column : -1);
+      }
+    }
   }
 
-  // The pixels under the windows of the rows, each once; windows_ are places in that list.
+  // The pixels under the windows of the rows, each once; windows_ become places in that list, 0 is outside.
   void find_pixels(int64_t first_row) {
     windows_.clear();
     y_offsets_.clear();
     for (int64_t r = 0; r < rows_; r++) {
       const Position out = position(first_row + r, k_.out);
       y_offsets_.push_back(offset(out, k_.y_strides));
-      for (int64_t tap = 0; tap < taps_; tap++) windows_.push_back(pixel(out, tap));
+      add_window(out);
     }
-    pixels_ = windows_;
-    std::sort(pixels_.begin(), pixels_.end());
-    pixels_.erase(std::unique(pixels_.begin(), pixels_.end()), pixels_.end());
-    for (int64_t& w : windows_) w = std::lower_bound(pixels_.begin(), pixels_.end(), w) - pixels_.begin();
-    x_offsets_.clear();
-    for (int64_t p : pixels_) x_offsets_.push_back(p < 0 ? -1 : offset(position(p, k_.in), k_.x_strides));
+    int64_t low = std::numeric_limits<int64_t>::max(), high = -1;
+    for (int64_t w : windows_) {
+      low = w < 0 ? low : std::min(low, w);
+      high = std::max(high, w);
+    }
+    places_.assign(size_t(high < 0 ? 0 : high - low + 1), 0);
+    x_offsets_.assign(1, -1);
+    for (int64_t& w : windows_) w = w < 0 ? 0 : place(w, places_[size_t(w - low)]);
   }
 
+  int64_t place(int64_t pixel, int64_t& known) {
+    if (known == 0) {
+      known = pixels();
+      x_offsets_.push_back(offset(position(pixel, k_.in), k_.x_strides));
+    }
+    return known;
+  }
+
+  int64_t pixels() const { return int64_t(x_offsets_.size()); }
   int64_t tables_of_pixel() const { return count_ * kNibbles; }
 
   // A cache line of spikes at a time: pixels that are neighbours in x share it.
   void make_tables(int64_t word) {
-    constexpr int64_t line = 16, per_word = 32 / bits;
-    tables_ = table_memory_.at_least(int64_t(pixels_.size()) * tables_of_pixel() * kTable);
-    fired_.resize(pixels_.size() * size_t(tables_of_pixel()));
-    float spikes[line];
-    for (int64_t s = 0; s < count_ * per_word; s += line) {
-      for (size_t p = 0; p < pixels_.size(); p++) {
-        load_spikes(x_offsets_[p], word * per_word + s, spikes, line);
-        int64_t at = int64_t(p) * tables_of_pixel() + s / Coefficients<bits>::count;
-        for (int64_t i = 0; i < line; i += Coefficients<bits>::count, at++) {
+    constexpr int64_t per_word = 32 / bits;
+    tables_ = table_memory_.at_least(pixels() * tables_of_pixel() * kTable);
+    fired_.resize(size_t(pixels() * tables_of_pixel()));
+    float spikes[kLine];
+    for (int64_t s = 0; s < count_ * per_word; s += kLine) {
+      for (int64_t p = 0; p < pixels(); p++) {
+        load_spikes(x_offsets_[size_t(p)], word * per_word + s, spikes);
+        int64_t at = p * tables_of_pixel() + s / Coefficients<bits>::count;
+        for (int64_t i = 0; i < kLine; i += Coefficients<bits>::count, at++) {
           fired_[size_t(at)] = make_table<bits>(spikes + i, tables_ + at * kTable);
         }
       }
     }
   }
 
-  void load_spikes(int64_t offset, int64_t first, float* spikes, int64_t n) const {
-    const int64_t there = offset < 0 ? 0 : std::clamp<int64_t>(k_.channels - first, 0, n);
+  void load_spikes(int64_t offset, int64_t first, float* spikes) const {
+    const int64_t there = offset < 0 ? 0 : std::clamp<int64_t>(k_.channels - first, 0, kLine);
     const T* x = static_cast<const T*>(k_.x) + offset + first * k_.x_strides[1];
-    for (int64_t c = 0; c < there; c++) spikes[c] = float(widen(x[c * k_.x_strides[1]]));
-    std::fill_n(spikes + there, n - there, 0.0f);
+    if (there == kLine) {
+      FASTSNN_UNROLL
+      for (int64_t c = 0; c < kLine; c++) spikes[c] = float(widen(x[c * k_.x_strides[1]]));
+    } else {
+      for (int64_t c = 0; c < kLine; c++) spikes[c] = c < there ? float(widen(x[c * k_.x_strides[1]])) : 0.0f;
+    }
   }
 
   const float* table(int64_t row, int64_t tap) const {
@@ -395,8 +442,8 @@ class PackedTile {
     nonzero_.resize(fired_.size());
     ends_.assign(1, 0);
     int64_t n = 0;
-    for (size_t p = 0; p < pixels_.size(); p++) {
-      const uint8_t* fired = fired_.data() + int64_t(p) * tables_of_pixel();
+    for (int64_t p = 0; p < pixels(); p++) {
+      const uint8_t* fired = fired_.data() + p * tables_of_pixel();
       for (int64_t i = 0; i < tables_of_pixel(); i++) {
         nonzero_[size_t(n)] = int32_t(i);
         n += fired[i];
@@ -408,14 +455,14 @@ class PackedTile {
 
   void skip_zeros(int64_t tap, const uint32_t* words) {
     int64_t block = 0;
-    for (; block + kSkipBlocks <= blocks_; block += kSkipBlocks) skip_zeros<kSkipBlocks>(tap, words, block);
+    for (; block + kRowBlocks <= blocks_; block += kRowBlocks) skip_zeros<kRowBlocks>(tap, words, block);
     for (; block < blocks_; block++) skip_zeros<1>(tap, words, block);
   }
 
   template <int blocks>
   void skip_zeros(int64_t tap, const uint32_t* words, int64_t block) {
     const int64_t of_block = taps_ * words_ * kOutputs;
-    spread_.resize(size_t(kTileWords * kNibbles * kSkipBlocks * kOutputs));
+    spread_.resize(size_t(kTileWords * kNibbles * kRowBlocks * kOutputs));
     for (int b = 0; b < blocks; b++) {
       uint32_t* at = spread_.data() + b * kOutputs;
       for (int64_t w = 0; w < count_; w++) {
@@ -449,10 +496,10 @@ class PackedTile {
   }
 
   const PackedProduct& k_;
-  const int64_t taps_, words_, first_block_, blocks_;
-  int64_t rows_ = 0, count_ = 0;  // of this tile; words of this round
-  std::vector<int64_t> windows_;  // [rows, taps]: places in pixels_
-  std::vector<int64_t> pixels_, x_offsets_, y_offsets_;
+  const int64_t taps_, words_, chunk_, first_block_, blocks_;
+  int64_t rows_ = 0, count_ = 0;                         // of this tile; words of this round
+  std::vector<int64_t> windows_;                         // [rows, taps]
+  std::vector<int64_t> x_offsets_, y_offsets_, places_;  // of pixels, of rows; of pixels in x_offsets_
   std::vector<uint8_t> fired_;
   std::vector<int32_t> nonzero_;
   std::vector<int64_t> ends_;  // in nonzero_, of each pixel
