@@ -47,8 +47,9 @@ def jobs(options: argparse.Namespace, device: str) -> list[dict[str, Any]]:
     """Every case on the device, by each backend that runs there."""
     common = {"threads": options.threads, "quick": options.quick, "allocator": "default", "device": device}
     names = [name for name in options.only if name != "counts"]
-    running = [name for name in BACKENDS if backends.refusal("lif", name, torch.device(device)) is None]
-    return [{"case": case, "backend": backend, **common} for backend in running for case in names]
+    pairs = [(backend, case) for backend in BACKENDS for case in names]
+    runs = lambda backend, case: backends.refusal(CASES[case].family, backend, torch.device(device)) is None  # noqa: E731
+    return [{"case": case, "backend": backend, **common} for backend, case in pairs if runs(backend, case)]
 
 
 def measure(jobs: list[dict[str, Any]]) -> dict[str, runner.Run]:
