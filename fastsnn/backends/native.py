@@ -3,7 +3,7 @@ takes the tensors themselves."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -22,6 +22,7 @@ def _address(tensor: Tensor | None) -> int:
 
 
 Give = Callable[[Tensor | None], Any]
+POINT = (1, 1)  # a plane, or a kernel, of one pixel
 
 
 def _empty_float(x: Tensor) -> Tensor:
@@ -192,25 +193,29 @@ class BinaryKernels:
         bias: Tensor | None,
         geometry: Geometry,
     ) -> Tensor:
-        linear = len(shape) == 2
-        planes = x.reshape(-1, shape[1], 1, 1) if linear else x
-        outputs, inputs, *kernel = (*shape, 1, 1)[:4]
-        y = x.new_empty(output_shape(planes.shape, (outputs, inputs, *kernel), geometry))
-        if not linear and not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last):
-            y = y.contiguous(memory_format=torch.channels_last)
+        outputs, inputs, *kernel = shape
+        planes: tuple[Sequence[int], ...]
+        if kernel:
+            y = x.new_empty(output_shape(x.shape, shape, geometry))
+            if not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last):
+                y = y.contiguous(memory_format=torch.channels_last)
+            samples, planes = len(x), (x.shape[2:], y.shape[2:], kernel)
+            strides = x.stride(), y.stride()
+        else:
+            y = x.new_empty(*x.shape[:-1], outputs)
+            x = x if x.dim() == 2 else x.reshape(-1, inputs)
+            samples, planes = len(x), (POINT, POINT, POINT)
+            strides = (*x.stride(), 0, 0), (outputs, 1, 0, 0)
         self._core.packed_product(
             self._where(x),
-            len(planes),
+            samples,
             inputs,
             outputs,
-            tuple(planes.shape[2:]),
-            tuple(y.shape[2:]),
-            kernel,
+            *planes,
             *geometry,
-            planes.stride(),
-            y.stride(),
+            *strides,
             bits,
             DTYPES[x.dtype],
-            *map(_address, (planes, words, scale, bias, y)),
+            *map(_address, (x, words, scale, bias, y)),
         )
-        return y.view(*x.shape[:-1], outputs) if linear else y
+        return y

@@ -134,12 +134,13 @@ def _check_product(x: Tensor, packed: Packed, bias: Tensor | None) -> None:
                 f"{name} has shape {tuple(value.shape)} on {value.device}; one value an output is needed "
                 f"({packed.shape[0]}) on {x.device}"
             )
-    if torch.is_grad_enabled() and x.requires_grad:
+    given = (x, packed.scale, bias)
+    if torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in given):
         raise RuntimeError("packed weights are for inference: use torch.no_grad(), or train the binary layer itself")
 
 
 def _float(value: Tensor | None) -> Tensor | None:
-    return value if value is None else value.detach().float().contiguous()
+    return value if value is None else value.float().contiguous()
 
 
 def _product(x: Tensor, packed: Packed, bias: Tensor | None, geometry: Geometry) -> Tensor:
@@ -171,7 +172,7 @@ _packed_product = _define(
 def packed_linear(x: Tensor, packed: Packed, bias: Tensor | None = None) -> Tensor:
     """y = W_b x + bias with packed W_b [out, in]: x [*, in] in float32, bfloat16 or float16, accumulated in float32.
 
-    For inference: raises RuntimeError where x requires gradient, TypeError or ValueError where operands do not fit.
+    For inference: RuntimeError where an operand requires gradient, TypeError or ValueError where they do not fit.
     """
     _check_product(x, packed, bias)
     if len(packed.shape) != 2 or x.dim() < 1 or x.shape[-1] != packed.shape[1]:

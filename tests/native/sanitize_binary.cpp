@@ -1,6 +1,8 @@
-// The packed product on heap buffers of exactly its size, dense and sparse, over ragged shapes.
+// The packed product, dense and sparse, over ragged shapes. Every buffer ends at a page that nobody may touch, since
+// AddressSanitizer does not see the vector loads of intrinsics.
+#include <sys/mman.h>
+
 #include <cstdio>
-#include <vector>
 
 #include "../../csrc/cpu/kernels.h"
 
@@ -13,6 +15,27 @@ extern const Kernels kernels;
 using namespace fastsnn;
 
 namespace {
+
+template <class T>
+class Guarded {
+ public:
+  explicit Guarded(int64_t n) : bytes_((size_t(n) * sizeof(T) + kPage - 1) / kPage * kPage) {
+    base_ =
+        static_cast<char*>(mmap(nullptr, bytes_ + kPage, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+    mprotect(base_ + bytes_, kPage, PROT_NONE);
+    at_ = reinterpret_cast<T*>(base_ + bytes_) - n;
+  }
+  ~Guarded() { munmap(base_, bytes_ + kPage); }
+  Guarded(const Guarded&) = delete;
+  T* data() { return at_; }
+  T& operator[](int64_t i) { return at_[i]; }
+
+ private:
+  static constexpr size_t kPage = 4096;
+  size_t bytes_;
+  char* base_;
+  T* at_;
+};
 
 struct Shape {
   int64_t batch, channels, outputs;
@@ -28,11 +51,13 @@ void run(const Shape& s, int bits, int64_t share, int64_t missing_words) {
                   out_side(s.in.width, s.kernel.width, s.stride.width, s.padding.width)};
   const int64_t pixels = s.in.height * s.in.width, positions = out.height * out.width;
   const int64_t blocks = (s.outputs + kOutputs - 1) / kOutputs, words = (s.channels * bits + 31) / 32;
-  std::vector<float> x(size_t(s.batch * s.channels * pixels)), scale(size_t(s.outputs), 0.5f);
-  for (size_t i = 0; i < x.size(); i++) x[i] = int64_t(i * 7919 % 100) < share ? float(i % 5) : 0.0f;
-  std::vector<uint32_t> packed(size_t(blocks * s.kernel.height * s.kernel.width * words * kOutputs - missing_words),
-                               0x93a5c6f1u);
-  std::vector<float> y(size_t(s.batch * s.outputs * positions));
+  const int64_t inputs = s.batch * s.channels * pixels;
+  const int64_t all_words = blocks * s.kernel.height * s.kernel.width * words * kOutputs - missing_words;
+  Guarded<float> x(inputs), scale(s.outputs), y(s.batch * s.outputs * positions);
+  Guarded<uint32_t> packed(all_words);
+  for (int64_t i = 0; i < inputs; i++) x[i] = i * 7919 % 100 < share ? float(i % 5) : 0.0f;
+  for (int64_t i = 0; i < s.outputs; i++) scale[i] = 0.5f;
+  for (int64_t i = 0; i < all_words; i++) packed[i] = 0x93a5c6f1u;
   PackedProduct k{s.batch,
                   s.channels,
                   s.outputs,

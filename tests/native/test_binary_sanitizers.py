@@ -1,4 +1,4 @@
-"""The packed product of every instruction set under AddressSanitizer and UndefinedBehaviorSanitizer."""
+"""The packed product of every instruction set between guard pages, under Address- and UndefinedBehaviorSanitizer."""
 
 import os
 import shutil
@@ -16,7 +16,7 @@ FLAGS = {
     "avx2": ["-mavx2", "-mfma"],
     "avx512": ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mfma"],
 }
-HERE_RUN = [] if backends.cpu._cpu is None else backends.cpu._cpu.isas()
+ISAS = [] if backends.cpu._cpu is None else backends.cpu._cpu.isas()
 
 compiler = shutil.which("g++")
 pytestmark = [
@@ -25,7 +25,7 @@ pytestmark = [
 ]
 
 
-@pytest.fixture(scope="module", params=HERE_RUN)
+@pytest.fixture(scope="module", params=ISAS)
 def program(request, tmp_path_factory):
     path = tmp_path_factory.mktemp("sanitize") / "sanitize"
     flags = ["-std=c++17", "-O1", "-g", "-fopenmp", "-ffp-contract=off", f"-DFASTSNN_ISA={request.param}"]
@@ -45,7 +45,7 @@ def test_products_stay_inside_their_buffers(program):
     assert done.stdout == "runs\n"
 
 
-def test_the_sanitizer_sees_words_that_are_too_few(program):
+def test_a_guard_page_sees_words_that_are_too_few(program):
     done = execute(program, "plant")
     assert done.returncode != 0
-    assert "heap-buffer-overflow" in done.stderr
+    assert "SEGV" in done.stderr
