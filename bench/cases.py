@@ -66,6 +66,14 @@ class Workload:
         return {name: tensor.clone() for name, tensor in found.items()}
 
 
+class Inference(Workload):
+    """A forward alone, without gradient."""
+
+    def outcome(self) -> dict[str, Tensor]:
+        """What the parity gate compares."""
+        return {"output": self.forward()}
+
+
 Build = Callable[[Tensor, Tensor], Workload]
 
 
@@ -314,6 +322,26 @@ def stgr_formulas(x: Tensor, g: Tensor) -> Workload:
     return Steps(step)
 
 
+def inference(make: Callable[[], nn.Module], packed: bool, share: float = 1.0) -> Build:
+    """A binary layer in evaluation, packed or as float weights in torch's product; `share` of the spikes not zero."""
+
+    def build(x: Tensor, g: Tensor) -> Workload:
+        torch.manual_seed(0)
+        layer = fastsnn.deploy.pack(make().eval()) if packed else _as_float(make())
+        spikes = x * (torch.rand(x.shape, generator=torch.Generator().manual_seed(1), device="cpu") < share).to(x)
+        return Inference(torch.no_grad()(lambda: layer(spikes)))
+
+    return build
+
+
+def _as_float(layer: Any) -> Callable[[Tensor], Tensor]:
+    """torch's own layer with the binary weights."""
+    weight = layer.binary_weight().detach()
+    if isinstance(layer, nn.Linear):
+        return lambda x: nn.functional.linear(x, weight, layer.bias)
+    return lambda x: nn.functional.conv2d(x, weight, layer.bias, layer.stride, layer.padding)
+
+
 def copy(moved_bytes: int) -> Build:
     """torch's copy_ that reads and writes `moved_bytes` a neuron in all."""
 
@@ -434,7 +462,7 @@ class Provider:
 @dataclass(frozen=True)
 class Case:
     """One benchmark. shape: of x, from a size; output: of g, where it is another. tolerance: of the gate,
-    relative to the largest value. note: what makes the work equal."""
+    relative to the largest value. note: what makes the work equal. family: of kernels that a backend must have."""
 
     name: str
     kernel: str
@@ -500,6 +528,33 @@ def _mpdr_lif() -> fastsnn.LIF:
 def _sequence_lif() -> fastsnn.LIF:
     return fastsnn.LIF(step_mode="m")
 
+
+def _packed_case(name: str, note: str, make: Callable[[], nn.Module], share: float = 1.0, **fields: Any) -> Case:
+    return Case(
+        name=name,
+        kernel="packed_product",
+        note=note,
+        truth=inference(make, packed=False, share=share),
+        providers=(
+            Provider("fastsnn", inference(make, packed=True, share=share)),
+            Provider("torch", inference(make, packed=False, share=share)),
+        ),
+        modes=("forward",),
+        tolerance=1e-5,
+        family="binary",
+        **fields,
+    )
+
+
+def _binary_linear() -> nn.Module:
+    return fastsnn.BinaryLinear(4096, 4096)
+
+
+def _binary_conv() -> nn.Module:
+    return fastsnn.BinaryConv2d(256, 256, 3, padding=1)
+
+
+_CONV_SIZES = {"sizes": (1, 32), "quick_sizes": (1,), "shape": lambda size: (size, 256, 16, 16)}
 
 PAPER = {"decay_input": False, "v_reset": None}
 
@@ -642,6 +697,27 @@ _ALL = (
         quick_sizes=(4,),
         shape=lambda size: (sum(map(math.prod, resnet18(size))),),
         modes=("full",),
+    ),
+    _packed_case(
+        "packed_linear",
+        "BinaryLinear 4096 to 4096, 1 bit a weight, against F.linear with these weights in float32; size is the batch.",
+        _binary_linear,
+        sizes=(1, 64),
+        quick_sizes=(1,),
+        shape=lambda size: (size, 4096),
+    ),
+    _packed_case(
+        "packed_conv",
+        "BinaryConv2d 256 to 256, 3x3, 16x16, against conv2d (oneDNN) with these weights in float32; size: the batch.",
+        _binary_conv,
+        **_CONV_SIZES,
+    ),
+    _packed_case(
+        "packed_conv_sparse",
+        "packed_conv with 75 % of the spikes zero, at random.",
+        _binary_conv,
+        share=0.25,
+        **_CONV_SIZES,
     ),
 )
 

@@ -16,6 +16,7 @@ COLOURS = {
     "torch.compile": "#66a182",
     "spikingjelly": "#2e4057",
     "snntorch": "#00798c",
+    "torch": "#6c757d",
     "autograd-floor": "#adb5bd",
     "without": "#adb5bd",
     "sgd": "#adb5bd",

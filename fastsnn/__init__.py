@@ -4,12 +4,14 @@ from importlib.metadata import version
 
 __version__ = version("fastsnn")
 
-from . import backends, data, functional, models, online, optim, surrogate
+from . import backends, data, deploy, functional, models, online, optim, surrogate
 from .backends import BackendError, use_backend
 from .nn import (
     EMPF,
     LIF,
     SECA,
+    BinaryConv2d,
+    BinaryLinear,
     Scale,
     TracedSpikes,
     TraceError,
@@ -26,6 +28,8 @@ __all__ = [
     "LIF",
     "SECA",
     "BackendError",
+    "BinaryConv2d",
+    "BinaryLinear",
     "Scale",
     "TraceError",
     "TracedSpikes",
@@ -34,6 +38,7 @@ __all__ = [
     "__version__",
     "backends",
     "data",
+    "deploy",
     "detach",
     "functional",
     "load_states",

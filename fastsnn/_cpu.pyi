@@ -1,3 +1,5 @@
+from collections.abc import Sequence
+
 version: str
 openmp: bool
 
@@ -67,6 +69,25 @@ def empf_potential(threads: int, sizes: list[int], dtype: int, *pointers: int) -
 def empf_norm_forward(threads: int, sizes: list[int], dtype: int, operands: list[int], *pointers: int) -> None: ...
 def empf_norm_sums(threads: int, sizes: list[int], dtype: int, operands: list[int], *pointers: int) -> None: ...
 def empf_norm_backward(threads: int, sizes: list[int], dtype: int, operands: list[int], *pointers: int) -> None: ...
+def binarize_forward(threads: int, rows: int, cols: int, dtype: int, scaled: bool, *pointers: int) -> None: ...
+def binarize_backward(threads: int, rows: int, cols: int, dtype: int, *pointers: int) -> None: ...
+def packed_product(
+    threads: int,
+    batch: int,
+    channels: int,
+    outputs: int,
+    in_: Sequence[int],
+    out: Sequence[int],
+    kernel: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    x_strides: Sequence[int],
+    y_strides: Sequence[int],
+    bits: int,
+    dtype: int,
+    *pointers: int,
+) -> None: ...
 def isas() -> list[str]: ...
 def isa() -> str: ...
 def choose_isa(isa: str) -> bool: ...

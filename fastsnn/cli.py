@@ -1,4 +1,4 @@
-"""`fastsnn train | info | bench`."""
+"""`fastsnn train | export | load | info | bench`."""
 
 from __future__ import annotations
 
@@ -9,15 +9,17 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from . import __version__, backends, data, plots
+from . import __version__, backends, data, deploy, plots
 from .experiment import ATTENTION, RECIPES, Config, Experiment, RunError, write_json
 from .nn.empf import VERSIONS
+from .online import evaluate
 
 OPTIONS = (
     *("data", "rule", "mode", "steps", "epochs", "batch_size", "lr", "seed", "device", "backend"),
@@ -49,6 +51,11 @@ def parser() -> argparse.ArgumentParser:
     train.add_argument("--backward-steps", type=int, metavar="K", help="random back-propagation, default: all T steps")
     train.add_argument("--resume", type=Path, metavar="RUN", help="go on with the run in this folder")
     train.add_argument("--out", type=Path, help="run folder, default: runs/<data>-<rule>-<time>")
+    export = commands.add_parser("export", help="write a run's network with packed binary weights to one file")
+    export.add_argument("run", type=Path, help="run folder")
+    export.add_argument("--out", type=Path, required=True, metavar="FILE", help="a safetensors file")
+    load = commands.add_parser("load", help="read such a file and evaluate its network on the run's test data")
+    load.add_argument("file", type=Path)
     commands.add_parser("info", help="versions, backends, instruction set, threads, and why")
     bench = commands.add_parser("bench", help="benchmarks", add_help=False)
     bench.add_argument("arguments", nargs=argparse.REMAINDER)
@@ -64,13 +71,13 @@ def main(argv: list[str] | None = None) -> int:
         return bench(argv[1:])
     arguments = parser().parse_args(argv)
     try:
-        return info() if arguments.command == "info" else train(arguments)
-    except (RunError, backends.BackendError, ImportError, FloatingPointError) as error:
+        return COMMANDS[arguments.command](arguments)
+    except (RunError, deploy.DeployError, backends.BackendError, ImportError, FloatingPointError) as error:
         print(f"fastsnn: {error}", file=sys.stderr)
         return 1
 
 
-def info() -> int:
+def info(_: argparse.Namespace) -> int:
     """Print versions, backends with reasons, instruction set and threads."""
     rows = [
         ("fastsnn", __version__),
@@ -151,6 +158,34 @@ def _train(experiment: Experiment) -> int:
     return 0
 
 
+def export(arguments: argparse.Namespace) -> int:
+    """Pack the network of a run and write it, with the run's configuration."""
+    experiment = Experiment.resume(arguments.run)
+    try:
+        net = deploy.pack(experiment.net.eval())
+    except ValueError as error:
+        raise RunError(f"{arguments.run} cannot be packed: {error}") from error
+    deploy.save(net, arguments.out, {"config": asdict(experiment.config)})
+    print(deploy.sizes(net))
+    print(f"written to {arguments.out}")
+    return 0
+
+
+def load(arguments: argparse.Namespace) -> int:
+    """Rebuild the network of a file and evaluate it."""
+    notes = deploy.read_header(arguments.file)["notes"]
+    try:
+        config = Config(**notes["config"])
+    except (KeyError, TypeError) as error:
+        raise RunError(f"{arguments.file} does not say which run it is of; use fastsnn.deploy.load") from error
+    experiment = Experiment(config, arguments.file.parent)
+    net = deploy.load(arguments.file, experiment.net)
+    result = evaluate(net, experiment.data.test_batches(config.steps))
+    print(deploy.sizes(net))
+    print(f"test accuracy {100 * result.correct / result.samples:.2f} %")
+    return 0
+
+
 @contextmanager
 def _display(experiment: Experiment) -> Iterator[Any]:
     """A progress bar and one line an epoch."""
@@ -195,6 +230,9 @@ def _line(row: dict[str, Any]) -> str:
         f"epoch {row['epoch']:3}  loss {row['train_loss']:.4f}  train {100 * row['train_accuracy']:6.2f} %  "
         f"test {100 * row['test_accuracy']:6.2f} %  firing rates {rates}  {row['samples_per_second']:.0f} samples/s"
     )
+
+
+COMMANDS = {"train": train, "export": export, "load": load, "info": info}
 
 
 if __name__ == "__main__":

@@ -1,4 +1,5 @@
 #include "../cpu/dispatch.h"
+#include "binary.h"
 #include "empf.h"
 #include "kernels.h"
 #include "mpdr.h"
@@ -47,6 +48,11 @@ struct CpuCore {
   static void empf_norm_backward(const EmpfNormBackward& k, int threads) {
     active_kernels().empf_norm_backward(k, threads);
   }
+  static void binarize_forward(const BinarizeForward& k, int threads) { active_kernels().binarize_forward(k, threads); }
+  static void binarize_backward(const BinarizeBackward& k, int threads) {
+    active_kernels().binarize_backward(k, threads);
+  }
+  static void packed_product(const PackedProduct& k, int threads) { active_kernels().packed_product(k, threads); }
 };
 
 }  // namespace
@@ -57,6 +63,7 @@ PYBIND11_MODULE(_cpu, m) {
   bindings::bind_mpdr<CpuCore>(m);
   bindings::bind_stgr<CpuCore>(m);
   bindings::bind_empf<CpuCore>(m);
+  bindings::bind_binary<CpuCore>(m);
   m.def("isas", &usable_isas, "Instruction sets this processor can run, best first.");
   m.def("isa", [] { return std::string(active_kernels().isa); }, "The instruction set in use.");
   m.def("choose_isa", &choose_isa, "Use one of isas(); false if it cannot run here.");

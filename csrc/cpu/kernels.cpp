@@ -1,6 +1,7 @@
 // Compiled once per instruction set, with FASTSNN_ISA and the matching compiler flags.
 #include "kernels.h"
 
+#include "binary.h"
 #include "empf.h"
 #include "lif.h"
 #include "mpdr.h"
@@ -29,7 +30,10 @@ const Kernels kernels = {FASTSNN_STRING(FASTSNN_ISA),
                          empf_potential,
                          empf_norm_forward,
                          empf_norm_sums,
-                         empf_norm_backward};
+                         empf_norm_backward,
+                         binarize_forward,
+                         binarize_backward,
+                         packed_product};
 
 }  // namespace FASTSNN_ISA
 }  // namespace fastsnn

@@ -1,6 +1,7 @@
 #pragma once
 
 #include "../core/arguments.h"
+#include "../core/bits.h"
 #include "../core/empf.h"
 #include "../core/mpdr.h"
 #include "../core/stgr.h"
@@ -25,6 +26,9 @@ struct Kernels {
   void (*empf_norm_forward)(const EmpfNormForward&, int);
   void (*empf_norm_sums)(const EmpfNormSums&, int);
   void (*empf_norm_backward)(const EmpfNormBackward&, int);
+  void (*binarize_forward)(const BinarizeForward&, int);
+  void (*binarize_backward)(const BinarizeBackward&, int);
+  void (*packed_product)(const PackedProduct&, int);
 };
 
 }  // namespace fastsnn

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from .empf import EMPFKernels
-from .native import LIFKernels, StandardizeKernels
+from .native import BinaryKernels, LIFKernels, StandardizeKernels
 
 try:
     from .. import _cpu
@@ -41,4 +41,5 @@ KERNELS = {
     "mpdr": _LIF,
     "standardize": StandardizeKernels("cpu", _cpu, _threads),
     "empf": EMPFKernels("cpu", _cpu, _threads),
+    "binary": BinaryKernels("cpu", _cpu, _threads),
 }

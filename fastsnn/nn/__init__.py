@@ -1,6 +1,7 @@
 """Layers: neurons, traced spikes, weight-standardised synapses, and the state of a network."""
 
 from .attention import SECA
+from .binary import BinaryConv2d, BinaryLinear
 from .empf import EMPF, EMPFState
 from .lif import LIF
 from .state import detach, load_states, reset, states
@@ -12,6 +13,8 @@ __all__ = [
     "EMPF",
     "LIF",
     "SECA",
+    "BinaryConv2d",
+    "BinaryLinear",
     "EMPFState",
     "Scale",
     "Stateful",

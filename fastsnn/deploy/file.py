@@ -1,0 +1,116 @@
+"""A packed network in one safetensors file: its tensors, and a header with version and checksum."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .. import __version__
+from ..experiment import write_whole
+from ..ops.binary import Packed, words_shape
+from .packed import KINDS, _Packed, replace
+
+FORMAT = "fastsnn-packed"
+VERSION = "1"
+KEYS = {"format", "version", "fastsnn", "layers", "notes", "sha256"}
+
+
+class DeployError(RuntimeError):
+    """A file cannot be written or read, or does not fit the network; the message says why."""
+
+
+def _safetensors() -> Any:
+    try:
+        import safetensors.torch
+    except ImportError as error:
+        raise DeployError("deployment files need safetensors: pip install 'fastsnn[deploy]'") from error
+    return safetensors
+
+
+def _digest(tensors: dict[str, Tensor], header: dict[str, str]) -> str:
+    """Of the header but its checksum, and of every tensor's name, type, shape and bytes."""
+    digest = hashlib.sha256()
+    digest.update(json.dumps({key: header[key] for key in sorted(KEYS - {"sha256"})}).encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def save(net: nn.Module, path: str | Path, notes: dict[str, Any] | None = None) -> None:
+    """Write a network that `pack` returned to a safetensors file. notes: kept in its header, as JSON.
+
+    Raises DeployError where binary layers are not packed yet; a file that was there stays until the new one is whole.
+    """
+    floating = [name for name, module in net.named_modules() if type(module) in KINDS]
+    if floating:
+        raise DeployError(f"{', '.join(floating[:3])} not packed; save what fastsnn.deploy.pack(net) returns")
+    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in net.state_dict().items()}
+    layers = {name: module.bits for name, module in net.named_modules() if isinstance(module, _Packed)}
+    header = {"format": FORMAT, "version": VERSION, "fastsnn": __version__}
+    header |= {"layers": json.dumps(layers), "notes": json.dumps(notes or {})}
+    header["sha256"] = _digest(tensors, header)
+    data = _safetensors().torch.save(tensors, metadata=header)
+    write_whole(Path(path), lambda file: file.write(data))
+
+
+def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """Header and tensors of an intact file of this version. Raises DeployError."""
+    safetensors = _safetensors()
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            header = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except FileNotFoundError as error:
+        raise DeployError(f"{path} does not exist") from error
+    except (OSError, safetensors.SafetensorError) as error:
+        raise DeployError(f"{path} is not a whole safetensors file ({error}); export the network again") from error
+    if header.get("format") != FORMAT:
+        raise DeployError(f"{path} is no packed network; `fastsnn export` and fastsnn.deploy.save write them")
+    if header.get("version") != VERSION:
+        raise DeployError(
+            f"{path} has version {header.get('version')} (written by fastsnn {header.get('fastsnn')}) and this fastsnn "
+            f"{__version__} reads {VERSION}; export the network again"
+        )
+    if header.keys() != KEYS or header["sha256"] != _digest(tensors, header):
+        raise DeployError(f"{path} was altered: its checksum does not fit; export the network again")
+    return header, tensors
+
+
+def read_header(path: str | Path) -> dict[str, Any]:
+    """Version, bits of every packed layer, and notes of a file, once its checksum fits. Raises DeployError."""
+    header, _ = _read(Path(path))
+    return header | {"layers": json.loads(header["layers"]), "notes": json.loads(header["notes"])}
+
+
+def load(path: str | Path, net: nn.Module) -> nn.Module:
+    """The packed network of a file. net: its architecture with any weights, as it was before `pack`; it stays as it is.
+
+    Raises DeployError for a file that is missing, truncated, altered, of another version, or of another network.
+    """
+    header, tensors = _read(Path(path))
+    bits = json.loads(header["layers"])
+    found = {name for name, module in net.named_modules() if type(module) in KINDS}
+    if found != bits.keys():
+        raise DeployError(f"{path} packs {sorted(bits)} and the network has binary layers {sorted(found)}")
+    net = replace(copy.deepcopy(net), lambda name, layer: _empty(layer, bits[name])).eval()
+    try:
+        net.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise DeployError(f"{path} holds another network: {error}") from error
+    return net
+
+
+def _empty(layer: Any, bits: int) -> nn.Module:
+    """A packed layer of the same shape, its words and scale to be filled."""
+    shape = layer.weight.shape
+    words = torch.zeros(words_shape(shape, bits), dtype=torch.int32, device=layer.weight.device)
+    scale = torch.zeros(len(layer.weight), device=layer.weight.device) if layer.scale else None
+    return KINDS[type(layer)](layer, Packed(words, bits, shape, scale))
