@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from ..reference import lif, standardize
+from ..reference import lif, osr, ots, standardize
 
 
 def refusal(device: torch.device) -> str | None:
@@ -14,4 +14,4 @@ def refusal(device: torch.device) -> str | None:
     return None
 
 
-KERNELS: dict[str, Any] = {"lif": lif, "standardize": standardize}
+KERNELS: dict[str, Any] = {"lif": lif, "standardize": standardize, "osr": osr, "ots": ots}

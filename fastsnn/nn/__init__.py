@@ -1,18 +1,25 @@
 """Layers: neurons, traced spikes, weight-standardised synapses, and the state of a network."""
 
 from .lif import LIF
+from .osr import OSRLIF, OSR1d, OSR2d, OSR3d, convert_batchnorm, fold
 from .state import detach, load_states, reset, states
 from .traced import TracedSpikes, TraceError, plain
 from .weights import Scale, WSConv2d, WSLinear
 
 __all__ = [
     "LIF",
+    "OSRLIF",
+    "OSR1d",
+    "OSR2d",
+    "OSR3d",
     "Scale",
     "TraceError",
     "TracedSpikes",
     "WSConv2d",
     "WSLinear",
+    "convert_batchnorm",
     "detach",
+    "fold",
     "load_states",
     "plain",
     "reset",

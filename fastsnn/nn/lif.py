@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from .. import backends, surrogate
 from ..ops import lif as op
 from ..ops.types import EMPTY, RULES, LIFParams, LIFState, number, state_dtype
+from .state import Stateful
 from .traced import TracedSpikes, plain
 
 __all__ = ["LIF"]
@@ -25,6 +26,13 @@ PAPER: dict[str, dict[str, Any]] = {
 }
 
 
+def defaults_of(rule: str) -> dict[str, Any]:
+    """LIF's arguments of the rule's paper. Raises ValueError for an unknown rule."""
+    if rule not in RULES:
+        raise ValueError(f"rule is {rule!r}; allowed: {', '.join(RULES)}")
+    return PAPER[rule]
+
+
 def _parameter(name: str) -> Any:
     """A property that reads and replaces one field of the layer's validated parameters."""
 
@@ -37,7 +45,7 @@ def _parameter(name: str) -> Any:
     return property(get, put, doc=f"LIFParams.{name}; assigning validates.")
 
 
-class LIF(nn.Module):
+class LIF(Stateful):
     """Leaky integrate-and-fire neuron with surrogate gradient, through time or online.
 
     u[t] = lam*v[t-1] + x[t], s[t] = H(u[t] - th), v[t] = reset of u[t], lam = 1 - 1/tau (SPEC section 1).
@@ -106,9 +114,7 @@ class LIF(nn.Module):
 
         Keyword arguments override them. Raises ValueError for an unknown rule.
         """
-        if rule not in RULES:
-            raise ValueError(f"rule is {rule!r}; allowed: {', '.join(RULES)}")
-        return cls(**{**PAPER[rule], **kwargs}, rule=rule)
+        return cls(**{**defaults_of(rule), **kwargs}, rule=rule)
 
     @property
     def step_mode(self) -> str:
@@ -167,13 +173,22 @@ class LIF(nn.Module):
         Raises TypeError or ValueError for an input that is not floating or does not fit the state.
         """
         x, sequence = plain(x), self._step_mode == "m"
+        params, state = self._before(x, sequence)
+        ran = op.run(params, x, state, sequence, self.store_v_seq and sequence, reuse=True)
+        return self._after(ran, sequence)
+
+    def _before(self, x: Tensor, sequence: bool) -> tuple[LIFParams, LIFState]:
+        """What a call runs with."""
         params, state = self._params, self._state
         if not self.training:
-            params, state = params.untraced, state._replace(keep=None, trace=None, ratio=None)
-        elif self.dropout and state.keep is None:
+            return params.untraced, state._replace(keep=None, trace=None, ratio=None)
+        if self.dropout and state.keep is None:
             op.check_input(x, sequence)
             state = state._replace(keep=self._draw_keep(x[0] if sequence else x))
-        ran = op.run(params, x, state, sequence, self.store_v_seq and sequence, reuse=True)
+        return params, state
+
+    def _after(self, ran: op.Ran, sequence: bool) -> Tensor:
+        """Keeps the new state and returns the spikes, with their trace where there is one."""
         # nn.Module.__setattr__ costs as much as a small step
         self.__dict__["_state"] = ran.state
         self.__dict__["_backend"] = ran.backend
