@@ -106,7 +106,7 @@ class GoldenOSR:
         return tuple(self.data[f"{name}/{batch}/{t}"] for name in ("y", "gx", "ggamma_paper", "gbeta"))
 
 
-@pytest.mark.parametrize("name", ["reference"])
+@pytest.mark.parametrize("name", ["cpu", "reference"])
 def test_osr(name):
     golden = GoldenOSR()
     with fastsnn.use_backend(name):

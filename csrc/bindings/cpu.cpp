@@ -1,5 +1,6 @@
 #include "../cpu/dispatch.h"
 #include "kernels.h"
+#include "stats.h"
 
 using namespace fastsnn;
 
@@ -24,6 +25,15 @@ struct CpuCore {
   static void standardize_backward(const StandardizeBackward& k, int threads) {
     active_kernels().standardize_backward(k, threads);
   }
+  static void osr_forward(const OsrForward& k, int threads) { active_kernels().osr_forward(k, threads); }
+  static void osr_reduce(const OsrReduce& k, int threads) { active_kernels().osr_reduce(k, threads); }
+  static void osr_gradient(const OsrGradient& k, int threads) { active_kernels().osr_gradient(k, threads); }
+  static void osr_lif_forward(const LifParams& p, const OsrForward& k, const LifForward& lif, int threads) {
+    active_kernels().osr_lif_forward(p, k, lif, threads);
+  }
+  static void osr_lif_reduce(const LifParams& p, const OsrReduce& k, const LifBackward& lif, int threads) {
+    active_kernels().osr_lif_reduce(p, k, lif, threads);
+  }
 };
 
 }  // namespace
@@ -31,6 +41,7 @@ struct CpuCore {
 PYBIND11_MODULE(_cpu, m) {
   m.doc() = "fastsnn CPU kernels: raw pointers in, no torch. Use fastsnn.functional.";
   bindings::bind<CpuCore>(m);
+  bindings::bind_stats<CpuCore>(m);
   m.def("isas", &usable_isas, "Instruction sets this processor can run, best first.");
   m.def("isa", [] { return std::string(active_kernels().isa); }, "The instruction set in use.");
   m.def("choose_isa", &choose_isa, "Use one of isas(); false if it cannot run here.");

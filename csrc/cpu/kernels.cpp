@@ -2,6 +2,7 @@
 #include "kernels.h"
 
 #include "lif.h"
+#include "osr.h"
 #include "standardize.h"
 
 #define FASTSNN_STRING_(x) #x
@@ -11,8 +12,17 @@ namespace fastsnn {
 namespace FASTSNN_ISA {
 
 extern const Kernels kernels;
-const Kernels kernels = {FASTSNN_STRING(FASTSNN_ISA), lif_forward,         lif_backward_online,
-                         lif_backward_bptt,           standardize_forward, standardize_backward};
+const Kernels kernels = {FASTSNN_STRING(FASTSNN_ISA),
+                         lif_forward,
+                         lif_backward_online,
+                         lif_backward_bptt,
+                         standardize_forward,
+                         standardize_backward,
+                         osr_forward,
+                         osr_reduce,
+                         osr_gradient,
+                         osr_lif_forward,
+                         osr_lif_reduce};
 
 }  // namespace FASTSNN_ISA
 }  // namespace fastsnn

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from .native import LIFKernels, StandardizeKernels
+from .native_stats import OSRKernels
 
 try:
     from .. import _cpu
@@ -34,7 +36,9 @@ def _threads(_: Tensor) -> int:
 
 
 # the T loop runs in cache, so a sequence's potentials are recomputed from x
-KERNELS = {
-    "lif": LIFKernels("cpu", _cpu, _threads, saves_u=False),
+_LIF = LIFKernels("cpu", _cpu, _threads, saves_u=False)
+KERNELS: dict[str, Any] = {
+    "lif": _LIF,
     "standardize": StandardizeKernels("cpu", _cpu, _threads),
+    "osr": OSRKernels(_LIF, _cpu, _threads),
 }
