@@ -35,6 +35,7 @@ class NormalizePanel {
   NormalizePanel(const OsrForward& k) : map_(k), y_(static_cast<T*>(k.y)) {}
 
   void operator()(int64_t c, int64_t at, int64_t n, const S* x) {
+    prefetch_panel(n, y_ + at);
     map_.row(c, n, x, store_target(y_ + at, buffer_));
     store(y_ + at, buffer_, n);
   }
@@ -103,7 +104,7 @@ void forward_blocks(const OsrForward& k, int threads, const MakePanel& make_pane
     Chunk<S> buffer;
     for_each_panel<last>(k, begin, end, [&](int64_t c, int64_t at, int64_t n) {
       const S* x = load(static_cast<const T*>(k.x) + at, buffer, n);
-      prefetch_panel(x, n);
+      prefetch_panel(n, x);
       if (k.mean) {
         const auto origin = of_panel<last>(origin_of.data(), c);
         add_pairs<last>(n, sums.first(block) + c, sums.second(block) + c, [=](int64_t i) {
@@ -156,7 +157,7 @@ void reduce_blocks(const OsrReduce& k, int threads, const MakeGradient& make_gra
     Chunk<S> buffer;
     for_each_panel<last>(k, begin, end, [&](int64_t c, int64_t at, int64_t n) {
       const S* x = load(static_cast<const T*>(k.x) + at, buffer, n);
-      prefetch_panel(x, n);
+      prefetch_panel(n, x);
       const S* g = gradient(at, n);
       add_gradient_pairs<last>(k, c, n, x, g, sums.first(block), sums.second(block));
     });
@@ -169,7 +170,10 @@ class GivenGradient {
  public:
   using S = typename StateOf<T>::type;
   explicit GivenGradient(const void* g) : g_(static_cast<const T*>(g)) {}
-  const S* operator()(int64_t at, int64_t n) { return load(g_ + at, buffer_, n); }
+  const S* operator()(int64_t at, int64_t n) {
+    prefetch_panel(n, g_ + at);
+    return load(g_ + at, buffer_, n);
+  }
 
  private:
   const T* g_;
@@ -223,6 +227,7 @@ void gradient_panel(const OsrGradient& k, int64_t c, int64_t at, int64_t n) {
   T* g_x = static_cast<T*>(k.g_x) + at;
   const auto mean = of_panel<last>(k.mean, c), inverse = of_panel<last>(k.inverse, c);
   const auto factor = of_panel<last>(k.factor, c);
+  prefetch_panel(n, x, g, g_x);
   const auto mean_g = of_panel<last>(k.means, c), mean_g_xh = of_panel<last>(k.means + k.channels, c);
   FASTSNN_SIMD
   for (int64_t i = 0; i < n; i++) {

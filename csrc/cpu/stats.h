@@ -54,10 +54,10 @@ void with_layout(const Channels& k, const F& f) {
   k.inner == 1 ? f(std::true_type{}) : f(std::false_type{});
 }
 
-// Ask for the page after a panel's.
-template <class S>
-void prefetch_panel(const S* x, int64_t n) {
-  for (int64_t i = 0; i < n; i += kBlock) prefetch_all(i, x);
+// Ask for the page after a panel's, of each stream.
+template <class... Streams>
+void prefetch_panel(int64_t n, const Streams*... streams) {
+  for (int64_t i = 0; i < n; i += kBlock) prefetch_all(i, streams...);
 }
 
 // What a panel reads of a vector over channels: one value, or one an element

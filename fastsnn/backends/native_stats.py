@@ -27,7 +27,7 @@ def _step_moments(x: Tensor) -> Moments:
 
 
 class OSRKernels:
-    """OSR kernels of one core; signatures as fastsnn.reference.osr. `lif`: the core's LIF kernels; the rest as there."""
+    """OSR kernels of one core; signatures as fastsnn.reference.osr. `lif`: the core's LIF kernels."""
 
     def __init__(self, lif: LIFKernels, core: Any, where: Callable[[Tensor], Any], give: Give = _address) -> None:
         self.NAME, self._lif, self._core, self._where, self._give = lif.NAME, lif, core, where, give

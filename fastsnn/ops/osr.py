@@ -83,7 +83,7 @@ def _gradients(ctx: Any, kernels: Any, x: Tensor, g: Tensor, sums: Tensor) -> tu
     """g_x, g_weight and g_bias from g = g_y and its sums. Under DistributedDataParallel means are over all ranks, and
     the parameters' gradients this rank's, which it averages."""
     affine, scale, moments, inverse = ctx.statistics
-    means = (sums if ctx.group is None else sum_over(sums, ctx.group)) / moments.n
+    means = (sums if ctx.group is None else sum_over(sums, ctx.group)) / moments.n.clamp(min=1)
     g_x = kernels.gradient(x, g, moments.mean, inverse, affine.factor, means)
     # sum g*(x - center)*scale, of x - center = xh/inverse + (mean - center)
     g_weight = scale * (sums[1] / inverse + sums[0] * (moments.mean - affine.center))

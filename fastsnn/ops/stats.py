@@ -20,8 +20,8 @@ class Moments(NamedTuple):
 
     @property
     def variance(self) -> Tensor:
-        """Biased; NaN where there are no elements."""
-        return self.m2 / self.n
+        """Biased; 0 where there are no elements."""
+        return self.m2 / self.n.clamp(min=1)
 
     @property
     def unbiased_std(self) -> Tensor:
