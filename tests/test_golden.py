@@ -117,3 +117,19 @@ def test_osr(name):
                 assert_near(golden.step(batch, t), golden.expected(batch, t))
     assert_near(golden.layer.running_mean, golden.data["run_mean_after"])
     assert_near(golden.layer.running_var, golden.data["run_var_after"])
+
+
+@pytest.mark.parametrize("name", ["cpu", "reference"])
+def test_ots(name):
+    data = {key: torch.from_numpy(value) for key, value in np.load(GOLDEN / "ots.npz").items()}
+    settings = {"tau": float(data["tau"]), "v_threshold": float(data["v_threshold"])}
+    neuron, thresholds = fastsnn.LIF.for_rule("ottt", threshold="ots", **settings), []
+    neuron.stabilizer.register_forward_hook(lambda _, __, threshold: thresholds.append(threshold))
+    with fastsnn.use_backend(name):
+        for t in range(4):
+            x = data[f"x/{t}"].clone().requires_grad_()
+            s = neuron(x)
+            assert_near(s.spikes.detach(), data[f"s/{t}"])
+            assert_near(thresholds[t], data[f"threshold/{t}"])
+            assert_near(neuron.v, data[f"v/{t}"])
+            assert_near(torch.autograd.grad(s.spikes, x, data[f"gs/{t}"])[0], data[f"gx/{t}"])

@@ -34,6 +34,13 @@ struct CpuCore {
   static void osr_lif_reduce(const LifParams& p, const OsrReduce& k, const LifBackward& lif, int threads) {
     active_kernels().osr_lif_reduce(p, k, lif, threads);
   }
+  static void ots_charge(const LifParams& p, const OtsCharge& k, int threads) {
+    active_kernels().ots_charge(p, k, threads);
+  }
+  static void ots_fire(const LifParams& p, const OtsFire& k, int threads) { active_kernels().ots_fire(p, k, threads); }
+  static void ots_backward(const LifParams& p, const OtsBackward& k, int threads) {
+    active_kernels().ots_backward(p, k, threads);
+  }
 };
 
 }  // namespace

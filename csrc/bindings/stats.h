@@ -111,6 +111,47 @@ struct StatsBindings {
     py::gil_scoped_release nogil;
     Core::osr_lif_reduce(p, k, lif, on);
   }
+
+  static void check_row(const Execution& on, int64_t n, int dtype) {
+    require(n >= 0, "sizes must not be negative");
+    require(known<Dtype>(dtype), "dtype: unknown code");
+    Core::check(on);
+  }
+
+  static void ots_charge(const LifParams& p, Execution on, int64_t n, int dtype, Address x, Address v, Address u,
+                         Address moments) {
+    check_row(on, n, dtype);
+    if (n == 0) return;
+    require(x && u && moments, "x, u and moments must not be null");
+    py::gil_scoped_release nogil;
+    Core::ots_charge(p, OtsCharge{n, Dtype(dtype), pointer(x), pointer(v), pointer(u), doubles(moments)}, on);
+  }
+
+  static void ots_fire(const LifParams& p, Execution on, int64_t n, int dtype, Address threshold, Address u,
+                       Address trace, Address keep, Address spikes, Address v, Address trace_out) {
+    check_row(on, n, dtype);
+    if (n == 0) return;
+    require(threshold && u && spikes && v, "threshold, u, spikes and v must not be null");
+    require((p.trace == int(FASTSNN_ISA::Trace::none) && !trace_out) ||
+                (p.trace == int(FASTSNN_ISA::Trace::ottt) && trace_out),
+            "the rule must be without a trace, or ottt with trace_out");
+    py::gil_scoped_release nogil;
+    Core::ots_fire(p,
+                   OtsFire{n, Dtype(dtype), doubles(threshold), pointer(u), pointer(trace), pointer(keep),
+                           pointer(spikes), pointer(v), pointer(trace_out)},
+                   on);
+  }
+
+  static void ots_backward(const LifParams& p, Execution on, int64_t n, int dtype, Address threshold, Address u,
+                           Address g_spikes, Address keep, Address g_x) {
+    check_row(on, n, dtype);
+    if (n == 0) return;
+    require(threshold && u && g_spikes && g_x, "threshold, u, g_spikes and g_x must not be null");
+    py::gil_scoped_release nogil;
+    Core::ots_backward(
+        p, OtsBackward{n, Dtype(dtype), doubles(threshold), pointer(u), pointer(g_spikes), pointer(keep), pointer(g_x)},
+        on);
+  }
 };
 
 template <class Core>
@@ -121,6 +162,9 @@ void bind_stats(py::module_& m) {
   m.def("osr_gradient", &B::osr_gradient);
   m.def("osr_lif_forward", &B::osr_lif_forward);
   m.def("osr_lif_reduce", &B::osr_lif_reduce);
+  m.def("ots_charge", &B::ots_charge);
+  m.def("ots_fire", &B::ots_fire);
+  m.def("ots_backward", &B::ots_backward);
 }
 
 }  // namespace bindings

@@ -3,6 +3,7 @@
 
 #include "lif.h"
 #include "osr.h"
+#include "ots.h"
 #include "standardize.h"
 
 #define FASTSNN_STRING_(x) #x
@@ -22,7 +23,10 @@ const Kernels kernels = {FASTSNN_STRING(FASTSNN_ISA),
                          osr_reduce,
                          osr_gradient,
                          osr_lif_forward,
-                         osr_lif_reduce};
+                         osr_lif_reduce,
+                         ots_charge,
+                         ots_fire,
+                         ots_backward};
 
 }  // namespace FASTSNN_ISA
 }  // namespace fastsnn

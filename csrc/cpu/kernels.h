@@ -18,6 +18,9 @@ struct Kernels {
   void (*osr_gradient)(const OsrGradient&, int);
   void (*osr_lif_forward)(const LifParams&, const OsrForward&, const LifForward&, int);
   void (*osr_lif_reduce)(const LifParams&, const OsrReduce&, const LifBackward&, int);
+  void (*ots_charge)(const LifParams&, const OtsCharge&, int);
+  void (*ots_fire)(const LifParams&, const OtsFire&, int);
+  void (*ots_backward)(const LifParams&, const OtsBackward&, int);
 };
 
 }  // namespace fastsnn

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .native import LIFKernels, StandardizeKernels
-from .native_stats import OSRKernels
+from .native_stats import OSRKernels, OTSKernels
 
 try:
     from .. import _cpu
@@ -41,4 +41,5 @@ KERNELS: dict[str, Any] = {
     "lif": _LIF,
     "standardize": StandardizeKernels("cpu", _cpu, _threads),
     "osr": OSRKernels(_LIF, _cpu, _threads),
+    "ots": OTSKernels(_LIF, _cpu, _threads),
 }

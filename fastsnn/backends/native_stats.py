@@ -80,3 +80,35 @@ class OSRKernels:
         operands = map(self._give, (x, mean, inverse, sums, g_s, keep, u, g_y))
         self._core.osr_lif_reduce(self._lif._params(p), self._where(x), *_channels(x), *operands)
         return g_y, sums
+
+
+class OTSKernels:
+    """OTS kernels of one core; signatures as fastsnn.reference.ots. Arguments as `OSRKernels`."""
+
+    def __init__(self, lif: LIFKernels, core: Any, where: Callable[[Tensor], Any], give: Give = _address) -> None:
+        self.NAME, self._lif, self._core, self._where, self._give = lif.NAME, lif, core, where, give
+
+    def _call(self, kernel: str, p: LIFParams, u: Tensor, dtype: torch.dtype, *operands: Tensor | None) -> None:
+        run = getattr(self._core, kernel)
+        run(self._lif._params(p), self._where(u), u.numel(), DTYPES[dtype], *map(self._give, operands))
+
+    def charge(self, p: LIFParams, x: Tensor, v: Tensor | None) -> tuple[Tensor, Moments]:
+        u = torch.empty_like(x, dtype=state_dtype(x.dtype))
+        own = x.new_zeros(2, dtype=torch.float64)
+        self._call("ots_charge", p, u, x.dtype, x, v, u, own)
+        return u, Moments(own.new_tensor(float(x.numel())), *own)
+
+    def fire(
+        self, p: LIFParams, u: Tensor, threshold: Tensor, trace: Tensor | None, keep: Tensor | None, dtype: torch.dtype
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        spikes, v = torch.empty_like(u, dtype=dtype), torch.empty_like(u)
+        after = None if p.trace == "none" else torch.empty_like(u)
+        self._call("ots_fire", p, u, dtype, threshold, u, trace, keep, spikes, v, after)
+        return spikes, v, after
+
+    def backward(
+        self, p: LIFParams, u: Tensor, threshold: Tensor, keep: Tensor | None, g_s: Tensor, dtype: torch.dtype
+    ) -> Tensor:
+        g_x = torch.empty_like(u, dtype=dtype)
+        self._call("ots_backward", p, u, dtype, threshold, u, g_s, keep, g_x)
+        return g_x

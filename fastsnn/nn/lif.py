@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -10,7 +11,9 @@ from torch import Tensor, nn
 
 from .. import backends, surrogate
 from ..ops import lif as op
+from ..ops import ots
 from ..ops.types import EMPTY, RULES, LIFParams, LIFState, number, state_dtype
+from .ots import ThresholdStabilizer
 from .state import Stateful
 from .traced import TracedSpikes, plain
 
@@ -66,6 +69,12 @@ class LIF(Stateful):
             Xiao et al. 2022 (a[t] = lam*a[t-1] + s[t]) or Jiang et al. 2024 (eq. 12 and appendix A.2). Default "bptt".
         dropout: probability of dropping a neuron for the whole sequence, in training; kept spikes are scaled
             by 1/(1-p), reset and ratio see the unmasked spike, the trace the masked one. Default 0.
+        threshold: "ots": the threshold follows the mean and deviation of the layer's u, from v_threshold at t = 1 on
+            (online threshold stabiliser, Zhu et al. 2024; rules "sltt" and "ottt"): th[t] = mean + q*std over the whole
+            tensor of a step, q such that th[1] = v_threshold. A soft reset subtracts th[t]. A sample's spikes then
+            depend on its batch, in evaluation too. None: constant. Default None.
+        fixed_threshold: with "ots", keep a running th for each t in training (a buffer of the layer) and use it in
+            evaluation, where samples no longer depend on each other. Default False.
 
     In training mode a traced rule returns `TracedSpikes`; in evaluation every rule returns plain spikes.
     `v` is the potential after reset, as in SpikingJelly. State is not in `state_dict`; it stays until
@@ -98,6 +107,8 @@ class LIF(Stateful):
         *,
         rule: str = "bptt",
         dropout: float = 0.0,
+        threshold: str | None = None,
+        fixed_threshold: bool = False,
     ) -> None:
         super().__init__()
         self._params = LIFParams(tau, decay_input, v_threshold, v_reset, surrogate_function, detach_reset, rule)
@@ -106,7 +117,18 @@ class LIF(Stateful):
         self.step_mode = step_mode
         self.store_v_seq = store_v_seq
         self.dropout = dropout
+        self.stabilizer = self._stabilizer(threshold, fixed_threshold)
         self.reset()
+
+    def _stabilizer(self, threshold: str | None, fixed: bool) -> ThresholdStabilizer | None:
+        if threshold not in (None, "ots"):
+            raise ValueError(f"threshold is {threshold!r}; allowed: None (constant, v_threshold) and 'ots'")
+        if threshold is None:
+            if fixed:
+                raise ValueError("fixed_threshold=True needs threshold='ots': without, the threshold is constant")
+            return None
+        ots.check_params(self._params)
+        return ThresholdStabilizer(fixed)
 
     @classmethod
     def for_rule(cls, rule: str, **kwargs: Any) -> LIF:
@@ -161,6 +183,8 @@ class LIF(Stateful):
         self._state = EMPTY
         self.v_seq: Tensor | None = None
         self._backend: str | None = None
+        if self.stabilizer is not None:
+            self.stabilizer.reset()
 
     def detach(self) -> None:
         """Cut the state out of the graph."""
@@ -173,9 +197,22 @@ class LIF(Stateful):
         Raises TypeError or ValueError for an input that is not floating or does not fit the state.
         """
         x, sequence = plain(x), self._step_mode == "m"
+        if self.stabilizer is not None:
+            return self._stabilized(x, sequence, self.stabilizer)
         params, state = self._before(x, sequence)
         ran = op.run(params, x, state, sequence, self.store_v_seq and sequence, reuse=True)
         return self._after(ran, sequence)
+
+    def _stabilized(self, x: Tensor, sequence: bool, stabilizer: ThresholdStabilizer) -> Tensor:
+        """As forward, with the stabilised threshold: its steps cannot share a kernel."""
+        if sequence:
+            op.check_input(x, True)
+            self.v_seq = None
+            return torch.stack([self._stabilized(x_t, False, stabilizer) for x_t in x])
+        ots.check_params(self._params)
+        params, state = self._before(x, False)
+        stabilize = partial(stabilizer, start=params.threshold)
+        return self._after(ots.run(params, x, state, stabilize), False)
 
     def _before(self, x: Tensor, sequence: bool) -> tuple[LIFParams, LIFState]:
         """What a call runs with."""

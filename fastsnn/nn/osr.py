@@ -224,7 +224,8 @@ class OSRLIF(nn.Module):
     """OSR and the LIF behind it; training steps of an online rule run fused, in one pass over memory.
 
     The same as `nn.Sequential(OSR2d(num_features, steps, ...), LIF(...))`, whose layers it has as `norm` (of [N, C, *])
-    and `neuron`. Rule "bptt", step mode "m" ([T, N, C, *]), `store_v_seq` and evaluation run one after the other.
+    and `neuron`. Rule "bptt", step mode "m" ([T, N, C, *]), `store_v_seq`, threshold="ots" and evaluation run them one
+    after the other.
 
     Args: num_features, steps, eps, momentum, max_ratio, strict as OSR's; the others, by keyword, as `fastsnn.LIF`'s.
     """
@@ -267,4 +268,4 @@ class OSRLIF(nn.Module):
 
     def _fuses(self) -> bool:
         neuron = self.neuron
-        return self.training and neuron._params.online and not neuron.store_v_seq
+        return self.training and neuron._params.online and not neuron.store_v_seq and neuron.stabilizer is None
