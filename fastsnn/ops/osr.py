@@ -65,7 +65,7 @@ class Running:
         ratio = (moments.variance + self.eps) / (self.variance.double() + self.eps)
         return bool((ratio > self.max_ratio * self.max_ratio).any())
 
-    def normalized(self, ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, run: Any) -> Any:
+    def normalized(self, ctx: Any, weight: Tensor, bias: Tensor, run: Any) -> Any:
         """run(affine, moments wanted) with the running statistics or, where the fallback wants it, with the batch's."""
         affine, scale = affine_of(self.mean, self.variance, weight, bias, self.eps)
         out, local = run(affine, True)
@@ -79,12 +79,12 @@ class Running:
         return out
 
 
-def _gradients(ctx: Any, kernels: Any, x: Tensor, g: Tensor, sums: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _gradients(ctx: Any, x: Tensor, g: Tensor, sums: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """g_x, g_weight and g_bias from g = g_y and its sums. Under DistributedDataParallel means are over all ranks, and
     the parameters' gradients this rank's, which it averages."""
     affine, scale, moments, inverse = ctx.statistics
     means = (sums if ctx.group is None else sum_over(sums, ctx.group)) / moments.n.clamp(min=1)
-    g_x = kernels.gradient(x, g, moments.mean, inverse, affine.factor, means)
+    g_x = ctx.kernels.gradient(x, g, moments.mean, inverse, affine.factor, means)
     # sum g*(x - center)*scale, of x - center = xh/inverse + (mean - center)
     g_weight = scale * (sums[1] / inverse + sums[0] * (moments.mean - affine.center))
     return g_x, g_weight.to(ctx.dtype), sums[0].to(ctx.dtype)
@@ -95,19 +95,18 @@ class Renormalize(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, running: Running) -> Tensor:
-        kernels = backends.select("osr", x)
+        ctx.kernels = backends.select("osr", x)
         ctx.save_for_backward(x)
-        return running.normalized(ctx, x, weight, bias, lambda affine, own: kernels.normalize(x, affine, own))
+        return running.normalized(ctx, weight, bias, lambda affine, own: ctx.kernels.normalize(x, affine, own))
 
     @staticmethod
     @first_order
     def backward(ctx: Any, g: Tensor) -> Any:
         (x,) = ctx.saved_tensors
-        kernels = backends.select("osr", x)
         g = layout.like(g, x)
         _, _, moments, inverse = ctx.statistics
-        sums = kernels.reduce(x, g, moments.mean, inverse)
-        return *_gradients(ctx, kernels, x, g, sums), None
+        sums = ctx.kernels.reduce(x, g, moments.mean, inverse)
+        return *_gradients(ctx, x, g, sums), None
 
 
 class RenormalizedLIF(torch.autograd.Function):
@@ -124,11 +123,10 @@ class RenormalizedLIF(torch.autograd.Function):
         state: LIFState,
         out: list[Forward],
     ) -> Tensor:
-        kernels = backends.select("osr", x)
+        ctx.p, ctx.kernels = p, backends.select("osr", x)
         done = running.normalized(
-            ctx, x, weight, bias, lambda affine, own: kernels.lif_forward(p, x, affine, state, own)
+            ctx, weight, bias, lambda affine, own: ctx.kernels.lif_forward(p, x, affine, state, own)
         )
-        ctx.p = p
         ctx.save_for_backward(x, done.u, state.keep)
         out.append(done)
         return done.spikes
@@ -137,10 +135,9 @@ class RenormalizedLIF(torch.autograd.Function):
     @first_order
     def backward(ctx: Any, g_s: Tensor) -> Any:
         x, u, keep = ctx.saved_tensors
-        kernels = backends.select("osr", x)
         _, _, moments, inverse = ctx.statistics
-        g, sums = kernels.lif_reduce(ctx.p, x, layout.like(g_s, x), u, keep, moments.mean, inverse)
-        return *_gradients(ctx, kernels, x, g, sums), None, None, None, None
+        g, sums = ctx.kernels.lif_reduce(ctx.p, x, layout.like(g_s, x), u, keep, moments.mean, inverse)
+        return *_gradients(ctx, x, g, sums), None, None, None, None
 
 
 @torch.compiler.disable

@@ -37,7 +37,7 @@ class StabilizedLIF(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, p: LIFParams, state: LIFState, stabilize: Stabilize, out: list[Any]) -> Tensor:
-        kernels = backends.select("ots", x)
+        ctx.kernels = kernels = backends.select("ots", x)
         u, moments = kernels.charge(p, x, state.potential)
         threshold = stabilize(moments)
         spikes, v, trace = kernels.fire(p, u, threshold, state.trace, state.keep, x.dtype)
@@ -50,7 +50,7 @@ class StabilizedLIF(torch.autograd.Function):
     @first_order
     def backward(ctx: Any, g_s: Tensor) -> Any:
         u, threshold, keep = ctx.saved_tensors
-        g_x = backends.select("ots", u).backward(ctx.p, u, threshold, keep, layout.like(g_s, u), ctx.dtype)
+        g_x = ctx.kernels.backward(ctx.p, u, threshold, keep, layout.like(g_s, u), ctx.dtype)
         return g_x, None, None, None, None
 
 

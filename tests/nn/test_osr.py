@@ -10,6 +10,8 @@ import torch
 from torch import nn
 
 import fastsnn
+from fastsnn import backends
+from fastsnn.backends import cpu
 from fastsnn.nn.osr import OSR, OSRState
 
 from ..cases import LAYOUTS, ONLINE, assert_same, current
@@ -360,6 +362,31 @@ def test_osrlif_changes_layout_in_mid_sequence(layout):
         assert found[1].shape == expected[1].shape
     else:
         assert_same([s.spikes for s in found], [s.spikes for s in expected])
+
+
+def test_passes_over_memory(monkeypatch):
+    """Bytes of the tensors as large as x that every kernel call takes: it reads or writes each of them once."""
+    net, calls, kernels = fastsnn.OSRLIF.for_rule("sltt", 5, 9), [], backends.select("osr", torch.empty(0))
+    x = current(2, 6, 5, 40).requires_grad_()
+    net(x[0])
+
+    class Core:
+        def __getattr__(self, name):
+            calls.append([name, 0])
+            return getattr(cpu._cpu, name)
+
+    def give(tensor):
+        if tensor is not None and tensor.numel() >= x[0].numel():
+            calls[-1][1] += tensor.numel() * tensor.element_size() / x[0].numel()
+        return 0 if tensor is None else tensor.data_ptr()
+
+    monkeypatch.setattr(kernels, "_core", Core())
+    monkeypatch.setattr(kernels, "_give", give)
+    spikes = net(x[1])
+    forward = [*calls]
+    spikes.sum().backward()
+    assert forward == [["osr_lif_forward", 16]]
+    assert calls[1:] == [["osr_lif_reduce", 16], ["osr_gradient", 12]]
 
 
 @pytest.mark.skipif(not torch.distributed.is_available(), reason="torch was built without distributed")
