@@ -22,8 +22,11 @@ def grid_of(outer: int, channels: int, inner: int) -> tuple[tuple[int, int], dic
     """(parts, blocks of channels), by the shape alone, and the kernels' block sizes."""
     parts = max(1, min(PARTS, outer, outer * channels * inner // GRAIN))
     block_c = 32 if inner == 1 else 1
-    block_j = min(triton.next_power_of_2(triton.cdiv(outer, parts) * inner), 1 << 14) if INTERPRETED else BLOCK
-    sizes = {"BLOCK_J": block_j if inner > 1 or INTERPRETED else BLOCK // block_c, "BLOCK_C": block_c}
+    block_j = BLOCK // block_c
+    if INTERPRETED:  # which pays for each program: few and large ones
+        block_c = min(triton.next_power_of_2(channels), 256)
+        block_j = min(triton.next_power_of_2(triton.cdiv(outer, parts) * inner), (1 << 16) // block_c)
+    sizes = {"BLOCK_J": block_j, "BLOCK_C": block_c}
     return (parts, triton.cdiv(channels, block_c)), {**sizes, **OPTIONS}
 
 

@@ -27,6 +27,7 @@ from triton.runtime.jit import JITFunction, create_function_from_signature
 
 from fastsnn import surrogate
 from fastsnn.backends.triton import KERNELS
+from fastsnn.ops.stats import Affine
 from fastsnn.ops.types import RULES, LIFParams, LIFState, Saved, state_dtype
 
 ARCHS = (75, 80, 86, 89, 90, 100, 120)
@@ -100,6 +101,21 @@ def standardize(dtype, rows=8, cols=576):
     return KERNELS["standardize"].backward(weight, gain, mean, inverse, weight, 1e-4)
 
 
+def osr(dtype, last=False, rule=None):
+    """Every kernel of a training step, alone or with a neuron; contiguous or with channels last."""
+    x = torch.empty(8, 64) if last else torch.empty(8, 64, 16)
+    x, mean = x.to(dtype), torch.empty(64, dtype=torch.float64)
+    affine, kernels, wide = Affine(mean, mean, mean), KERNELS["osr"], torch.empty_like(x, dtype=state_dtype(dtype))
+    if rule is None:
+        kernels.normalize(x, affine, True)
+        kernels.reduce(x, x, mean, mean)
+        return kernels.gradient(x, x, mean, mean, mean, torch.empty(2, 64, dtype=torch.float64))
+    p = lif_params(rule)
+    ratio = wide if "ndot" in p.trace else None
+    kernels.lif_forward(p, x, affine, LIFState(wide, False, wide if p.trace != "none" else None, ratio, wide), True)
+    return kernels.lif_reduce(p, x, x, wide, wide, mean, mean)
+
+
 def named(*parts):
     return "-".join(str(part).removeprefix("torch.") for part in parts)
 
@@ -119,6 +135,8 @@ def cases():
         yield name, partial(backward, lif_params(rule, shape=shape), torch.float32, True)
     for dtype in DTYPES:
         yield named("standardize", dtype), partial(standardize, dtype)
+        for last, rule in itertools.product((False, True), (None, "sltt", "ottt", "ndot")):
+            yield named("osr", rule or "alone", "last" if last else "inner", dtype), partial(osr, dtype, last, rule)
 
 
 def variants(only=""):
