@@ -16,6 +16,8 @@ COLOURS = {
     "torch.compile": "#66a182",
     "spikingjelly": "#2e4057",
     "snntorch": "#00798c",
+    "batchnorm": "#2e4057",
+    "batchnorm+spikingjelly": "#2e4057",
     "autograd-floor": "#adb5bd",
     "copy": "#adb5bd",
     "copy-layer": "#ced4da",
