@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from .. import backends
+from ..reference import osr as reference
 from . import layout
 from .autograd import first_order
 from .stats import Affine, Moments, gather, sum_over
@@ -168,7 +169,5 @@ def evaluate(x: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, variance: Te
     """The same affine map as in training, with its plain gradient."""
     affine, _ = affine_of(mean, variance, weight, bias, eps)
     if torch.is_grad_enabled() or torch.compiler.is_compiling():
-        from ..reference import osr
-
-        return osr.apply(x, affine).to(x.dtype)
+        return reference.apply(x, affine).to(x.dtype)
     return backends.select("osr", x).normalize(laid_out(x), affine, False)[0]
