@@ -24,6 +24,8 @@ from fastsnn.ops.types import EMPTY, LIFParams
 from fastsnn.reference import lif
 
 T = 16
+OSR_CHANNELS = 128
+OSR_STEPS = 1 << 30  # more than are timed: the running statistics stay as they are
 OTTT_BYTES = 24  # a neuron and step in float32: x, u, a in; s, u, a out
 
 
@@ -228,6 +230,55 @@ def spikingjelly_conv(x: Tensor, g: Tensor) -> Workload:
 
     net = OTTTSequential(OTTTLIFNode(), _conv())
     return _trained(net, x, g, net.parameters(), lambda: {"v": net[0].v, "trace": net[0].trace})
+
+
+def _renormalized() -> fastsnn.OSR2d:
+    return fastsnn.OSR2d(OSR_CHANNELS, OSR_STEPS)
+
+
+def _renormalized_lif() -> fastsnn.OSRLIF:
+    return fastsnn.OSRLIF.for_rule("sltt", OSR_CHANNELS, OSR_STEPS)
+
+
+def layer(make: Callable[[], nn.Module]) -> Build:
+    """A layer without a neuron, in training."""
+
+    def build(x: Tensor, g: Tensor) -> Workload:
+        module = make()
+        return _trained(module, x, g, module.parameters())
+
+    return build
+
+
+def on_reference(build: Build) -> Build:
+    """The same workload on fastsnn's plain PyTorch backend."""
+
+    def built(x: Tensor, g: Tensor) -> Workload:
+        with fastsnn.use_backend("reference"):
+            work = build(x, g)
+
+        def forward() -> Tensor:
+            with fastsnn.use_backend("reference"):
+                return work.forward()
+
+        return Workload(forward, g, work.leaves, work.state)
+
+    return built
+
+
+def spikingjelly_bn_lif(x: Tensor, g: Tensor) -> Workload:
+    """BatchNorm2d, then LIFNode with the graph of the steps before cut, as online training runs them."""
+    from spikingjelly.activation_based.neuron import LIFNode
+    from spikingjelly.activation_based.surrogate import PiecewiseQuadratic
+
+    node = LIFNode(decay_input=False, v_reset=None, surrogate_function=PiecewiseQuadratic(alpha=1.0), detach_reset=True)
+    norm = nn.BatchNorm2d(OSR_CHANNELS)
+
+    def step(x: Tensor) -> Tensor:
+        node.detach()
+        return node(norm(x))
+
+    return _trained(step, x, g, norm.parameters())
 
 
 def autograd_floor(x: Tensor, g: Tensor) -> Workload:
@@ -558,6 +609,11 @@ _CONV_SIZES = {"sizes": (1, 32), "quick_sizes": (1,), "shape": lambda size: (siz
 
 PAPER = {"decay_input": False, "v_reset": None}
 
+_OSR_NOTE = (
+    "On [B, 128, 32, 32]; size is B. {}fastsnn accumulates the step's statistics too; BatchNorm2d normalises with the "
+    "batch's own, so its numbers are not compared."
+)
+
 _ALL = (
     _step_case(
         "ottt",
@@ -718,6 +774,34 @@ _ALL = (
         _binary_conv,
         share=0.25,
         **_CONV_SIZES,
+    ),
+    Case(
+        name="osr_step",
+        kernel="osr",
+        note=_OSR_NOTE.format("One training step of OSR2d against nn.BatchNorm2d. "),
+        truth=on_reference(layer(_renormalized)),
+        providers=(
+            Provider("fastsnn", layer(_renormalized)),
+            Provider("batchnorm", layer(lambda: nn.BatchNorm2d(OSR_CHANNELS)), gated=False),
+        ),
+        sizes=(64,),
+        quick_sizes=(1,),
+        shape=lambda size: (size, OSR_CHANNELS, 32, 32),
+        tolerance=1e-5,
+    ),
+    Case(
+        name="osr_lif_step",
+        kernel="osr",
+        note=_OSR_NOTE.format("One training step of OSRLIF (sltt) against nn.BatchNorm2d and SpikingJelly's LIFNode. "),
+        truth=on_reference(product(_renormalized_lif)),
+        providers=(
+            Provider("fastsnn", product(_renormalized_lif)),
+            Provider("batchnorm+spikingjelly", spikingjelly_bn_lif, "spikingjelly", gated=False),
+        ),
+        sizes=(64,),
+        quick_sizes=(1,),
+        shape=lambda size: (size, OSR_CHANNELS, 32, 32),
+        tolerance=1e-5,
     ),
 )
 

@@ -17,6 +17,8 @@ COLOURS = {
     "spikingjelly": "#2e4057",
     "snntorch": "#00798c",
     "torch": "#6c757d",
+    "batchnorm": "#2e4057",
+    "batchnorm+spikingjelly": "#2e4057",
     "autograd-floor": "#adb5bd",
     "without": "#adb5bd",
     "sgd": "#adb5bd",

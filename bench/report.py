@@ -82,6 +82,7 @@ class Bar:
         return f"| {self.text} | {self.sign} {self.limit:g} | {value:.3g} | {'PASS' if passed else 'FAIL'} |"
 
 
+BN_SPIKINGJELLY = "batchnorm+spikingjelly"
 BARS = (
     Bar("OTTT step, full: SpikingJelly / fastsnn, mean", ">=", 10, faster("ottt_step", "spikingjelly")),
     Bar("OTTT step, full: torch.compile / fastsnn, mean", ">=", 1.6, faster("ottt_step", "torch.compile")),
@@ -92,6 +93,8 @@ BARS = (
     Bar("OTTT and convolution, full: SpikingJelly / fastsnn", ">=", 1.5, faster("ottt_conv_layer", "spikingjelly")),
     Bar("LIF step with MPDR / without, full, mean", "<=", 1.15, cost("mpdr_step", "without")),
     Bar("SGD step of ResNet-18 with STGR / without", "<=", 1.6, cost("stgr_step", "sgd")),
+    Bar("OSR step, full: BatchNorm2d / fastsnn", ">=", 1, faster("osr_step", "batchnorm")),
+    Bar("OSR and LIF, full: BatchNorm2d + SpikingJelly / fastsnn", ">=", 3, faster("osr_lif_step", BN_SPIKINGJELLY)),
     Bar("Peak memory, longest T / shortest, mode O", "<=", 1.02, memory_growth("O")),
     Bar("Peak memory, longest T / shortest, mode A", "<=", 1.02, memory_growth("A")),
     Bar("Share of rules bitwise equal to the reference", ">=", 1, share_equal),

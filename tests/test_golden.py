@@ -84,3 +84,52 @@ def test_online_training_then_evaluation(golden):
     fastsnn.reset(golden.net.eval())
     with torch.no_grad():
         assert_near(sum(map(golden.net, golden.data["x"][0])), golden.data["eval_logits"])
+
+
+class GoldenOSR:
+    """The two batches of golden/osr.npz and the layer they belong to."""
+
+    def __init__(self):
+        self.data = {key: torch.from_numpy(value) for key, value in np.load(GOLDEN / "osr.npz").items()}
+        self.layer = fastsnn.OSR2d(5, 4, eps=float(self.data["eps"]), momentum=float(self.data["momentum"])).double()
+        names = {"weight": "gamma", "bias": "beta", "running_mean": "run_mean0", "running_var": "run_var0"}
+        self.layer.load_state_dict({name: self.data[key] for name, key in names.items()}, strict=False)
+
+    def step(self, batch, t):
+        """y and the gradients of x, weight and bias."""
+        x = self.data[f"x/{batch}/{t}"].clone().requires_grad_()
+        y = self.layer(x)
+        inputs = (x, self.layer.weight, self.layer.bias)
+        return y.detach(), *torch.autograd.grad(y, inputs, self.data[f"gy/{batch}/{t}"])
+
+    def expected(self, batch, t):
+        return tuple(self.data[f"{name}/{batch}/{t}"] for name in ("y", "gx", "ggamma_paper", "gbeta"))
+
+
+@pytest.mark.parametrize("name", ["cpu", "reference"])
+def test_osr(name):
+    golden = GoldenOSR()
+    with fastsnn.use_backend(name):
+        for batch in range(2):
+            assert_near(golden.layer.running_mean, golden.data[f"run_mean_used/{batch}"])
+            assert_near(golden.layer.running_var, golden.data[f"run_var_used/{batch}"])
+            for t in range(4):
+                assert_near(golden.step(batch, t), golden.expected(batch, t))
+    assert_near(golden.layer.running_mean, golden.data["run_mean_after"])
+    assert_near(golden.layer.running_var, golden.data["run_var_after"])
+
+
+@pytest.mark.parametrize("name", ["cpu", "reference"])
+def test_ots(name):
+    data = {key: torch.from_numpy(value) for key, value in np.load(GOLDEN / "ots.npz").items()}
+    settings = {"tau": float(data["tau"]), "v_threshold": float(data["v_threshold"])}
+    neuron, thresholds = fastsnn.LIF.for_rule("ottt", threshold="ots", **settings), []
+    neuron.stabilizer.register_forward_hook(lambda _, __, threshold: thresholds.append(threshold))
+    with fastsnn.use_backend(name):
+        for t in range(4):
+            x = data[f"x/{t}"].clone().requires_grad_()
+            s = neuron(x)
+            assert_near(s.spikes.detach(), data[f"s/{t}"])
+            assert_near(thresholds[t], data[f"threshold/{t}"])
+            assert_near(neuron.v, data[f"v/{t}"])
+            assert_near(torch.autograd.grad(s.spikes, x, data[f"gs/{t}"])[0], data[f"gx/{t}"])

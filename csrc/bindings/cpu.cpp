@@ -3,6 +3,7 @@
 #include "empf.h"
 #include "kernels.h"
 #include "mpdr.h"
+#include "stats.h"
 #include "stgr.h"
 
 using namespace fastsnn;
@@ -53,6 +54,22 @@ struct CpuCore {
     active_kernels().binarize_backward(k, threads);
   }
   static void packed_product(const PackedProduct& k, int threads) { active_kernels().packed_product(k, threads); }
+  static void osr_forward(const OsrForward& k, int threads) { active_kernels().osr_forward(k, threads); }
+  static void osr_reduce(const OsrReduce& k, int threads) { active_kernels().osr_reduce(k, threads); }
+  static void osr_gradient(const OsrGradient& k, int threads) { active_kernels().osr_gradient(k, threads); }
+  static void osr_lif_forward(const LifParams& p, const OsrForward& k, const LifForward& lif, int threads) {
+    active_kernels().osr_lif_forward(p, k, lif, threads);
+  }
+  static void osr_lif_reduce(const LifParams& p, const OsrReduce& k, const LifBackward& lif, int threads) {
+    active_kernels().osr_lif_reduce(p, k, lif, threads);
+  }
+  static void ots_charge(const LifParams& p, const OtsCharge& k, int threads) {
+    active_kernels().ots_charge(p, k, threads);
+  }
+  static void ots_fire(const LifParams& p, const OtsFire& k, int threads) { active_kernels().ots_fire(p, k, threads); }
+  static void ots_backward(const LifParams& p, const OtsBackward& k, int threads) {
+    active_kernels().ots_backward(p, k, threads);
+  }
 };
 
 }  // namespace
@@ -64,6 +81,7 @@ PYBIND11_MODULE(_cpu, m) {
   bindings::bind_stgr<CpuCore>(m);
   bindings::bind_empf<CpuCore>(m);
   bindings::bind_binary<CpuCore>(m);
+  bindings::bind_stats<CpuCore>(m);
   m.def("isas", &usable_isas, "Instruction sets this processor can run, best first.");
   m.def("isa", [] { return std::string(active_kernels().isa); }, "The instruction set in use.");
   m.def("choose_isa", &choose_isa, "Use one of isas(); false if it cannot run here.");

@@ -5,6 +5,8 @@
 #include "empf.h"
 #include "lif.h"
 #include "mpdr.h"
+#include "osr.h"
+#include "ots.h"
 #include "standardize.h"
 #include "stgr.h"
 
@@ -33,7 +35,16 @@ const Kernels kernels = {FASTSNN_STRING(FASTSNN_ISA),
                          empf_norm_backward,
                          binarize_forward,
                          binarize_backward,
-                         packed_product};
+                         packed_product,
+
+                         osr_forward,
+                         osr_reduce,
+                         osr_gradient,
+                         osr_lif_forward,
+                         osr_lif_reduce,
+                         ots_charge,
+                         ots_fire,
+                         ots_backward};
 
 }  // namespace FASTSNN_ISA
 }  // namespace fastsnn

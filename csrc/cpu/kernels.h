@@ -4,6 +4,7 @@
 #include "../core/bits.h"
 #include "../core/empf.h"
 #include "../core/mpdr.h"
+#include "../core/stats.h"
 #include "../core/stgr.h"
 
 // What every instruction set provides; the last argument is the number of threads.
@@ -29,6 +30,14 @@ struct Kernels {
   void (*binarize_forward)(const BinarizeForward&, int);
   void (*binarize_backward)(const BinarizeBackward&, int);
   void (*packed_product)(const PackedProduct&, int);
+  void (*osr_forward)(const OsrForward&, int);
+  void (*osr_reduce)(const OsrReduce&, int);
+  void (*osr_gradient)(const OsrGradient&, int);
+  void (*osr_lif_forward)(const LifParams&, const OsrForward&, const LifForward&, int);
+  void (*osr_lif_reduce)(const LifParams&, const OsrReduce&, const LifBackward&, int);
+  void (*ots_charge)(const LifParams&, const OtsCharge&, int);
+  void (*ots_fire)(const LifParams&, const OtsFire&, int);
+  void (*ots_backward)(const LifParams&, const OtsBackward&, int);
 };
 
 }  // namespace fastsnn

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from .empf import EMPFKernels
 from .native import BinaryKernels, LIFKernels, StandardizeKernels
+from .native_stats import OSRKernels, OTSKernels
 
 try:
     from .. import _cpu
@@ -36,10 +38,12 @@ def _threads(_: Tensor) -> int:
 
 # the T loop runs in cache, so a sequence's potentials are recomputed from x
 _LIF = LIFKernels("cpu", _cpu, _threads, saves_u=False)
-KERNELS = {
+KERNELS: dict[str, Any] = {
     "lif": _LIF,
     "mpdr": _LIF,
     "standardize": StandardizeKernels("cpu", _cpu, _threads),
     "empf": EMPFKernels("cpu", _cpu, _threads),
     "binary": BinaryKernels("cpu", _cpu, _threads),
+    "osr": OSRKernels(_LIF, _cpu, _threads),
+    "ots": OTSKernels(_LIF, _cpu, _threads),
 }

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from ..reference import binary, empf, lif, mpdr, standardize
+from ..reference import binary, empf, lif, mpdr, osr, ots, standardize
 
 
 def refusal(device: torch.device) -> str | None:
@@ -14,4 +14,12 @@ def refusal(device: torch.device) -> str | None:
     return None
 
 
-KERNELS: dict[str, Any] = {"lif": lif, "mpdr": mpdr, "standardize": standardize, "empf": empf, "binary": binary}
+KERNELS: dict[str, Any] = {
+    "lif": lif,
+    "mpdr": mpdr,
+    "standardize": standardize,
+    "empf": empf,
+    "binary": binary,
+    "osr": osr,
+    "ots": ots,
+}

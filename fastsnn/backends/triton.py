@@ -9,12 +9,14 @@ from torch import Tensor
 
 from .empf import EMPFKernels
 from .native import LIFKernels, StandardizeKernels
+from .native_stats import OSRKernels
 
 _core: Any = None
+_osr: Any = None
 try:
-    from .._triton import launch
+    from .._triton import launch, launch_osr
 
-    _core = launch
+    _core, _osr = launch, launch_osr
 except ImportError as error:
     _import_error = str(error)
 
@@ -54,8 +56,10 @@ def _itself(tensor: Tensor | None) -> Tensor | None:
 
 
 # recomputing u in reverse would need memory for it: a sequence's potentials are saved
+_LIF = LIFKernels("triton", _core, torch.cuda.device_of, saves_u=True, give=_itself)
 KERNELS: dict[str, Any] = {
-    "lif": LIFKernels("triton", _core, torch.cuda.device_of, saves_u=True, give=_itself),
+    "lif": _LIF,
+    "osr": OSRKernels(_LIF, _osr, torch.cuda.device_of, give=_itself),
     "standardize": StandardizeKernels("triton", _core, torch.cuda.device_of, give=_itself),
     "empf": EMPFKernels("triton", _core, torch.cuda.device_of, PROGRAMS, give=_itself),
 }

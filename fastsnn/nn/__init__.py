@@ -4,25 +4,31 @@ from .attention import SECA
 from .binary import BinaryConv2d, BinaryLinear
 from .empf import EMPF, EMPFState
 from .lif import LIF
-from .state import detach, load_states, reset, states
-from .stateful import Stateful
+from .osr import OSRLIF, OSR1d, OSR2d, OSR3d, convert_batchnorm, fold
+from .state import Stateful, detach, load_states, reset, states
 from .traced import TracedSpikes, TraceError, plain
 from .weights import Scale, WSConv2d, WSLinear
 
 __all__ = [
     "EMPF",
     "LIF",
+    "OSRLIF",
     "SECA",
     "BinaryConv2d",
     "BinaryLinear",
     "EMPFState",
+    "OSR1d",
+    "OSR2d",
+    "OSR3d",
     "Scale",
     "Stateful",
     "TraceError",
     "TracedSpikes",
     "WSConv2d",
     "WSLinear",
+    "convert_batchnorm",
     "detach",
+    "fold",
     "load_states",
     "plain",
     "reset",

@@ -11,7 +11,7 @@ from .. import backends
 from ..ops import empf as op
 from ..ops.lif import check_input
 from ..ops.types import number
-from .stateful import Stateful
+from .neuron import Neuron
 from .traced import plain
 
 __all__ = ["EMPF", "EMPFState"]
@@ -30,7 +30,7 @@ class EMPFState(NamedTuple):
         return self if self.v is None else self._replace(v=fn(self.v))
 
 
-class EMPF(Stateful):
+class EMPF(Neuron):
     """EM-PF neuron with float spikes and a learnable leak and threshold at each step (Hao et al. 2024; SPEC section 4).
 
     m[t] = lam_t*v[t-1] + x[t], s[t] = (m[t] - th_t)*f[t], v[t] = m[t] - s[t], f[t] = 1 where m[t] >= th_t, else 0.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -10,10 +11,12 @@ from torch import Tensor, nn
 
 from .. import backends, surrogate
 from ..ops import lif as op
+from ..ops import ots
 from ..ops.mpdr import MPDR, Regularised, own_synapse
 from ..ops.types import EMPTY, RULES, LIFParams, LIFState, number, state_dtype
 from ..reference.mpdr import z_score
-from .stateful import Stateful
+from .neuron import Neuron
+from .ots import ThresholdStabilizer
 from .traced import TracedSpikes, plain
 
 __all__ = ["LIF"]
@@ -28,6 +31,13 @@ PAPER: dict[str, dict[str, Any]] = {
 }
 
 
+def defaults_of(rule: str) -> dict[str, Any]:
+    """LIF's arguments of the rule's paper. Raises ValueError for an unknown rule."""
+    if rule not in RULES:
+        raise ValueError(f"rule is {rule!r}; allowed: {', '.join(RULES)}")
+    return PAPER[rule]
+
+
 def _parameter(name: str) -> Any:
     """A property that reads and replaces one field of the layer's validated parameters."""
 
@@ -40,7 +50,7 @@ def _parameter(name: str) -> Any:
     return property(get, put, doc=f"LIFParams.{name}; assigning validates.")
 
 
-class LIF(Stateful):
+class LIF(Neuron):
     """Leaky integrate-and-fire neuron with surrogate gradient, through time or online.
 
     u[t] = lam*v[t-1] + x[t], s[t] = H(u[t] - th), v[t] = reset of u[t], lam = 1 - 1/tau (SPEC section 1).
@@ -63,6 +73,12 @@ class LIF(Stateful):
             by 1/(1-p), reset and ratio see the unmasked spike, the trace the masked one. Default 0.
         mpdr: `fastsnn.online.MPDR`, a regularisation of the distribution of u; `moments`, `mpdr_loss` and `z_score`
             then tell of the last call, in evaluation too. Default None.
+        threshold: "ots": the threshold follows the mean and deviation of the layer's u, from v_threshold at t = 1 on
+            (online threshold stabiliser, Zhu et al. 2024; rules "sltt" and "ottt"): th[t] = mean + q*std over the whole
+            tensor of a step, q such that th[1] = v_threshold. A soft reset subtracts th[t]. A sample's spikes then
+            depend on its batch, in evaluation too. None: constant. Default None.
+        fixed_threshold: with "ots", keep a running th for each t in training (a buffer of the layer) and use it in
+            evaluation, where samples no longer depend on each other. Default False.
 
     In training mode a traced rule returns `TracedSpikes`; in evaluation every rule returns plain spikes.
     `v` is the potential after reset, as in SpikingJelly. State is not in `state_dict`; it stays until
@@ -96,6 +112,8 @@ class LIF(Stateful):
         rule: str = "bptt",
         dropout: float = 0.0,
         mpdr: MPDR | None = None,
+        threshold: str | None = None,
+        fixed_threshold: bool = False,
     ) -> None:
         super().__init__()
         self._params = LIFParams(tau, decay_input, v_threshold, v_reset, surrogate_function, detach_reset, rule)
@@ -105,7 +123,20 @@ class LIF(Stateful):
         self.store_v_seq = store_v_seq
         self.dropout = dropout
         self.mpdr = mpdr
+        self.stabilizer = self._stabilizer(threshold, fixed_threshold)
         self.reset()
+
+    def _stabilizer(self, threshold: str | None, fixed: bool) -> ThresholdStabilizer | None:
+        if threshold not in (None, "ots"):
+            raise ValueError(f"threshold is {threshold!r}; allowed: None (constant, v_threshold) and 'ots'")
+        if threshold is None:
+            if fixed:
+                raise ValueError("fixed_threshold=True needs threshold='ots': without, the threshold is constant")
+            return None
+        if self.mpdr is not None:
+            raise ValueError("threshold='ots' and mpdr both act on u; use one of them")
+        ots.check_params(self._params)
+        return ThresholdStabilizer(fixed)
 
     @classmethod
     def for_rule(cls, rule: str, **kwargs: Any) -> LIF:
@@ -113,9 +144,7 @@ class LIF(Stateful):
 
         Keyword arguments override them. Raises ValueError for an unknown rule.
         """
-        if rule not in RULES:
-            raise ValueError(f"rule is {rule!r}; allowed: {', '.join(RULES)}")
-        return cls(**{**PAPER[rule], **kwargs}, rule=rule)
+        return cls(**{**defaults_of(rule), **kwargs}, rule=rule)
 
     @property
     def mpdr(self) -> MPDR | None:
@@ -179,6 +208,8 @@ class LIF(Stateful):
         self.v_seq: Tensor | None = None
         self._backend: str | None = None
         self._moments: Tensor | None = None
+        if self.stabilizer is not None:
+            self.stabilizer.reset()
 
     def detach(self) -> None:
         """Cut the state out of the graph."""
@@ -191,14 +222,36 @@ class LIF(Stateful):
         Raises TypeError or ValueError for an input that is not floating or does not fit the state.
         """
         x, sequence = plain(x), self._step_mode == "m"
-        params, state = self._params, self._state
-        if not self.training:
-            params, state = params.untraced, state._replace(keep=None, trace=None, ratio=None)
-        elif self.dropout and state.keep is None:
-            op.check_input(x, sequence)
-            state = state._replace(keep=self._draw_keep(x[0] if sequence else x))
+        if self.stabilizer is not None:
+            return self._stabilized(x, sequence, self.stabilizer)
+        params, state = self._before(x, sequence)
         regularised = self._regularised(x)
         ran = op.run(params, x, state, sequence, self.store_v_seq and sequence, reuse=True, regularised=regularised)
+        return self._after(ran, sequence, regularised)
+
+    def _stabilized(self, x: Tensor, sequence: bool, stabilizer: ThresholdStabilizer) -> Tensor:
+        """As forward, with the stabilised threshold: its steps cannot share a kernel."""
+        if sequence:
+            op.check_input(x, True)
+            self.v_seq = None
+            return torch.stack([self._stabilized(x_t, False, stabilizer) for x_t in x])
+        ots.check_params(self._params)
+        params, state = self._before(x, False)
+        stabilize = partial(stabilizer, start=params.threshold)
+        return self._after(ots.run(params, x, state, stabilize), False)
+
+    def _before(self, x: Tensor, sequence: bool) -> tuple[LIFParams, LIFState]:
+        """What a call runs with."""
+        params, state = self._params, self._state
+        if not self.training:
+            return params.untraced, state._replace(keep=None, trace=None, ratio=None)
+        if self.dropout and state.keep is None:
+            op.check_input(x, sequence)
+            state = state._replace(keep=self._draw_keep(x[0] if sequence else x))
+        return params, state
+
+    def _after(self, ran: op.Ran, sequence: bool, regularised: Regularised | None = None) -> Tensor:
+        """Keeps the new state and returns the spikes, with their trace where there is one."""
         # nn.Module.__setattr__ costs as much as a small step
         self.__dict__["_state"] = ran.state
         self.__dict__["_backend"] = ran.backend

@@ -7,43 +7,55 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from .stateful import Stateful
-
-__all__ = ["detach", "load_states", "reset", "states"]
+__all__ = ["Stateful", "detach", "load_states", "reset", "states"]
 
 
-def _neurons(net: nn.Module) -> Iterator[tuple[str, Stateful]]:
+class Stateful(nn.Module):
+    """A module that keeps state between steps. `state` is a named tuple whose `map(fn)` applies fn to its tensors."""
+
+    state: Any
+
+    def reset(self) -> None:
+        """End the sequence: the next call is t = 1."""
+        raise NotImplementedError
+
+    def detach(self) -> None:
+        """Cut the state out of the graph."""
+        raise NotImplementedError
+
+
+def _stateful(net: nn.Module) -> Iterator[tuple[str, Stateful]]:
     return ((name, module) for name, module in net.named_modules() if isinstance(module, Stateful))
 
 
 def reset(net: nn.Module) -> None:
-    """Forget the state of every fastsnn neuron in `net`, before each new sequence. Other modules keep theirs."""
-    for _, neuron in _neurons(net):
-        neuron.reset()
+    """End the sequence in every fastsnn layer of `net`, before each new one. Other modules keep their state."""
+    for _, module in _stateful(net):
+        module.reset()
 
 
 def detach(net: nn.Module) -> None:
-    """Cut the state of every fastsnn neuron in `net` out of the graph, for truncated BPTT."""
-    for _, neuron in _neurons(net):
-        neuron.detach()
+    """Cut the state of every fastsnn layer in `net` out of the graph, for truncated BPTT."""
+    for _, module in _stateful(net):
+        module.detach()
 
 
 def states(net: nn.Module) -> dict[str, Any]:
-    """A copy of every neuron's state, by module name; restore it with `load_states`."""
-    return {name: neuron.state.map(lambda tensor: tensor.detach().clone()) for name, neuron in _neurons(net)}
+    """A copy of every stateful layer's state, by module name; restore it with `load_states`."""
+    return {name: module.state.map(lambda tensor: tensor.detach().clone()) for name, module in _stateful(net)}
 
 
 def load_states(net: nn.Module, saved: dict[str, Any]) -> None:
     """Put back what `states` returned.
 
-    Raises KeyError, with the names, where `saved` and `net` do not hold the same neurons; nothing is changed then.
+    Raises KeyError, with the names, where `saved` and `net` do not hold the same layers; nothing is changed then.
     """
-    neurons = dict(_neurons(net))
-    if neurons.keys() != saved.keys():
-        missing, unknown = sorted(neurons.keys() - saved.keys()), sorted(saved.keys() - neurons.keys())
+    modules = dict(_stateful(net))
+    if modules.keys() != saved.keys():
+        missing, unknown = sorted(modules.keys() - saved.keys()), sorted(saved.keys() - modules.keys())
         raise KeyError(
             f"saved states do not fit this network: missing {missing}, unknown {unknown}; take them with "
             "fastsnn.states(net) from a network of the same structure"
         )
     for name, state in saved.items():
-        neurons[name].state = state.map(Tensor.clone)
+        modules[name].state = state.map(Tensor.clone)

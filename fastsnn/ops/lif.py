@@ -168,7 +168,7 @@ def run(
         state = LIFState(out.u, False, last, out.ratio, state.keep)
         # what others hold must be another tensor of the same memory for `_reusable` to see it
         return Ran(spikes, state.map(Tensor.detach) if large else state, out.trace, out.v, kernels.NAME)
-    start = LIFState(_as_v(p, state), True, keep=state.keep)
+    start = LIFState(as_v(p, state), True, keep=state.keep)
     v = start.potential
     if eager and torch.is_grad_enabled() and (x.requires_grad or (v is not None and v.requires_grad)):
         spikes, v = BPTTLIF.apply(x, v, Call(p, kernels, start, sequence, v_seq))
@@ -192,7 +192,7 @@ def _reusable(state: LIFState) -> LIFState:
     return state.map(lambda tensor: tensor if memory.is_sole_owner(tensor) else None)
 
 
-def _as_v(p: LIFParams, state: LIFState) -> Tensor | None:
+def as_v(p: LIFParams, state: LIFState) -> Tensor | None:
     """v of the state: itself, or the reset potential."""
     if state.potential is None or state.is_v:
         return state.potential

@@ -195,6 +195,11 @@ def cached_params(
         return LIFParams(*args)
 
 
+def map_tensors(state: Any, fn: Any) -> Any:
+    """A named tuple with fn of each of its tensors."""
+    return state._replace(**{n: fn(t) for n, t in state._asdict().items() if isinstance(t, Tensor)})
+
+
 class LIFState(NamedTuple):
     """State between steps. All tensors have the shape of one step's input.
 
@@ -211,7 +216,7 @@ class LIFState(NamedTuple):
 
     def map(self, fn: Any) -> LIFState:
         """fn of every tensor."""
-        return self._replace(**{n: fn(t) for n, t in self._asdict().items() if isinstance(t, Tensor)})
+        return map_tensors(self, fn)
 
 
 EMPTY = LIFState()

@@ -17,7 +17,10 @@ pytest.importorskip("triton")
 HERE = Path(__file__).parent
 OTHER_ARCHS = ("75", "80", "86", "89", "100", "120")
 # every kernel and dtype, the longest rule, both directions
-REPRESENTATIVE = "(ndot-soft|bptt-hard|sltt-soft)-sequence|forward-ottt-soft-step|standardize|empf"
+REPRESENTATIVE = (
+    "(ndot-soft|bptt-hard|sltt-soft)-sequence|forward-ottt-soft-step|standardize|empf"
+    "|osr-(alone|ndot)-inner-(float32|bfloat16)"
+)
 
 pytestmark = pytest.mark.slow
 
@@ -98,6 +101,7 @@ def test_every_kernel_compiles_for_every_architecture(every_variant, every_arch)
     kernels = {"lif_forward", "lif_backward_online", "lif_backward_bptt", "standardize_forward", "standardize_backward"}
     kernels |= {f"empf_{name}" for name in ("forward", "backward", "potential", "norm_forward")}
     kernels |= {"empf_norm_sums", "empf_norm_backward"}
+    kernels |= {"osr_forward", "osr_lif_forward", "osr_merge", "osr_reduce", "osr_total", "osr_gradient"}
     assert {row["entry"] for row in every_variant.rows} == kernels
     assert len(every_variant.rows) > 100
     pairs = {(row["entry"], str(row["arch"])) for row in every_arch.rows}

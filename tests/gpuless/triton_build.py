@@ -27,6 +27,7 @@ from triton.runtime.jit import JITFunction, create_function_from_signature
 
 from fastsnn import surrogate
 from fastsnn.backends.triton import KERNELS
+from fastsnn.ops.stats import Affine
 from fastsnn.ops.types import RULES, LIFParams, LIFState, Saved, state_dtype
 from fastsnn.reference.empf import Norm
 
@@ -130,6 +131,21 @@ def empf(version, dtype, T=3, shape=(2, 4, 2048)):
     kernels.norm_backward(norm, g_s[0], v_seq[0], v_seq[0], parameter[0], parameter[0])
 
 
+def osr(dtype, last=False, rule=None):
+    """Every kernel of a training step, alone or with a neuron; contiguous or with channels last."""
+    x = torch.empty(8, 64) if last else torch.empty(8, 64, 16)
+    x, mean = x.to(dtype), torch.empty(64, dtype=torch.float64)
+    affine, kernels, wide = Affine(mean, mean, mean), KERNELS["osr"], torch.empty_like(x, dtype=state_dtype(dtype))
+    if rule is None:
+        kernels.normalize(x, affine, True)
+        kernels.reduce(x, x, mean, mean)
+        return kernels.gradient(x, x, mean, mean, mean, torch.empty(2, 64, dtype=torch.float64))
+    p = lif_params(rule)
+    ratio = wide if "ndot" in p.trace else None
+    kernels.lif_forward(p, x, affine, LIFState(wide, False, wide if p.trace != "none" else None, ratio, wide), True)
+    return kernels.lif_reduce(p, x, x, wide, wide, mean, mean)
+
+
 def named(*parts):
     return "-".join(str(part).removeprefix("torch.") for part in parts)
 
@@ -151,6 +167,8 @@ def cases():
         yield named("standardize", dtype), partial(standardize, dtype)
         for version in ("I", "II", "III"):
             yield named("empf", version, dtype), partial(empf, version, dtype)
+        for last, rule in itertools.product((False, True), (None, "sltt", "ottt", "ndot")):
+            yield named("osr", rule or "alone", "last" if last else "inner", dtype), partial(osr, dtype, last, rule)
 
 
 def variants(only=""):

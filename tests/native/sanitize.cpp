@@ -32,6 +32,64 @@ struct Cpu {
   static void empf_norm_backward(const EmpfNormBackward& k) { generic::kernels.empf_norm_backward(k, kThreads); }
 };
 
+using sanitize::Buffer;
+
+// OSR alone and with a neuron, every moment wanted and none
+void osr(Dtype dtype, int64_t outer, int64_t channels, int64_t inner, bool option) {
+  const Kernels& core = generic::kernels;
+  const int64_t n = outer * channels * inner, w = sanitize::width(dtype), sw = sanitize::state_width(dtype);
+  const LifParams p = sanitize::params(0, int(generic::Trace::ottt), 0);
+  const Channels k{outer, channels, inner, dtype};
+  std::vector<double> a(channels, 1.0), b(channels, 1.0), c(channels, 1.0), mean(channels), m2(channels);
+  std::vector<double> sums(2 * channels);
+  Buffer x(n, w, 0), y(n, w, 0), u(n, sw, 0), u_prev(n, sw, 0), trace(n, sw, 0), keep(n, sw, 0);
+  OsrForward forward{k, x.data(), a.data(), b.data(), c.data(), y.data(), nullptr, nullptr};
+  if (option) forward.mean = mean.data(), forward.m2 = m2.data();
+  core.osr_forward(forward, Cpu::kThreads);
+  const OsrReduce reduce{k, x.data(), y.data(), a.data(), b.data(), sums.data()};
+  core.osr_reduce(reduce, Cpu::kThreads);
+  core.osr_gradient(OsrGradient{k, x.data(), y.data(), a.data(), b.data(), c.data(), sums.data(), y.data()},
+                    Cpu::kThreads);
+  LifForward lif{};
+  lif.T = 1, lif.n = n, lif.dtype = dtype, lif.spikes = y.data(), lif.u_last = u.data(), lif.trace_seq = trace.data();
+  lif.potential = u_prev.data_if(option), lif.keep = keep.data_if(option);
+  core.osr_lif_forward(p, forward, lif, Cpu::kThreads);
+  LifBackward backward{};
+  backward.T = 1, backward.n = n, backward.dtype = dtype, backward.g_spikes = y.data(), backward.u = u.data();
+  backward.keep = keep.data_if(option), backward.g_x = y.data();
+  core.osr_lif_reduce(p, reduce, backward, Cpu::kThreads);
+}
+
+void ots(Dtype dtype, int64_t n, bool option) {
+  const Kernels& core = generic::kernels;
+  const int64_t w = sanitize::width(dtype), sw = sanitize::state_width(dtype);
+  const LifParams p = sanitize::params(0, int(generic::Trace::ottt), 0);
+  const double threshold = 1.0;
+  std::vector<double> moments(2);
+  Buffer x(n, w, 0), spikes(n, w, 0), u(n, sw, 0), v(n, sw, 0), trace(n, sw, 0), keep(n, sw, 0);
+  core.ots_charge(p, OtsCharge{n, dtype, x.data(), v.data_if(option), u.data(), moments.data()}, Cpu::kThreads);
+  core.ots_fire(p,
+                OtsFire{n, dtype, &threshold, u.data(), trace.data_if(option), keep.data_if(option), spikes.data(),
+                        v.data(), trace.data()},
+                Cpu::kThreads);
+  core.ots_backward(p, OtsBackward{n, dtype, &threshold, u.data(), spikes.data(), keep.data_if(option), x.data()},
+                    Cpu::kThreads);
+}
+
+void statistics() {
+  for (int code = 0; code < int(Dtype::count); code++) {
+    for (bool option : {false, true}) {
+      const Dtype dtype = Dtype(code);
+      for (int64_t inner : {1, 17, 2049}) osr(dtype, 9, 5, inner, option), osr(dtype, 1, 1, inner, option);
+      osr(dtype, 3, 2100, 1, option);
+      for (int64_t n : {1, 17, 2049, 40013}) ots(dtype, n, option);
+    }
+  }
+}
+
 }  // namespace
 
-int main(int argc, char** argv) { return sanitize::main<Cpu>(argc, argv); }
+int main(int argc, char** argv) {
+  statistics();
+  return sanitize::main<Cpu>(argc, argv);
+}

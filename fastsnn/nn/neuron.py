@@ -1,21 +1,19 @@
-"""What every layer with a state between steps shares."""
+"""What neurons with a state between steps share."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..ops.types import state_dtype
+from .state import Stateful
 
-__all__ = ["Stateful"]
+__all__ = ["Neuron"]
 
 
-class Stateful(nn.Module):
-    """A layer whose `_state` is a NamedTuple with `map`: fn of every tensor. `reset()` sets it to that of t = 1.
-
-    `fastsnn.reset`, `detach`, `states` and `load_states` find these layers by this class.
-    """
+class Neuron(Stateful):
+    """A layer whose `_state` is a NamedTuple with `map`: fn of every tensor. `reset()` sets it to that of t = 1."""
 
     _state: Any
     _step_mode: str

@@ -1,0 +1,250 @@
+#pragma once
+
+#include "lif.h"
+#include "stats.h"
+
+// OSR, alone and with the LIF behind it: one pass over x in forward, two in backward.
+namespace fastsnn {
+namespace FASTSNN_ISA {
+
+// The affine map, in the state's type
+template <class S, bool last>
+class AffineMap {
+ public:
+  explicit AffineMap(const OsrForward& k)
+      : center_(k.center, k.center + k.channels),
+        factor_(k.factor, k.factor + k.channels),
+        shift_(k.shift, k.shift + k.channels) {}
+
+  void row(int64_t c, int64_t n, const S* x, S* y) const {
+    const auto center = of_panel<last>(center_.data(), c);
+    const auto factor = of_panel<last>(factor_.data(), c);
+    const auto shift = of_panel<last>(shift_.data(), c);
+    FASTSNN_SIMD
+    for (int64_t i = 0; i < n; i++) y[i] = normalize(x[i], center[i], factor[i], shift[i]);
+  }
+
+ private:
+  std::vector<S> center_, factor_, shift_;
+};
+
+template <class T, bool last>
+class NormalizePanel {
+ public:
+  using S = typename StateOf<T>::type;
+  NormalizePanel(const OsrForward& k) : map_(k), y_(static_cast<T*>(k.y)) {}
+
+  void operator()(int64_t c, int64_t at, int64_t n, const S* x) {
+    prefetch_panel(n, y_ + at);
+    map_.row(c, n, x, store_target(y_ + at, buffer_));
+    store(y_ + at, buffer_, n);
+  }
+
+ private:
+  AffineMap<S, last> map_;
+  T* y_;
+  Chunk<S> buffer_;
+};
+
+// One step of the neuron on y, which stays in L1
+template <class T, bool last>
+class LifPanel {
+ public:
+  using S = typename StateOf<T>::type;
+  LifPanel(const OsrForward& norm, const LifParams& params, const LifForward& k)
+      : map_(norm), p_(lif_of<S>(params)), k_(k) {
+    const bool hard = Reset(params.reset) == Reset::hard;
+    const Trace trace = Trace(params.trace);
+    row_ = hard ? forward_row_of<S, Reset::hard>(trace) : forward_row_of<S, Reset::soft>(trace);
+    const bool given_v = k.potential_is_v || !k.potential;
+    threshold_prev_ = given_v ? std::numeric_limits<S>::quiet_NaN() : p_.threshold;
+    start_.fill(hard ? p_.v_reset : S(0), kChunk);
+    ones_.fill(S(1), kChunk);
+    zeros_.fill(S(0), kChunk);
+  }
+
+  void operator()(int64_t c, int64_t at, int64_t n, const S* x) {
+    map_.row(c, n, x, y_.at);
+    T* spikes = static_cast<T*>(k_.spikes) + at;
+    ForwardRow<S> row;
+    row.threshold_prev = threshold_prev_;
+    row.first = k_.first;
+    row.x = y_.at;
+    row.keep = at_or(static_cast<const S*>(k_.keep), at, static_cast<const S*>(ones_.at));
+    row.u_prev = at_or(static_cast<const S*>(k_.potential), at, static_cast<const S*>(start_.at));
+    row.a_prev = at_or(static_cast<const S*>(k_.trace), at, static_cast<const S*>(zeros_.at));
+    row.e_prev = at_or(static_cast<const S*>(k_.ratio), at, static_cast<const S*>(zeros_.at));
+    row.s = store_target(spikes, s_);
+    row.u = at_or(static_cast<S*>(k_.u_last), at, u_.at);
+    row.v = at_or(static_cast<S*>(k_.v_last), at, v_.at);
+    row.a = at_or(static_cast<S*>(k_.trace_seq), at, a_.at);
+    row.e = at_or(static_cast<S*>(k_.ratio_last), at, e_.at);
+    row_(p_, row, n);
+    store(spikes, s_, n);
+  }
+
+ private:
+  AffineMap<S, last> map_;
+  Lif<S> p_;
+  const LifForward& k_;
+  ForwardRowFn<S> row_;
+  S threshold_prev_;
+  Chunk<S> y_, s_, u_, v_, a_, e_, start_, ones_, zeros_;
+};
+
+// panel() makes what a block runs on its panels; x's moments come from the same pass.
+template <class T, bool last, class MakePanel>
+void forward_blocks(const OsrForward& k, int threads, const MakePanel& make_panel) {
+  using S = typename StateOf<T>::type;
+  BlockSums sums(k);
+  parallel_blocks(k, threads, [&](int64_t block, int64_t begin, int64_t end) {
+    auto panel = make_panel();
+    std::vector<double> origin_of(k.channels);
+    origins<T>(k, k.x, begin, origin_of.data());
+    Chunk<S> buffer;
+    for_each_panel<last>(k, begin, end, [&](int64_t c, int64_t at, int64_t n) {
+      const S* x = load(static_cast<const T*>(k.x) + at, buffer, n);
+      prefetch_panel(n, x);
+      if (k.mean) {
+        const auto origin = of_panel<last>(origin_of.data(), c);
+        add_pairs<last>(n, sums.first(block) + c, sums.second(block) + c, [=](int64_t i) {
+          const double d = double(x[i]) - origin[i];
+          return Pair{d, d * d};
+        });
+      }
+      panel(c, at, n, x);
+    });
+  });
+  if (k.mean) merge_blocks<T>(k, k.x, sums, k.mean, k.m2);
+}
+
+template <class F>
+void with_dtype_and_layout(const Channels& k, const F& f) {
+  with_dtype(k.dtype, [&](auto zero) { with_layout(k, [&](auto last) { f(zero, last); }); });
+}
+
+void osr_forward(const OsrForward& k, int threads) {
+  with_dtype_and_layout(k, [&](auto zero, auto last) {
+    using Panel = NormalizePanel<decltype(zero), last.value>;
+    forward_blocks<decltype(zero), last.value>(k, threads, [&] { return Panel(k); });
+  });
+}
+
+void osr_lif_forward(const LifParams& p, const OsrForward& k, const LifForward& lif, int threads) {
+  with_dtype_and_layout(k, [&](auto zero, auto last) {
+    using Panel = LifPanel<decltype(zero), last.value>;
+    forward_blocks<decltype(zero), last.value>(k, threads, [&] { return Panel(k, p, lif); });
+  });
+}
+
+template <bool last, class S>
+void add_gradient_pairs(const OsrReduce& k, int64_t c, int64_t n, const S* x, const S* g, double* first,
+                        double* second) {
+  const auto mean = of_panel<last>(k.mean, c), inverse = of_panel<last>(k.inverse, c);
+  add_pairs<last>(n, first + c, second + c, [=](int64_t i) {
+    const double wide = double(g[i]);
+    return Pair{wide, wide * normal(double(x[i]), mean[i], inverse[i])};
+  });
+}
+
+// gradient(at, n): g of a panel
+template <class T, bool last, class MakeGradient>
+void reduce_blocks(const OsrReduce& k, int threads, const MakeGradient& make_gradient) {
+  using S = typename StateOf<T>::type;
+  BlockSums sums(k);
+  parallel_blocks(k, threads, [&](int64_t block, int64_t begin, int64_t end) {
+    auto gradient = make_gradient();
+    Chunk<S> buffer;
+    for_each_panel<last>(k, begin, end, [&](int64_t c, int64_t at, int64_t n) {
+      const S* x = load(static_cast<const T*>(k.x) + at, buffer, n);
+      prefetch_panel(n, x);
+      const S* g = gradient(at, n);
+      add_gradient_pairs<last>(k, c, n, x, g, sums.first(block), sums.second(block));
+    });
+  });
+  sums.total(k.sums);
+}
+
+template <class T>
+class GivenGradient {
+ public:
+  using S = typename StateOf<T>::type;
+  explicit GivenGradient(const void* g) : g_(static_cast<const T*>(g)) {}
+  const S* operator()(int64_t at, int64_t n) {
+    prefetch_panel(n, g_ + at);
+    return load(g_ + at, buffer_, n);
+  }
+
+ private:
+  const T* g_;
+  Chunk<S> buffer_;
+};
+
+// g_y of the neuron, written to g_x
+template <class T>
+class LifGradient {
+ public:
+  using S = typename StateOf<T>::type;
+  LifGradient(const LifParams& params, const LifBackward& k)
+      : p_(lif_of<S>(params)), k_(k), row_(pick_surrogate<Online<S>::template Row>(params.surrogate)) {
+    ones_.fill(S(1), kChunk);
+  }
+
+  const S* operator()(int64_t at, int64_t n) {
+    const S* g_s = load(static_cast<const T*>(k_.g_spikes) + at, g_s_, n);
+    T* out = static_cast<T*>(k_.g_x) + at;
+    S* g_y = store_target(out, g_y_);
+    row_(p_, g_s, at_or(static_cast<const S*>(k_.keep), at, static_cast<const S*>(ones_.at)),
+         static_cast<const S*>(k_.u) + at, g_y, n);
+    store(out, g_y_, n);
+    return g_y;
+  }
+
+ private:
+  Lif<S> p_;
+  const LifBackward& k_;
+  void (*row_)(const Lif<S>&, const S*, const S*, const S*, S*, int64_t);
+  Chunk<S> g_s_, g_y_, ones_;
+};
+
+void osr_reduce(const OsrReduce& k, int threads) {
+  with_dtype_and_layout(k, [&](auto zero, auto last) {
+    reduce_blocks<decltype(zero), last.value>(k, threads, [&] { return GivenGradient<decltype(zero)>(k.g); });
+  });
+}
+
+void osr_lif_reduce(const LifParams& p, const OsrReduce& k, const LifBackward& lif, int threads) {
+  with_dtype_and_layout(k, [&](auto zero, auto last) {
+    reduce_blocks<decltype(zero), last.value>(k, threads, [&] { return LifGradient<decltype(zero)>(p, lif); });
+  });
+}
+
+template <class T, bool last>
+void gradient_panel(const OsrGradient& k, int64_t c, int64_t at, int64_t n) {
+  using S = typename StateOf<T>::type;
+  const T* x = static_cast<const T*>(k.x) + at;
+  const T* g = static_cast<const T*>(k.g) + at;
+  T* g_x = static_cast<T*>(k.g_x) + at;
+  const auto mean = of_panel<last>(k.mean, c), inverse = of_panel<last>(k.inverse, c);
+  const auto factor = of_panel<last>(k.factor, c);
+  prefetch_panel(n, x, g, g_x);
+  const auto mean_g = of_panel<last>(k.means, c), mean_g_xh = of_panel<last>(k.means + k.channels, c);
+  FASTSNN_SIMD
+  for (int64_t i = 0; i < n; i++) {
+    const double xh = normal(double(widen(x[i])), mean[i], inverse[i]);
+    narrow(S(osr_gradient(double(widen(g[i])), xh, factor[i], mean_g[i], mean_g_xh[i])), g_x[i]);
+  }
+}
+
+void osr_gradient(const OsrGradient& k, int threads) {
+  with_dtype_and_layout(k, [&](auto zero, auto last) {
+    parallel_blocks(k, threads, [&](int64_t, int64_t begin, int64_t end) {
+      for_each_panel<last.value>(k, begin, end, [&](int64_t c, int64_t at, int64_t n) {
+        gradient_panel<decltype(zero), last.value>(k, c, at, n);
+      });
+    });
+  });
+}
+
+}  // namespace FASTSNN_ISA
+}  // namespace fastsnn

@@ -1,0 +1,115 @@
+#pragma once
+
+#include "lif.h"
+#include "stats.h"
+
+// OTS: charge and moments of u in one pass; once the threshold is known, fire, reset and trace in another.
+namespace fastsnn {
+namespace FASTSNN_ISA {
+
+template <class S>
+Lif<S> lif_at(const LifParams& params, const double* threshold) {
+  Lif<S> p = lif_of<S>(params);
+  p.threshold = S(*threshold);
+  return p;
+}
+
+template <class T, class S = typename StateOf<T>::type>
+Moments charge_block(const LifParams& params, const OtsCharge& k, int64_t begin, int64_t end) {
+  const Lif<S> p = lif_of<S>(params);
+  Chunk<S> buffer, start;
+  start.fill(Reset(params.reset) == Reset::hard ? p.v_reset : S(0), kChunk);
+  S* const u_all = static_cast<S*>(k.u);
+  double sum = 0.0, squares = 0.0, origin = 0.0;
+  for (int64_t i = begin; i < end; i += kChunk) {
+    const int64_t n = std::min(kChunk, end - i);
+    const S* v = at_or(static_cast<const S*>(k.v), i, static_cast<const S*>(start.at));
+    S* u = u_all + i;
+    potential_row<S, Reset::soft>(p, std::numeric_limits<S>::quiet_NaN(), v,
+                                  load(static_cast<const T*>(k.x) + i, buffer, n), u, n);
+    if (i == begin) origin = u[0];
+    add_pairs<false>(n, &sum, &squares, [=](int64_t j) {
+      const double d = double(u[j]) - origin;
+      return Pair{d, d * d};
+    });
+  }
+  return moments_of(double(end - begin), origin, sum, squares);
+}
+
+void ots_charge(const LifParams& p, const OtsCharge& k, int threads) {
+  const int64_t blocks = std::max<int64_t>(1, std::min(kStatBlocks, k.n / kGrain));
+  std::vector<Moments> parts(blocks);
+  with_dtype(k.dtype, [&](auto zero) {
+    parallel_chunks(blocks, 1, k.n, threads, [&](int64_t first, int64_t last) {
+      for (int64_t b = first; b < last; b++) {
+        parts[b] = charge_block<decltype(zero)>(p, k, k.n * b / blocks, k.n * (b + 1) / blocks);
+      }
+    });
+  });
+  Moments total = parts[0];
+  for (int64_t b = 1; b < blocks; b++) total = merge(total, parts[b]);
+  k.moments[0] = total.mean;
+  k.moments[1] = total.m2;
+}
+
+template <class S, Reset reset>
+void fire_row(const Lif<S> p, const S* u, const S* keep, const S* a_prev, S* s, S* v, S* a, int64_t n) {
+  FASTSNN_SIMD
+  for (int64_t i = 0; i < n; i++) {
+    const bool fired = u[i] >= p.threshold;
+    const S spike = fired ? keep[i] : S(0);
+    v[i] = potential_after<reset>(u[i], fired, p);
+    a[i] = p.leak * a_prev[i] + spike;
+    s[i] = spike;
+  }
+}
+
+template <class T, class S = typename StateOf<T>::type>
+void fire_chunks(const LifParams& params, const OtsFire& k, int64_t begin, int64_t end) {
+  const Lif<S> p = lif_at<S>(params, k.threshold);
+  const auto row = Reset(params.reset) == Reset::hard ? fire_row<S, Reset::hard> : fire_row<S, Reset::soft>;
+  Chunk<S> s, a, ones, zeros;
+  ones.fill(S(1), kChunk);
+  zeros.fill(S(0), kChunk);
+  for (int64_t i = begin; i < end; i += kChunk) {
+    const int64_t n = std::min(kChunk, end - i);
+    T* spikes = static_cast<T*>(k.spikes) + i;
+    row(p, static_cast<const S*>(k.u) + i, at_or(static_cast<const S*>(k.keep), i, static_cast<const S*>(ones.at)),
+        at_or(static_cast<const S*>(k.trace), i, static_cast<const S*>(zeros.at)), store_target(spikes, s),
+        static_cast<S*>(k.v) + i, at_or(static_cast<S*>(k.trace_out), i, a.at), n);
+    store(spikes, s, n);
+  }
+}
+
+void ots_fire(const LifParams& p, const OtsFire& k, int threads) {
+  with_dtype(k.dtype, [&](auto zero) {
+    parallel_chunks(k.n, kChunk, k.n, threads,
+                    [&](int64_t begin, int64_t end) { fire_chunks<decltype(zero)>(p, k, begin, end); });
+  });
+}
+
+template <class T, class S = typename StateOf<T>::type>
+void ots_backward_chunks(const LifParams& params, const OtsBackward& k, int64_t begin, int64_t end) {
+  const Lif<S> p = lif_at<S>(params, k.threshold);
+  const auto row = pick_surrogate<Online<S>::template Row>(params.surrogate);
+  Chunk<S> g_s, g_x, ones;
+  ones.fill(S(1), kChunk);
+  for (int64_t i = begin; i < end; i += kChunk) {
+    const int64_t n = std::min(kChunk, end - i);
+    T* out = static_cast<T*>(k.g_x) + i;
+    row(p, load(static_cast<const T*>(k.g_spikes) + i, g_s, n),
+        at_or(static_cast<const S*>(k.keep), i, static_cast<const S*>(ones.at)), static_cast<const S*>(k.u) + i,
+        store_target(out, g_x), n);
+    store(out, g_x, n);
+  }
+}
+
+void ots_backward(const LifParams& p, const OtsBackward& k, int threads) {
+  with_dtype(k.dtype, [&](auto zero) {
+    parallel_chunks(k.n, kChunk, k.n, threads,
+                    [&](int64_t begin, int64_t end) { ots_backward_chunks<decltype(zero)>(p, k, begin, end); });
+  });
+}
+
+}  // namespace FASTSNN_ISA
+}  // namespace fastsnn

@@ -1,0 +1,114 @@
+"""The kernels of online statistics of one core as backend: allocates outputs, passes addresses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..ops.stats import Affine, Moments
+from ..ops.types import Forward, LIFParams, LIFState, state_dtype
+from .native import DTYPES, Give, LIFKernels, _address
+
+
+def _channels(x: Tensor) -> tuple[int, int, int, int]:
+    """outer, channels, inner and the dtype's code of x, contiguous or with channels last."""
+    if x.is_contiguous():
+        return len(x), x.shape[1], x[0, 0].numel() if x.numel() else 0, DTYPES[x.dtype]
+    return x.numel() // x.shape[1], x.shape[1], 1, DTYPES[x.dtype]
+
+
+def _step_moments(x: Tensor) -> Moments:
+    """Room for the moments of x, per channel."""
+    mean, m2 = x.new_zeros(2, x.shape[1], dtype=torch.float64)
+    return Moments(mean.new_tensor(float(x.numel() // x.shape[1])), mean, m2)
+
+
+class OSRKernels:
+    """OSR kernels of one core; signatures as fastsnn.reference.osr. `lif`: the core's LIF kernels."""
+
+    def __init__(self, lif: LIFKernels, core: Any, where: Callable[[Tensor], Any], give: Give = _address) -> None:
+        self.NAME, self._lif, self._core, self._where, self._give = lif.NAME, lif, core, where, give
+
+    def _call(self, kernel: str, x: Tensor, *operands: Tensor | None) -> None:
+        getattr(self._core, kernel)(self._where(x), *_channels(x), *map(self._give, operands))
+
+    def normalize(self, x: Tensor, affine: Affine, moments: bool) -> tuple[Tensor, Moments | None]:
+        y = torch.empty_like(x)
+        own = _step_moments(x) if moments else None
+        mean, m2 = (own.mean, own.m2) if own else (None, None)
+        self._call("osr_forward", x, x, *affine, y, mean, m2)
+        return y, own
+
+    def reduce(self, x: Tensor, g: Tensor, mean: Tensor, inverse: Tensor) -> Tensor:
+        sums = mean.new_zeros(2, len(mean))
+        self._call("osr_reduce", x, x, g, mean, inverse, sums)
+        return sums
+
+    def gradient(self, x: Tensor, g: Tensor, mean: Tensor, inverse: Tensor, factor: Tensor, means: Tensor) -> Tensor:
+        g_x = torch.empty_like(x)
+        self._call("osr_gradient", x, x, g, mean, inverse, factor, means, g_x)
+        return g_x
+
+    def lif_forward(
+        self, p: LIFParams, x: Tensor, affine: Affine, state: LIFState, moments: bool
+    ) -> tuple[Forward, Moments | None]:
+        give, wide = self._give, state_dtype(x.dtype)
+        own = _step_moments(x) if moments else None
+        mean, m2 = (own.mean, own.m2) if own else (None, None)
+        spikes, u = torch.empty_like(x), torch.empty_like(x, dtype=wide)
+        trace = None if p.trace == "none" else torch.empty_like(u)
+        ratio = torch.empty_like(u) if p.trace.startswith("ndot") else None
+        before = (state.potential, state.trace, state.ratio, state.keep)
+        self._core.osr_lif_forward(
+            self._lif._params(p),
+            self._where(x),
+            *_channels(x),
+            *map(give, (x, *affine, mean, m2)),
+            state.ratio is None,
+            state.is_v,
+            *map(give, (*before, spikes, u, trace, ratio)),
+        )
+        return Forward(spikes, u, None, trace, ratio), own
+
+    def lif_reduce(
+        self, p: LIFParams, x: Tensor, g_s: Tensor, u: Tensor, keep: Tensor | None, mean: Tensor, inverse: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        g_y, sums = torch.empty_like(x), mean.new_zeros(2, len(mean))
+        operands = map(self._give, (x, mean, inverse, sums, g_s, keep, u, g_y))
+        self._core.osr_lif_reduce(self._lif._params(p), self._where(x), *_channels(x), *operands)
+        return g_y, sums
+
+
+class OTSKernels:
+    """OTS kernels of one core; signatures as fastsnn.reference.ots. Arguments as `OSRKernels`."""
+
+    def __init__(self, lif: LIFKernels, core: Any, where: Callable[[Tensor], Any], give: Give = _address) -> None:
+        self.NAME, self._lif, self._core, self._where, self._give = lif.NAME, lif, core, where, give
+
+    def _call(self, kernel: str, p: LIFParams, u: Tensor, dtype: torch.dtype, *operands: Tensor | None) -> None:
+        run = getattr(self._core, kernel)
+        run(self._lif._params(p), self._where(u), u.numel(), DTYPES[dtype], *map(self._give, operands))
+
+    def charge(self, p: LIFParams, x: Tensor, v: Tensor | None) -> tuple[Tensor, Moments]:
+        u = torch.empty_like(x, dtype=state_dtype(x.dtype))
+        own = x.new_zeros(2, dtype=torch.float64)
+        self._call("ots_charge", p, u, x.dtype, x, v, u, own)
+        return u, Moments(own.new_tensor(float(x.numel())), *own)
+
+    def fire(
+        self, p: LIFParams, u: Tensor, threshold: Tensor, trace: Tensor | None, keep: Tensor | None, dtype: torch.dtype
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        spikes, v = torch.empty_like(u, dtype=dtype), torch.empty_like(u)
+        after = None if p.trace == "none" else torch.empty_like(u)
+        self._call("ots_fire", p, u, dtype, threshold, u, trace, keep, spikes, v, after)
+        return spikes, v, after
+
+    def backward(
+        self, p: LIFParams, u: Tensor, threshold: Tensor, keep: Tensor | None, g_s: Tensor, dtype: torch.dtype
+    ) -> Tensor:
+        g_x = torch.empty_like(u, dtype=dtype)
+        self._call("ots_backward", p, u, dtype, threshold, u, g_s, keep, g_x)
+        return g_x

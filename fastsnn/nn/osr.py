@@ -1,0 +1,272 @@
+"""Online spiking renormalisation as layers, alone and fused with the neuron behind it (SPEC section 5)."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import fusion
+
+from .. import backends
+from ..ops import lif as op_lif
+from ..ops import osr as op
+from ..ops.lif import Ran
+from ..ops.stats import Moments, group_of_all, merge
+from ..ops.types import LIFState, map_tensors, number
+from .lif import LIF, defaults_of
+from .state import Stateful
+from .traced import TracedSpikes, TraceError
+
+__all__ = ["OSR", "OSRLIF", "OSR1d", "OSR2d", "OSR3d", "OSRState", "convert_batchnorm", "fold"]
+
+
+class OSRState(NamedTuple):
+    """What a sequence has accumulated: its steps so far, and the moments [C] of their inputs."""
+
+    steps: int = 0
+    n: Tensor | None = None
+    mean: Tensor | None = None
+    m2: Tensor | None = None
+
+    def map(self, fn: Any) -> OSRState:
+        """fn of every tensor."""
+        return map_tensors(self, fn)
+
+
+EMPTY = OSRState()
+
+
+class OSR(Stateful):
+    """Online spiking renormalisation of [N, C, *] (Zhu et al. 2024): batch normalisation for online training.
+
+    Each training step normalises with the running statistics, y = weight*(x - running_mean)/sqrt(running_var + eps) +
+    bias, which is what evaluation does, and has batch normalisation's gradient with respect to the step's own
+    statistics. Those are merged over the sequence's steps and folded into the running ones after step `steps`.
+
+    A sequence that `fastsnn.reset` ends before that is folded then, as a whole sequence; one that goes on begins to
+    accumulate anew, with the running statistics just folded. So every step counts once. `fastsnn.load_states` replaces
+    what has accumulated, and does not undo a fold.
+
+    Args:
+        num_features: channels C.
+        steps: steps T of a sequence.
+        eps: added to the variance. Default 1e-4.
+        momentum: weight of the old running statistics (torch's BatchNorm has that of the new). Default 0.9.
+        max_ratio: where the standard deviation of any channel exceeds the running one by this factor, the layer
+            normalises this step by its own statistics (a second pass over memory), with the gradient of that. None:
+            never. 0: always, which is batch normalisation of every step by itself. Default 20.0.
+        strict: raise FloatingPointError for a step with NaN or infinity and leave the statistics as they were; else
+            they reach the running statistics as in torch's BatchNorm. Default False.
+
+    Parameters and buffers have BatchNorm's names; num_batches_tracked counts folds. In a process group of several ranks
+    the statistics are the global batch's, also of unequal batches. One element a channel raises ValueError in training;
+    an empty batch changes nothing but counts as a step. Traced spikes raise TraceError: the norm belongs before the
+    neuron. A forward that gradient checkpointing repeats counts twice, as with BatchNorm.
+    """
+
+    DIMS: tuple[int, ...] | None = None
+    weight: nn.Parameter
+    bias: nn.Parameter
+    running_mean: Tensor
+    running_var: Tensor
+    num_batches_tracked: Tensor
+
+    def __init__(
+        self,
+        num_features: int,
+        steps: int,
+        eps: float = 1e-4,
+        momentum: float = 0.9,
+        max_ratio: float | None = 20.0,
+        strict: bool = False,
+    ) -> None:
+        super().__init__()
+        if not 0 <= number("momentum", momentum) <= 1:
+            raise ValueError(f"momentum is {momentum}; it must be in [0, 1], the weight of the old statistics")
+        if max_ratio is not None and number("max_ratio", max_ratio) < 0:
+            raise ValueError(f"max_ratio is {max_ratio}; it must be >= 0, or None for no fallback")
+        if number("eps", eps) <= 0:
+            raise ValueError(f"eps is {eps}; it must be > 0")
+        for name, value in (("num_features", num_features), ("steps", steps)):
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name} is {value!r}; it must be an integer >= 1")
+        self.num_features, self.steps, self.eps = num_features, steps, eps
+        self.momentum, self.max_ratio, self.strict = momentum, max_ratio, strict
+        self.weight = nn.Parameter(torch.ones(num_features))
+        self.bias = nn.Parameter(torch.zeros(num_features))
+        self.register_buffer("running_mean", torch.zeros(num_features))
+        self.register_buffer("running_var", torch.ones(num_features))
+        self.register_buffer("num_batches_tracked", torch.tensor(0))
+        self.state = EMPTY
+
+    def forward(self, x: Tensor) -> Tensor:
+        """y of one step [N, C, *], in x's dtype."""
+        self._check(x)
+        if not self.training:
+            return op.evaluate(x, self.weight, self.bias, self.running_mean, self.running_var, self.eps)
+        running = self._running()
+        y = op.renormalize(x, self.weight, self.bias, running)
+        self._accumulate(running.moments)
+        return y
+
+    def _check(self, x: Tensor) -> None:
+        if isinstance(x, TracedSpikes):
+            raise TraceError(
+                "normalisation of traced spikes has no meaning on their trace: put it between the synapse and the "
+                "neuron, or pass `s.spikes`"
+            )
+        op.check_input(x, self.num_features, self.DIMS)
+
+    def _running(self) -> op.Running:
+        return op.Running(self.running_mean, self.running_var, self.eps, self.max_ratio, group_of_all())
+
+    @torch.no_grad()
+    def _accumulate(self, step: Moments) -> None:
+        if self.strict and not bool((step.mean + step.m2).isfinite().all()):
+            raise FloatingPointError("the input holds NaN or infinity; its statistics are not accumulated")
+        taken, *held = self.state
+        total = step if held[0] is None else merge(Moments(*held), step)
+        self.state = OSRState(taken + 1, *total)
+        if taken + 1 >= self.steps:
+            self.reset()
+
+    @torch.no_grad()
+    def reset(self) -> None:
+        """End the sequence: what it has accumulated goes into the running statistics."""
+        if self.state.steps:
+            total = Moments(*self.state[1:])
+            # no elements at all: no news
+            weight = (1 - self.momentum) * (total.n > 0).double()
+            for running, new in (
+                (self.running_mean, total.mean),
+                (self.running_var, total.m2 / total.n.clamp(min=1)),
+            ):
+                running += (weight * (new - running)).to(running.dtype)
+            self.num_batches_tracked += 1
+        self.state = EMPTY
+
+    def detach(self) -> None:
+        """The state has no graph."""
+
+    def extra_repr(self) -> str:
+        text = f"{self.num_features}, steps={self.steps}, eps={self.eps}, momentum={self.momentum}"
+        return text + f", max_ratio={self.max_ratio}" + (", strict=True" if self.strict else "")
+
+    def _apply(self, fn: Any, recurse: bool = True) -> OSR:
+        super()._apply(fn, recurse)
+        self.state = self.state.map(lambda tensor: tensor.to(self.running_mean.device))
+        return self
+
+    def _replicate_for_data_parallel(self) -> Any:
+        raise RuntimeError(
+            "DataParallel drops what its replicas accumulate, so OSR would lose its statistics: use "
+            "DistributedDataParallel"
+        )
+
+
+class OSR1d(OSR):
+    __doc__ = (OSR.__doc__ or "").replace("[N, C, *]", "[N, C] or [N, C, L]", 1)
+    DIMS = (2, 3)
+
+
+class OSR2d(OSR):
+    __doc__ = (OSR.__doc__ or "").replace("[N, C, *]", "[N, C, H, W]", 1)
+    DIMS = (4,)
+
+
+class OSR3d(OSR):
+    __doc__ = (OSR.__doc__ or "").replace("[N, C, *]", "[N, C, D, H, W]", 1)
+    DIMS = (5,)
+
+
+CONVERTED: dict[type[nn.Module], type[OSR]] = {nn.BatchNorm1d: OSR1d, nn.BatchNorm2d: OSR2d, nn.BatchNorm3d: OSR3d}
+
+
+def _converted(norm: Any, steps: int) -> OSR:
+    """An OSR layer with the parameters, statistics and mode of a BatchNorm."""
+    if norm.running_mean is None:
+        raise ValueError(f"{norm} tracks no running statistics, which OSR normalises with")
+    osr = CONVERTED[type(norm)](norm.num_features, steps, norm.eps, 0.9 if norm.momentum is None else 1 - norm.momentum)
+    osr.to(norm.running_mean.device, norm.running_mean.dtype)
+    osr.load_state_dict({**osr.state_dict(), **norm.state_dict()})
+    return osr.requires_grad_(norm.affine and norm.weight.requires_grad).train(norm.training)
+
+
+def convert_batchnorm(net: nn.Module, steps: int) -> nn.Module:
+    """`net` with every BatchNorm1d, 2d and 3d replaced by OSR of sequences of `steps` steps, in place.
+
+    Parameters, statistics, eps and momentum are kept (a BatchNorm without affine parameters becomes one whose are
+    frozen). A BatchNorm itself is returned converted. Raises ValueError for one that tracks no running statistics.
+    """
+    if type(net) in CONVERTED:
+        return _converted(net, steps)
+    for name, child in net.named_children():
+        setattr(net, name, convert_batchnorm(child, steps))
+    return net
+
+
+def fold(synapse: nn.Module, norm: OSR) -> nn.Module:
+    """The linear layer or convolution that does `norm(synapse(x))` in evaluation, a copy.
+
+    Raises TypeError for another synapse, ValueError where one of them is in training mode.
+    """
+    if synapse.training or norm.training:
+        raise ValueError("fold() takes layers in evaluation mode: call .eval() on both")
+    if isinstance(synapse, nn.Linear):
+        return fusion.fuse_linear_bn_eval(synapse, norm)  # type: ignore[arg-type]
+    if isinstance(synapse, (nn.Conv1d, nn.Conv2d, nn.Conv3d)):
+        return fusion.fuse_conv_bn_eval(synapse, norm)  # type: ignore[arg-type]
+    raise TypeError(f"synapse is {type(synapse).__name__}; it must be a Linear or a Conv1d, Conv2d, Conv3d")
+
+
+class OSRLIF(nn.Module):
+    """OSR and the LIF behind it; training steps of an online rule run fused, in one pass over memory.
+
+    The same as `nn.Sequential(OSR2d(num_features, steps, ...), LIF(...))`, whose layers it has as `norm` (of [N, C, *])
+    and `neuron`. Rule "bptt", step mode "m" ([T, N, C, *]), `store_v_seq`, threshold="ots" and evaluation run them one
+    after the other.
+
+    Args: num_features, steps, eps, momentum, max_ratio, strict as OSR's; the others, by keyword, as `fastsnn.LIF`'s.
+    """
+
+    def __init__(
+        self,
+        num_features: int,
+        steps: int,
+        *,
+        eps: float = 1e-4,
+        momentum: float = 0.9,
+        max_ratio: float | None = 20.0,
+        strict: bool = False,
+        **neuron: Any,
+    ) -> None:
+        super().__init__()
+        self.norm = OSR(num_features, steps, eps, momentum, max_ratio, strict)
+        self.neuron = LIF(**neuron)
+
+    @classmethod
+    def for_rule(cls, rule: str, num_features: int, steps: int, **kwargs: Any) -> OSRLIF:
+        """With the neuron's defaults of the rule's paper, as `LIF.for_rule`."""
+        return cls(num_features, steps, **{**defaults_of(rule), **kwargs}, rule=rule)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Spikes of one step [N, C, *] or, in step mode "m", of a sequence [T, N, C, *]."""
+        norm, neuron = self.norm, self.neuron
+        if neuron.step_mode == "m":
+            return neuron(torch.stack([norm(x_t) for x_t in x]))
+        if not self._fuses():
+            return neuron(norm(x))
+        norm._check(x)
+        params, state = neuron._before(x, False)
+        op_lif.check_state(x, state, False)
+        running = norm._running()
+        out = op.renormalized_lif(x, norm.weight, norm.bias, running, params, state)
+        norm._accumulate(running.moments)
+        after = LIFState(out.u, False, out.trace, out.ratio, state.keep)
+        return neuron._after(Ran(out.spikes, after, out.trace, out.v, backends.select("osr", x).NAME), False)
+
+    def _fuses(self) -> bool:
+        neuron = self.neuron
+        plain_neuron = neuron.stabilizer is None and neuron.mpdr is None and not neuron.store_v_seq
+        return self.training and neuron._params.online and plain_neuron

@@ -1,0 +1,70 @@
+"""The LIF step under the online threshold stabiliser (SPEC section 6): statistics of u, then firing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .. import backends
+from . import layout
+from .autograd import first_order
+from .lif import Ran, as_v, check_input, check_state
+from .stats import Moments
+from .types import LIFParams, LIFState
+
+RULES = ("sltt", "ottt")
+
+Stabilize = Callable[[Moments], Tensor]
+
+
+def check_params(p: LIFParams) -> None:
+    """Raises ValueError for a rule or a threshold that OTS cannot have."""
+    if p.rule not in RULES:
+        raise ValueError(
+            f"rule is {p.rule!r}; threshold='ots' goes with {' and '.join(map(repr, RULES))}: it has no gradient "
+            "through time, and the ratios of ndot are those of a constant threshold"
+        )
+    if not abs(p.threshold) < float("inf"):
+        raise ValueError(f"v_threshold is {p.v_threshold}; with threshold='ots' it must be finite, that of t = 1")
+
+
+class StabilizedLIF(torch.autograd.Function):
+    """Spikes of one step, fired at u >= th[t]; g_x = gain*g_s*sg(u - th[t]), nothing through th. `out` receives the
+    rest."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, p: LIFParams, state: LIFState, stabilize: Stabilize, out: list[Any]) -> Tensor:
+        ctx.kernels = kernels = backends.select("ots", x)
+        u, moments = kernels.charge(p, x, state.potential)
+        threshold = stabilize(moments)
+        spikes, v, trace = kernels.fire(p, u, threshold, state.trace, state.keep, x.dtype)
+        ctx.save_for_backward(u, threshold, state.keep)
+        ctx.p, ctx.dtype = p, x.dtype
+        out += [v, trace, kernels.NAME]
+        return spikes
+
+    @staticmethod
+    @first_order
+    def backward(ctx: Any, g_s: Tensor) -> Any:
+        u, threshold, keep = ctx.saved_tensors
+        g_x = ctx.kernels.backward(ctx.p, u, threshold, keep, layout.like(g_s, u), ctx.dtype)
+        return g_x, None, None, None, None
+
+
+@torch.compiler.disable
+def run(p: LIFParams, x: Tensor, state: LIFState, stabilize: Stabilize) -> Ran:
+    """One step of p from `state`; stabilize(moments of u) is the threshold, float64 [].
+
+    Raises TypeError or ValueError for an input or a state that does not fit, BackendError where no backend runs.
+    """
+    check_input(x, False)
+    check_state(x, state, False)
+    x, state = layout.aligned(x, state, False)
+    state = state._replace(potential=as_v(p, state), is_v=True)
+    out: list[Any] = []
+    spikes = StabilizedLIF.apply(x, p, state, stabilize, out)
+    v, trace, name = out
+    return Ran(spikes, LIFState(v, True, trace, None, state.keep), trace, v, name)

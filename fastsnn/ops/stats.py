@@ -1,0 +1,71 @@
+"""Online mean and variance: the moments of parts, merged into those of the whole (Chan, Golub, LeVeque 1979)."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Moments(NamedTuple):
+    """Of some elements, in float64: how many, their mean, and M2, the sum of squared deviations from it.
+
+    mean and m2 have one shape, [C] for moments per channel and [] for those of a whole tensor; n has [].
+    """
+
+    n: Tensor
+    mean: Tensor
+    m2: Tensor
+
+    @property
+    def variance(self) -> Tensor:
+        """Biased; 0 where there are no elements."""
+        return self.m2 / self.n.clamp(min=1)
+
+    @property
+    def unbiased_std(self) -> Tensor:
+        """Square root of the unbiased variance; NaN for fewer than two elements."""
+        return (self.m2 / (self.n - 1)).sqrt()
+
+
+class Affine(NamedTuple):
+    """y = (x - center)*factor + shift, one of each a channel: [C], float64."""
+
+    center: Tensor
+    factor: Tensor
+    shift: Tensor
+
+
+def merge(a: Moments, b: Moments) -> Moments:
+    """Moments of the elements of both. Nothing is subtracted, so M2 neither cancels nor falls below zero."""
+    n = a.n + b.n
+    share = b.n / n.clamp(min=1)
+    delta = b.mean - a.mean
+    return Moments(n, a.mean + delta * share, a.m2 + b.m2 + delta * delta * (a.n * share))
+
+
+def group_of_all() -> Any:
+    """The process group whose batches form one batch: the default one where several processes train, else None."""
+    distributed = torch.distributed
+    if distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1:
+        return distributed.group.WORLD
+    return None
+
+
+def gather(local: Moments, group: Any) -> Moments:
+    """Moments over all ranks of `group`, merged in the order of ranks: the same bits on each. One collective."""
+    mine = torch.cat([local.n.view(1), local.mean, local.m2])
+    ranks = [torch.empty_like(mine) for _ in range(torch.distributed.get_world_size(group))]
+    torch.distributed.all_gather(ranks, mine, group)
+    whole, *others = (Moments(rank[0], *rank[1:].chunk(2)) for rank in ranks)
+    for other in others:
+        whole = merge(whole, other)
+    return whole
+
+
+def sum_over(sums: Tensor, group: Any) -> Tensor:
+    """Sums over all ranks of `group`, in the order of ranks."""
+    ranks = [torch.empty_like(sums) for _ in range(torch.distributed.get_world_size(group))]
+    torch.distributed.all_gather(ranks, sums.contiguous(), group)
+    return torch.stack(ranks).sum(0)

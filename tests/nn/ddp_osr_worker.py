@@ -1,0 +1,60 @@
+"""One of two processes that train a normalised network on unequal parts of one batch: `ddp_osr_worker.py FOLDER RANK`.
+
+Each leaves its gradients, buffers and outputs. The loss is a sum over samples times the number of ranks, so that the
+mean over ranks, which DistributedDataParallel takes, is the sum over the batch.
+"""
+
+import sys
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+import fastsnn
+
+SPLIT = 5  # of 8 samples
+
+
+def network():
+    torch.manual_seed(1)
+    layers = [
+        nn.Conv2d(2, 4, 3),
+        fastsnn.OSR2d(4, 2),
+        fastsnn.LIF.for_rule("ottt"),
+        nn.Conv2d(4, 3, 3),
+        fastsnn.OSRLIF.for_rule("sltt", 3, 2, max_ratio=0.0),
+        nn.Flatten(),
+        nn.Linear(12, 5),
+    ]
+    return nn.Sequential(*layers).double()
+
+
+def images():
+    generator = torch.Generator().manual_seed(2)
+    return 3 * torch.randn(4, 8, 2, 6, 6, generator=generator, dtype=torch.float64)
+
+
+def train(call, net, x, weight=1.0):
+    """Outputs of every step; gradients accumulate in net."""
+    outputs = []
+    for x_t in x:
+        out = call(x_t)
+        (weight * out.square().sum()).backward()
+        outputs.append(out.detach())
+    fastsnn.reset(net)
+    return torch.stack(outputs)
+
+
+def main(folder, rank):
+    torch.distributed.init_process_group("gloo", f"file://{folder}/store", rank=rank, world_size=2)
+    net = network()
+    x = images().split([SPLIT, 8 - SPLIT], 1)[rank]
+    outputs = train(DistributedDataParallel(net), net, x, 2.0)
+    left = {"gradients": [p.grad for p in net.parameters()], "buffers": dict(net.named_buffers()), "outputs": outputs}
+    torch.save(left, folder / f"rank{rank}")
+    torch.distributed.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int(sys.argv[2]))
