@@ -71,7 +71,7 @@ void binarize_backward(const BinarizeBackward& k, int threads) {
 constexpr int64_t kLine = 16;       // spikes read together
 constexpr int64_t kTable = 16;      // sums that a nibble can ask for
 constexpr int64_t kTileRows = 128;  // output positions whose tables are made together
-constexpr int64_t kTileWords = 8;   // words of each tap between two rounds of tables
+constexpr int64_t kTileWords = 4;   // words of each tap between two rounds of tables
 constexpr int64_t kFewRows = 8;     // rows below which weights are read once, so in long runs
 constexpr int64_t kRunWords = 32;   // of so many words
 constexpr int64_t kSkipRows = 16;   // rows from which skipping tables that are zero pays
@@ -79,7 +79,7 @@ constexpr int64_t kSkipShare = 80;  // and the percent of the others up to which
 
 // 16 outputs: their sums, and their nibbles as indices into a table.
 #if defined(__AVX512F__)
-constexpr int kRows = 4, kBlocks = 4, kRowBlocks = 8;  // of the inner loops: what fits in registers
+constexpr int kRows = 4, kBlocks = 4, kRowBlocks = 8, kSkipBlocks = 16;  // of the inner loops: what fits in registers
 struct Sums {
   __m512 at;
 };
@@ -103,7 +103,7 @@ FASTSNN_HD void add_scaled(Sums& s, const float* values, float factor) {
 FASTSNN_HD void store(float* at, Sums s) { _mm512_store_ps(at, s.at); }
 FASTSNN_HD void add_to(float* total, Sums s) { _mm512_store_ps(total, _mm512_add_ps(_mm512_load_ps(total), s.at)); }
 #elif defined(__AVX2__)
-constexpr int kRows = 4, kBlocks = 1, kRowBlocks = 2;
+constexpr int kRows = 4, kBlocks = 1, kRowBlocks = 2, kSkipBlocks = 4;
 struct Sums {
   __m256 low, high;
 };
@@ -148,7 +148,7 @@ FASTSNN_HD void add_to(float* total, Sums s) {
   store(total, sum);
 }
 #else
-constexpr int kRows = 1, kBlocks = 1, kRowBlocks = 1;
+constexpr int kRows = 1, kBlocks = 1, kRowBlocks = 1, kSkipBlocks = 1;
 struct Sums {
   float at[kOutputs];
 };
@@ -455,14 +455,14 @@ class PackedTile {
 
   void skip_zeros(int64_t tap, const uint32_t* words) {
     int64_t block = 0;
-    for (; block + kRowBlocks <= blocks_; block += kRowBlocks) skip_zeros<kRowBlocks>(tap, words, block);
+    for (; block + kSkipBlocks <= blocks_; block += kSkipBlocks) skip_zeros<kSkipBlocks>(tap, words, block);
     for (; block < blocks_; block++) skip_zeros<1>(tap, words, block);
   }
 
   template <int blocks>
   void skip_zeros(int64_t tap, const uint32_t* words, int64_t block) {
     const int64_t of_block = taps_ * words_ * kOutputs;
-    spread_.resize(size_t(kTileWords * kNibbles * kRowBlocks * kOutputs));
+    spread_.resize(size_t(kTileWords * kNibbles * kSkipBlocks * kOutputs));
     for (int b = 0; b < blocks; b++) {
       uint32_t* at = spread_.data() + b * kOutputs;
       for (int64_t w = 0; w < count_; w++) {

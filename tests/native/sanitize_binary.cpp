@@ -3,6 +3,7 @@
 #include <sys/mman.h>
 
 #include <cstdio>
+#include <initializer_list>
 
 #include "../../csrc/cpu/kernels.h"
 
