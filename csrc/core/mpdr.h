@@ -4,6 +4,7 @@
 
 #include "arguments.h"
 #include "lif.h"
+#include "stats.h"
 
 // Membrane potential distribution regularisation (SPEC 7): moments of u[t] and the gradient of L_M.
 namespace fastsnn {
@@ -24,17 +25,6 @@ struct MpdrBackward : LifBackward {
 };
 
 namespace FASTSNN_ISA {
-
-struct Moments {
-  double n, mean, m2;
-};
-
-// Chan et al. 1983
-inline Moments merge(const Moments& a, const Moments& b) {
-  if (a.n == 0.0) return b;
-  const double n = a.n + b.n, delta = b.mean - a.mean;
-  return {n, a.mean + delta * (b.n / n), a.m2 + b.m2 + delta * delta * (a.n * b.n / n)};
-}
 
 // A spread below the rounding of u counts as none.
 template <class S>
