@@ -17,6 +17,7 @@ from . import executed, kernels, launch_counts, machine_code, roofline
 
 RESULTS = Path(__file__).parents[2] / "bench" / "results"
 NEURONS = 2**21
+TRITON = "^(forward|backward|standardize)"  # cases of the LIF family and of weight standardisation
 COLUMNS = (
     "source,kernel,dtype,arch,width,threads,registers,spills,shared,occupancy,narrow,fma,instructions_per_element"
 ).split(",")
@@ -35,7 +36,7 @@ measures all of it on a machine with a GPU."""
 def machine_rows():
     """One row a kernel and architecture."""
     archs = [int(arch) for arch in cuda._cuda.archs.split(";")]
-    for kernel in [*kernels.cuda_kernels(archs), *kernels.triton_kernels(archs)]:
+    for kernel in [*kernels.cuda_kernels(archs), *kernels.triton_kernels(archs, TRITON)]:
         code = kernel.code
         yield {
             "source": kernel.source,
