@@ -257,7 +257,7 @@ def test_streaming_example(tmp_path, capsys):
 _digits_conv = models.digits_conv
 
 
-def binary_digits(rule, classes):
+def binary_digits(rule, classes, mpdr=None):
     """models.digits_conv with binary synapses between the first and the last."""
     net = _digits_conv(rule, classes)
     for i, (inputs, outputs) in {3: (32, 64), 7: (64, 64)}.items():

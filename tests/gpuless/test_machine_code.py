@@ -63,7 +63,7 @@ def test_parameters_of_a_channel_alone_are_read_narrowly(compiled):
         narrow = k.code.narrow(k.code.body)
         assert all(access.startswith("LD") for access in narrow), k.name
         unrolled[k.name].add(len(narrow) / PER_CHANNEL[k.name])
-    assert set().union(*unrolled.values()) <= {1, 3, 5}  # with what the unrolled loop leaves
+    assert set().union(*unrolled.values()) <= {1, 3, 5, 7}  # with what the unrolled loop leaves
 
 
 def test_no_operand_moves_twice_in_a_step(compiled):
