@@ -492,7 +492,7 @@ _ALL = (
     Case(
         name="mpdr_step",
         kernel="mpdr_step",
-        note="One step of fastsnn.LIF.for_rule('sltt') with MPDR.paper(propagate=True); without: the same neuron, plain.",
+        note="One step of fastsnn.LIF.for_rule('sltt') with MPDR.paper(propagate=True); without: the neuron, plain.",
         truth=reference(_mpdr_lif),
         providers=(
             Provider("fastsnn", product(_mpdr_lif)),
