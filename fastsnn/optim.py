@@ -119,7 +119,7 @@ class STGR(Optimizer):
                     group["weight_decay"],
                     *(tensor.data_ptr() for tensor in tensors),
                 )
-                torch.autograd.graph.increment_version((p, average, previous, buffer))
+                torch.autograd.graph.increment_version(p)
         # as a scheduler's wrapper of step does
         self.optimizer._opt_called = True  # type: ignore[attr-defined]
 

@@ -106,6 +106,17 @@ def test_the_native_step_runs_where_it_should():
     assert [fastsnn.optim._fusible(optimizer) for optimizer in fusible] == [True, False, False, False]
 
 
+@pytest.mark.parametrize("make", [lambda p: torch.optim.SGD(p, LR, MOMENTUM), torch.optim.Adam], ids=["SGD", "Adam"])
+def test_a_backward_through_weights_that_moved_raises(make):
+    w = nn.Parameter(torch.randn(5))
+    optimizer = STGR(make([w]))
+    loss = w.square().sum()
+    loss.backward(retain_graph=True)
+    optimizer.step()
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
+
+
 def test_threads_give_the_same_bits():
     results = []
     for threads in (1, 2):
