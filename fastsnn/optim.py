@@ -139,10 +139,12 @@ class STGR(Optimizer):
         for parameters, _, pulled, _ in stepped:
             _set_gradients(parameters, pulled)
         self.optimizer.step()
+        kept = rho(self.epoch)
         for parameters, averages, previous, gradients in stepped:
             _set_gradients(parameters, gradients)
             torch._foreach_copy_(previous, gradients)
-            torch._foreach_lerp_(averages, parameters, 1 - rho(self.epoch))
+            if kept < 1:
+                torch._foreach_lerp_(averages, parameters, 1 - kept)
 
     def _second_order(self, closure: Callable[[], Tensor] | None) -> Tensor:
         if closure is None:
@@ -212,7 +214,8 @@ def _fusible(optimizer: Optimizer) -> bool:
 def _plain(group: dict[str, Any]) -> bool:
     """Whether every parameter and gradient is one piece of CPU memory in the same order."""
     return all(
-        p.device.type == "cpu"
+        type(p) in (torch.nn.Parameter, Tensor)
+        and p.device.type == "cpu"
         and p.dtype in (torch.float32, torch.float64)
         and is_dense(p)
         and p.grad.stride() == p.stride()  # type: ignore[union-attr]
