@@ -122,8 +122,8 @@ def own_synapse(x: Tensor) -> Any:
     if torch.is_grad_enabled() and _reaches_a_neuron(x.grad_fn):
         raise RuntimeError(
             "MPDR(propagate=False) keeps its gradient from lower layers, and this neuron's input comes from "
-            f"{type(x.grad_fn).__name__}, not straight from a linear or convolution layer behind a neuron that is traced "
-            "or has MPDR(propagate=False). Give the neuron before the layer the same option, or pass propagate=True"
+            f"{type(x.grad_fn).__name__}, not straight from a linear or convolution layer behind a traced neuron "
+            "or one with the same option. Give the neuron before it MPDR(propagate=False), or pass propagate=True"
         )
     return None
 
