@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import statistics
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 from fastsnn import experiment
@@ -18,10 +19,10 @@ SEEDS = range(5)
 OUT = Path(__file__).parent / "results"
 
 
-def run(rule: str, seed: int) -> dict[str, object]:
+def run(rule: str, seed: int, data: str = "sequential-digits") -> dict[str, object]:
     """Final accuracy of one run with the command's defaults."""
     with tempfile.TemporaryDirectory() as folder:
-        config = experiment.Config.of(data="sequential-digits", rule=rule, seed=seed)
+        config = experiment.Config.of(data=data, rule=rule, seed=seed)
         trained = experiment.Experiment(config, Path(folder))
         trained.run()
     last = trained.progress.epochs[-1]
@@ -32,7 +33,7 @@ def run(rule: str, seed: int) -> dict[str, object]:
 def table(rows: list[dict[str, object]]) -> str:
     """Mean and standard deviation over the seeds, in percent."""
     lines = ["| rule | mode | test accuracy (%) | worst - best seed | train accuracy (%) |", "|---|---|---|---|---|"]
-    for rule in RULES:
+    for rule in dict.fromkeys(row["rule"] for row in rows):
         mine = [row for row in rows if row["rule"] == rule]
         test, train = ([100 * float(str(row[f"{split}_accuracy"])) for row in mine] for split in ("test", "train"))
         lines.append(
@@ -42,20 +43,21 @@ def table(rows: list[dict[str, object]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def main() -> None:
+def compare(rules: Iterable[str], data: str, name: str) -> None:
+    """Runs every rule with every seed and writes NAME.csv and NAME.md."""
     rows = []
-    for rule in RULES:
+    for rule in rules:
         for seed in SEEDS:
-            rows.append(run(rule, seed))
+            rows.append(run(rule, seed, data))
             print(rows[-1], flush=True)
     OUT.mkdir(exist_ok=True)
-    with (OUT / "sequential_digits.csv").open("w", newline="") as file:
+    with (OUT / f"{name}.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, rows[0])
         writer.writeheader()
         writer.writerows(rows)
-    (OUT / "sequential_digits.md").write_text(table(rows))
+    (OUT / f"{name}.md").write_text(table(rows))
     print(table(rows))
 
 
 if __name__ == "__main__":
-    main()
+    compare(RULES, "sequential-digits", "sequential_digits")

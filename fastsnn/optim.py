@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.optim import SGD, Optimizer
 
 from .backends import cpu
-from .ops.layout import is_dense
+from .ops.layout import is_dense, like
 from .ops.types import number
 
 __all__ = ["STGR", "rho"]
@@ -85,11 +85,19 @@ class STGR(Optimizer):
         return loss
 
     def _state(self, p: Tensor) -> tuple[Tensor, Tensor]:
-        """W_ema and the previous gradient."""
+        """W_ema and the previous gradient, in the memory order of p."""
         state = self.state[p]
         if not state:
             state["average"], state["previous"] = p.detach().clone(), torch.zeros_like(p)
+        state["average"], state["previous"] = like(state["average"], p), like(state["previous"], p)
         return state["average"], state["previous"]
+
+    def _momentum(self, p: Tensor) -> tuple[Tensor, bool]:
+        """SGD's own buffer, in the memory order of p, and whether it is new."""
+        state = self.optimizer.state[p]
+        first = state.get("momentum_buffer") is None
+        state["momentum_buffer"] = torch.empty_like(p) if first else like(state["momentum_buffer"], p)
+        return state["momentum_buffer"], first
 
     def _fused(self) -> None:
         """SGD with momentum and all of this in one pass."""
@@ -97,11 +105,7 @@ class STGR(Optimizer):
             scalars = (rho(self.epoch), float(group["lr"]), group["momentum"], 1 - group["dampening"])
             for p in _with_gradient(group):
                 average, previous = self._state(p)
-                state = self.optimizer.state[p]
-                buffer = state.get("momentum_buffer")
-                first = buffer is None
-                if first:
-                    buffer = state["momentum_buffer"] = torch.empty_like(p)
+                buffer, first = self._momentum(p)
                 tensors: Any = (p.grad, p, average, previous, buffer)
                 cpu._cpu.stgr_sgd(
                     torch.get_num_threads(),
@@ -115,7 +119,7 @@ class STGR(Optimizer):
                     group["weight_decay"],
                     *(tensor.data_ptr() for tensor in tensors),
                 )
-                torch.autograd.graph.increment_version((p, average, previous, buffer))
+                torch.autograd.graph.increment_version(p)
         # as a scheduler's wrapper of step does
         self.optimizer._opt_called = True  # type: ignore[attr-defined]
 
@@ -135,10 +139,12 @@ class STGR(Optimizer):
         for parameters, _, pulled, _ in stepped:
             _set_gradients(parameters, pulled)
         self.optimizer.step()
+        kept = rho(self.epoch)
         for parameters, averages, previous, gradients in stepped:
             _set_gradients(parameters, gradients)
             torch._foreach_copy_(previous, gradients)
-            torch._foreach_lerp_(averages, parameters, 1 - rho(self.epoch))
+            if kept < 1:
+                torch._foreach_lerp_(averages, parameters, 1 - kept)
 
     def _second_order(self, closure: Callable[[], Tensor] | None) -> Tensor:
         if closure is None:
@@ -208,7 +214,8 @@ def _fusible(optimizer: Optimizer) -> bool:
 def _plain(group: dict[str, Any]) -> bool:
     """Whether every parameter and gradient is one piece of CPU memory in the same order."""
     return all(
-        p.device.type == "cpu"
+        type(p) in (torch.nn.Parameter, Tensor)
+        and p.device.type == "cpu"
         and p.dtype in (torch.float32, torch.float64)
         and is_dense(p)
         and p.grad.stride() == p.stride()  # type: ignore[union-attr]

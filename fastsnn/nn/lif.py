@@ -72,7 +72,7 @@ class LIF(Neuron):
         dropout: probability of dropping a neuron for the whole sequence, in training; kept spikes are scaled
             by 1/(1-p), reset and ratio see the unmasked spike, the trace the masked one. Default 0.
         mpdr: `fastsnn.online.MPDR`, a regularisation of the distribution of u; `moments`, `mpdr_loss` and `z_score`
-            then tell of the last call, in evaluation too. Default None.
+            then tell of the last call, in evaluation too (not inside torch.compile). Default None.
         threshold: "ots": the threshold follows the mean and deviation of the layer's u, from v_threshold at t = 1 on
             (online threshold stabiliser, Zhu et al. 2024; rules "sltt" and "ottt"): th[t] = mean + q*std over the whole
             tensor of a step, q such that th[1] = v_threshold. A soft reset subtracts th[t]. A sample's spikes then
@@ -267,16 +267,16 @@ class LIF(Neuron):
 
     def _regularised(self, x: Tensor) -> Regularised | None:
         """What puts MPDR around the kernels of this call."""
-        mpdr = self._mpdr
-        if mpdr is None:
+        mpdr, compiling = self._mpdr, torch.compiler.is_compiling()
+        if mpdr is None or (compiling and not self.training):
             return None
         if not (mpdr.propagate or self._params.online):
             raise ValueError(
                 "rule 'bptt' carries MPDR's gradient through time together with the loss's, so that it cannot be kept "
                 "from lower layers; pass MPDR(propagate=True)"
             )
-        if torch.compiler.is_compiling():
-            raise RuntimeError("MPDR has no registered operator: run the neuron outside torch.compile and torch.export")
+        if compiling:
+            raise RuntimeError("MPDR trains outside torch.compile: it has no registered operator")
         own = None if mpdr.propagate else own_synapse(x)
         return Regularised(mpdr, own)
 

@@ -117,14 +117,13 @@ class Regularised:
 def own_synapse(x: Tensor) -> Any:
     """The node of the synapse that made x, whose weights take L_M's gradient apart from its input; None where nothing
     lower would take it. Raises RuntimeError where x comes from lower neurons in another way."""
-    if not (torch.is_grad_enabled() and x.requires_grad) or isinstance(x.grad_fn, synapse.NODES):
-        return x.grad_fn if isinstance(x.grad_fn, synapse.NODES) else None
-    if _reaches_a_neuron(x.grad_fn):
-        made = "a leaf" if x.grad_fn is None else type(x.grad_fn).__name__
+    if isinstance(x.grad_fn, synapse.NODES):
+        return x.grad_fn
+    if torch.is_grad_enabled() and _reaches_a_neuron(x.grad_fn):
         raise RuntimeError(
-            f"MPDR(propagate=False) keeps its gradient from lower layers, and this neuron's input comes from {made}, "
-            "not straight from a linear or convolution layer behind a neuron that is traced or has "
-            "MPDR(propagate=False). Give the neuron before the layer the same option, or pass propagate=True"
+            "MPDR(propagate=False) keeps its gradient from lower layers, and this neuron's input comes from "
+            f"{type(x.grad_fn).__name__}, not straight from a linear or convolution layer behind a traced neuron "
+            "or one with the same option. Give the neuron before it MPDR(propagate=False), or pass propagate=True"
         )
     return None
 

@@ -106,6 +106,17 @@ def test_the_native_step_runs_where_it_should():
     assert [fastsnn.optim._fusible(optimizer) for optimizer in fusible] == [True, False, False, False]
 
 
+@pytest.mark.parametrize("make", [lambda p: torch.optim.SGD(p, LR, MOMENTUM), torch.optim.Adam], ids=["SGD", "Adam"])
+def test_a_backward_through_weights_that_moved_raises(make):
+    w = nn.Parameter(torch.randn(5))
+    optimizer = STGR(make([w]))
+    loss = w.square().sum()
+    loss.backward(retain_graph=True)
+    optimizer.step()
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
+
+
 def test_threads_give_the_same_bits():
     results = []
     for threads in (1, 2):
@@ -153,6 +164,30 @@ def test_state_round_trip_goes_on_bitwise(make, tmp_path):
     assert second.param_groups is second.optimizer.param_groups
     run(second, parts, grads[4:], first_epoch=2)
     assert_same(parts, whole)
+
+
+def test_a_state_saved_in_another_memory_order_goes_on(tmp_path):
+    """Weights that turned to channels_last after the state was saved."""
+    torch.manual_seed(0)
+    plain = [nn.Parameter(torch.randn(3, 4, 5, 6, dtype=torch.float64))]
+    turned = [nn.Parameter(plain[0].detach().clone())]
+    first, second = (STGR(torch.optim.SGD(p, LR, MOMENTUM), LAM, GAM) for p in (plain, turned))
+    grads = gradients(4, plain)
+    run(first, plain, grads[:2])
+    turned[0].data = plain[0].detach().contiguous(memory_format=torch.channels_last)
+    second.load_state_dict(copy.deepcopy(first.state_dict()))
+    run(first, plain, grads[2:], first_epoch=1)
+    run(second, turned, [[g.contiguous(memory_format=torch.channels_last) for g in own] for own in grads[2:]], 1)
+    assert_same(turned[0].detach(), plain[0].detach(), **CLOSE)
+
+
+def test_it_keeps_two_tensors_a_parameter():
+    parameters = weights()
+    optimizer = STGR(torch.optim.SGD(parameters, LR, MOMENTUM))
+    run(optimizer, parameters, gradients(3, parameters))
+    held = [value for state in optimizer.state.values() for value in state.values()]
+    assert sum(tensor.numel() for tensor in held) == 2 * sum(p.numel() for p in parameters)
+    assert len({tensor.data_ptr() for tensor in [*held, *parameters]}) == 6
 
 
 def test_parameter_groups_have_their_own_values():

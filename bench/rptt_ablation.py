@@ -1,0 +1,14 @@
+"""RPTT's ablation, as in the paper's figure 3 (a): `python -m bench.rptt_ablation`.
+
+Trains `fastsnn train --data sequential-digits --rule R --seed S` for OSBP, +STGR, +MPDR and RPTT with five seeds and
+writes rptt_ablation.csv (one row a run) and rptt_ablation.md (mean and spread) into bench/results.
+"""
+
+from __future__ import annotations
+
+from fastsnn.experiment import ABLATION
+
+from .sequential_digits import compare
+
+if __name__ == "__main__":
+    compare(ABLATION, "sequential-digits", "rptt_ablation")
