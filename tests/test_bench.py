@@ -5,11 +5,11 @@ from dataclasses import fields, replace
 
 import pytest
 import torch
-
-import fastsnn
 from fastsnn._bench import cases, child, counts, gpu, main, measure, report, runner
 from fastsnn._bench.cases import CASES, Provider
 from fastsnn._bench.record import Row, row
+
+import fastsnn
 
 OTTT = CASES["ottt_step"]
 
