@@ -96,7 +96,7 @@ def executed_section(rows):
             row.source,
             row.name,
             row.dtype,
-            row.T,
+            row.T or "step",
             f"{row.bytes_read:g}",
             f"{row.bytes_written:g}",
             f"{row.sector_use:.0%}",
