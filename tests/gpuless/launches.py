@@ -71,8 +71,9 @@ def _of_triton(operations):
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "operations"
         path.write_bytes(pickle.dumps(operations))
-        code = f"from {__name__} import answer; answer({str(path)!r})"
-        toolkit.execute_checked([sys.executable, "-c", code], cwd=PACKAGE, TRITON_INTERPRET="0")
+        # behind all else, so that fastsnn is the installed one
+        code = f"import sys; sys.path.append({str(PACKAGE)!r}); from {__name__} import answer; answer({str(path)!r})"
+        toolkit.execute_checked([sys.executable, "-c", code], cwd=folder, TRITON_INTERPRET="0")
         return pickle.loads(path.read_bytes())
 
 

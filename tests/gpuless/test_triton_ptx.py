@@ -23,7 +23,9 @@ pytestmark = [
 
 
 def run(*options):
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(SUITE), *options]
+    # without the current folder in the path, so that fastsnn is the installed one
+    start = "import sys; sys.path.pop(0); import pytest; sys.exit(pytest.main(sys.argv[1:]))"
+    command = [sys.executable, "-c", start, "-q", "-p", "no:cacheprovider", str(SUITE), *options]
     environment = os.environ | {"TRITON_INTERPRET": "0"}
     return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=SUITE.parents[2])
 
