@@ -21,7 +21,7 @@ from .nn.empf import VERSIONS
 from .online import MPDR, SeparableShare, Trainer
 from .ops.types import RULES
 from .optim import STGR
-from .potentials import Moments
+from .potentials import Distribution
 
 CHECKPOINT = "checkpoint.pt"
 FORMAT = 1  # of the checkpoint
@@ -39,6 +39,11 @@ class Recipe:
     rule: str
     stgr: bool = False
     mpdr: bool = False
+
+    @property
+    def family(self) -> str:
+        """Of the neurons' kernels."""
+        return "empf" if self.rule == "empf" else "mpdr" if self.mpdr else "lif"
 
 
 ABLATION = {
@@ -214,12 +219,12 @@ class Experiment:
         self.progress = Progress(epoch=progress.epoch + 1, epochs=[*progress.epochs, row])
         self.seconds_before = 0.0
 
-    def _evaluate(self) -> tuple[dict[str, float], dict[str, Moments], Any]:
+    def _evaluate(self) -> tuple[dict[str, float], dict[str, Distribution], Any]:
         """Over the test split: every layer's firing rate, under online rules the moments of its u, and the result."""
         fired = dict.fromkeys(self.neurons, 0.0)
         seen = dict.fromkeys(self.neurons, 0)
         online = {name: n for name, n in self.neurons.items() if isinstance(n, LIF) and RULES[n.rule].online}
-        moments = {name: Moments(self.config.steps) for name in online}
+        moments = {name: Distribution(self.config.steps) for name in online}
 
         def count(name: str) -> Callable[..., None]:
             def hook(neuron: Any, _inputs: Any, spikes: Tensor) -> None:
@@ -238,7 +243,7 @@ class Experiment:
                 hook.remove()
         return {name: fired[name] / seen[name] for name in fired}, moments, result
 
-    def _distributions(self, moments: dict[str, Moments]) -> dict[str, Any]:
+    def _distributions(self, moments: dict[str, Distribution]) -> dict[str, Any]:
         """Z-score, and with MPDR L_M, of every layer and step of the test split."""
         rows = {"z_scores": {name: m.z_score(self.neurons[name].v_threshold) for name, m in moments.items()}}
         regularised = {name: self.neurons[name].mpdr for name in moments}
@@ -282,7 +287,7 @@ class Experiment:
         return {
             "config": asdict(self.config),
             "complete": self.progress.epoch == self.config.epochs,
-            "backend": _runs("empf" if self.config.rule == "empf" else "lif", self.config.device),
+            "backend": backends.running(RECIPES[self.config.rule].family, self.config.device) or "none",
             "epochs": self.progress.epochs,
         }
 
@@ -305,11 +310,6 @@ def _network(config: Config, read: Any) -> nn.Module:
     build = models.digits_mlp if read.sequential else models.digits_conv
     recipe = RECIPES[config.rule]
     return build(recipe.rule, read.classes, mpdr=MPDR.paper("cifar10") if recipe.mpdr else None)
-
-
-def _runs(family: str, device: str) -> str:
-    rows = backends.explain(family, device)
-    return next((name for name, verdict in rows if verdict == "runs"), "none")
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

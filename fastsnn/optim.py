@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.optim import SGD, Optimizer
 
-from .backends import cpu
+from . import backends
 from .ops.layout import is_dense, like
 from .ops.types import number
 
@@ -101,24 +101,15 @@ class STGR(Optimizer):
 
     def _fused(self) -> None:
         """SGD with momentum and all of this in one pass."""
+        kernels = backends.select("stgr", torch.empty(0))
         for group in self.param_groups:
             scalars = (rho(self.epoch), float(group["lr"]), group["momentum"], 1 - group["dampening"])
             for p in _with_gradient(group):
                 average, previous = self._state(p)
                 buffer, first = self._momentum(p)
-                tensors: Any = (p.grad, p, average, previous, buffer)
-                cpu._cpu.stgr_sgd(
-                    torch.get_num_threads(),
-                    p.numel(),
-                    p.dtype == torch.float64,
-                    first,
-                    group["nesterov"],
-                    group["lam"],
-                    group["gam"],
-                    *scalars,
-                    group["weight_decay"],
-                    *(tensor.data_ptr() for tensor in tensors),
-                )
+                tensors: Any = (p.grad, average, previous, buffer)
+                pulls = group["lam"], group["gam"]
+                kernels.sgd(p, tensors, first, group["nesterov"], *pulls, *scalars, group["weight_decay"])
                 torch.autograd.graph.increment_version(p)
         # as a scheduler's wrapper of step does
         self.optimizer._opt_called = True  # type: ignore[attr-defined]
@@ -202,8 +193,8 @@ def _fusible(optimizer: Optimizer) -> bool:
     hooked = optimizer._optimizer_step_pre_hooks or optimizer._optimizer_step_post_hooks
     return (
         type(optimizer) is SGD
-        and cpu._cpu is not None
         and not hooked
+        and backends.running("stgr", "cpu") is not None
         and all(
             group["momentum"] and not group["maximize"] and not group["differentiable"] and _plain(group)
             for group in optimizer.param_groups

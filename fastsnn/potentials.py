@@ -8,31 +8,29 @@ import torch
 from torch import Tensor
 
 from .ops.mpdr import MPDR
+from .ops.stats import Moments, merge
 from .reference import mpdr as formulas
+from .reference import stats
 
 
-class Moments:
-    """Count, mean and squared deviations of a layer's u[t] over batches, for each of T steps (Chan et al. 1983)."""
+class Distribution:
+    """Moments of a layer's u[t] over batches, for each of T steps."""
 
     def __init__(self, steps: int) -> None:
         self.calls = 0
-        self.count = torch.zeros(steps, dtype=torch.float64)
-        self.mean, self.squares = torch.zeros_like(self.count), torch.zeros_like(self.count)
+        self.moments: list[Moments | None] = [None] * steps
 
     def add(self, u: Tensor) -> None:
         """One step of a batch; steps follow each other."""
-        t = self.calls % len(self.count)
-        mean, var = formulas.moments(u.unsqueeze(0))[0].cpu()
-        before, self.count[t] = self.count[t].item(), self.count[t] + u.numel()
-        share = u.numel() / self.count[t]
-        delta = mean - self.mean[t]
-        self.mean[t] += delta * share
-        self.squares[t] += var * u.numel() + delta.square() * before * share
+        t, new = self.calls % len(self.moments), stats.whole(u)
+        before = self.moments[t]
+        self.moments[t] = new if before is None else merge(before, new)
         self.calls += 1
 
     def rows(self) -> Tensor:
         """Mean and biased variance of each step, [T, 2]."""
-        return torch.stack([self.mean, self.squares / self.count], 1)
+        seen = [moments for moments in self.moments if moments is not None]
+        return torch.stack([torch.stack([moments.mean, moments.variance]) for moments in seen]).cpu()
 
     def z_score(self, threshold: float) -> list[float | None]:
         """(th - mean)/std of each step; None where it is not finite."""

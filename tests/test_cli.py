@@ -14,7 +14,7 @@ from torch.testing import assert_close
 
 import fastsnn
 from fastsnn import cli, experiment
-from fastsnn.potentials import Moments
+from fastsnn.potentials import Distribution
 
 pytest.importorskip("sklearn", reason="the digits come with scikit-learn")
 pytest.importorskip("matplotlib", reason="curves.png is drawn by matplotlib")
@@ -108,15 +108,15 @@ def test_rptt_tells_its_distributions(tmp_path):
 
 def test_the_moments_of_batches_are_those_of_all():
     u = 100 + torch.randn(2, 300, 7, dtype=torch.float64)
-    moments = Moments(2)
+    seen = Distribution(2)
     for batch in u.split([10, 250, 40], 1):
         for u_t in batch:
-            moments.add(u_t)
-    assert_close(moments.rows()[:, 0], u.mean((1, 2)), rtol=1e-14, atol=0)
-    assert_close(moments.rows()[:, 1], u.var((1, 2), correction=0), rtol=1e-12, atol=0)
+            seen.add(u_t)
+    assert_close(seen.rows()[:, 0], u.mean((1, 2)), rtol=1e-14, atol=0)
+    assert_close(seen.rows()[:, 1], u.var((1, 2), correction=0), rtol=1e-12, atol=0)
     expected = ((1 - u.mean((1, 2))) / u.std((1, 2), correction=0)).tolist()
-    assert moments.z_score(1.0) == pytest.approx(expected)
-    silent = Moments(1)
+    assert seen.z_score(1.0) == pytest.approx(expected)
+    silent = Distribution(1)
     silent.add(torch.zeros(5))
     assert silent.z_score(1.0) == [None]
 

@@ -1,5 +1,6 @@
 #pragma once
 
+#include "arguments.h"
 #include "platform.h"
 #include "surrogate.h"
 #include "trace.h"
@@ -20,6 +21,12 @@ struct Lif {
   S reset_grad;  // soft: th, hard: 1; 0 with detach_reset
   S height, slope;
 };
+
+template <class S>
+Lif<S> lif_of(const LifParams& p) {
+  return Lif<S>{S(p.leak),    S(p.gain),       S(p.bias),   S(p.threshold),
+                S(p.v_reset), S(p.reset_grad), S(p.height), S(p.slope)};
+}
 
 // u[t] = lam * v[t-1] + gain * x[t] + bias
 template <class S>

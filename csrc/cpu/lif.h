@@ -11,12 +11,6 @@ namespace fastsnn {
 namespace FASTSNN_ISA {
 
 template <class S>
-Lif<S> lif_of(const LifParams& p) {
-  return Lif<S>{S(p.leak),    S(p.gain),       S(p.bias),   S(p.threshold),
-                S(p.v_reset), S(p.reset_grad), S(p.height), S(p.slope)};
-}
-
-template <class S>
 struct ForwardRow {
   S threshold_prev;  // NaN where the potential was already reset
   bool first;

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "../core/dtype.h"
 #include "../core/half.h"
 #include "kernels.h"
 
@@ -26,15 +27,6 @@ namespace FASTSNN_ISA {
 constexpr int64_t kChunk = 2048;
 constexpr int64_t kBlock = 256;    // elements between two rounds of prefetches
 constexpr int64_t kGrain = 16384;  // elements below which a second thread costs more than it saves
-
-template <class T>
-struct StateOf {
-  using type = float;
-};
-template <>
-struct StateOf<double> {
-  using type = double;
-};
 
 inline float widen(float f) { return f; }
 inline double widen(double f) { return f; }
@@ -120,16 +112,7 @@ void parallel_chunks(int64_t n, int64_t chunk, int64_t work, int threads, const 
 
 template <class F>
 void with_dtype(Dtype dtype, const F& f) {
-  switch (dtype) {
-    case Dtype::f32:
-      return f(float{});
-    case Dtype::f64:
-      return f(double{});
-    case Dtype::bf16:
-      return f(BFloat16{});
-    default:
-      return f(Half{});
-  }
+  with_type<Half, BFloat16>(dtype, f);
 }
 
 }  // namespace FASTSNN_ISA

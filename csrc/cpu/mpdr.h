@@ -2,45 +2,18 @@
 
 #include "../core/mpdr.h"
 #include "lif.h"
+#include "stats.h"
 
 // LIF with MPDR: the forward's loop also sums u while its chunk is in L1, the backward's adds two coefficients.
 namespace fastsnn {
 namespace FASTSNN_ISA {
-
-// Sums of u - u[0] in lanes of fixed order. The shift is one of the values, so that squaring loses at most n roundings.
-template <class S>
-Moments moments_of(const S* u, int64_t n) {
-  constexpr int kLanes = 32;  // gcc keeps fewer in memory
-  const double shift = u[0];
-  double sums[kLanes] = {}, squares[kLanes] = {};
-  int64_t i = 0;
-  for (; i + kLanes <= n; i += kLanes) {
-    for (int l = 0; l < kLanes; l++) {
-      const double d = double(u[i + l]) - shift;
-      sums[l] += d;
-      squares[l] += d * d;
-    }
-  }
-  for (int l = 0; i < n; i++, l++) {
-    const double d = double(u[i]) - shift;
-    sums[l] += d;
-    squares[l] += d * d;
-  }
-  double sum = 0.0, square = 0.0;
-  for (int l = 0; l < kLanes; l++) {
-    sum += sums[l];
-    square += squares[l];
-  }
-  const double mean = sum / double(n), m2 = square - sum * mean;
-  return {double(n), shift + mean, m2 < 0.0 ? 0.0 : m2};
-}
 
 template <class T, class S = typename StateOf<T>::type>
 void mpdr_forward_of(const LifParams& params, const MpdrForward& k, int threads) {
   const int64_t chunks = (k.n + kChunk - 1) / kChunk;
   std::vector<Moments> partial(chunks * k.T);
   const auto sum_up = [&](int64_t t, int64_t i, const S* u, int64_t n) {
-    partial[t * chunks + i / kChunk] = moments_of(u, n);
+    partial[t * chunks + i / kChunk] = row_moments(u, n);
   };
   parallel_chunks(k.n, kChunk, k.n * k.T, threads,
                   [&](int64_t begin, int64_t end) { lif_forward_chunks<T>(params, k, begin, end, sum_up); });

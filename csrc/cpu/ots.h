@@ -20,20 +20,16 @@ Moments charge_block(const LifParams& params, const OtsCharge& k, int64_t begin,
   Chunk<S> buffer, start;
   start.fill(Reset(params.reset) == Reset::hard ? p.v_reset : S(0), kChunk);
   S* const u_all = static_cast<S*>(k.u);
-  double sum = 0.0, squares = 0.0, origin = 0.0;
+  Moments all{};
   for (int64_t i = begin; i < end; i += kChunk) {
     const int64_t n = std::min(kChunk, end - i);
     const S* v = at_or(static_cast<const S*>(k.v), i, static_cast<const S*>(start.at));
     S* u = u_all + i;
     potential_row<S, Reset::soft>(p, std::numeric_limits<S>::quiet_NaN(), v,
                                   load(static_cast<const T*>(k.x) + i, buffer, n), u, n);
-    if (i == begin) origin = u[0];
-    add_pairs<false>(n, &sum, &squares, [=](int64_t j) {
-      const double d = double(u[j]) - origin;
-      return Pair{d, d * d};
-    });
+    all = merge(all, row_moments(u, n));
   }
-  return moments_of(double(end - begin), origin, sum, squares);
+  return all;
 }
 
 void ots_charge(const LifParams& p, const OtsCharge& k, int threads) {

@@ -12,7 +12,7 @@ namespace fastsnn {
 namespace FASTSNN_ISA {
 
 constexpr int64_t kStatBlocks = 64;
-constexpr int kPairLanes = 16;
+constexpr int kPairLanes = 32;  // gcc keeps fewer in memory
 
 struct Pair {
   double first, second;
@@ -105,6 +105,18 @@ void add_pairs(int64_t n, double* first, double* second, const Term& term) {
     for (int l = 0; i < n; i++, l++) lane(l, i);
     for (int l = 0; l < kPairLanes; l++) *first += a[l], *second += b[l];
   }
+}
+
+// Moments of a row. The origin is one of its values, so that squaring loses at most n roundings.
+template <class S>
+Moments row_moments(const S* row, int64_t n) {
+  const double origin = row[0];
+  double sum = 0.0, squares = 0.0;
+  add_pairs<false>(n, &sum, &squares, [=](int64_t i) {
+    const double d = double(row[i]) - origin;
+    return Pair{d, d * d};
+  });
+  return moments_of(double(n), origin, sum, squares);
 }
 
 // The two sums of every channel, a block each

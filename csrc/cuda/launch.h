@@ -9,7 +9,7 @@
 #include <string>
 #include <utility>
 
-#include "../core/platform.h"
+#include "../core/dtype.h"
 #include "kernels.h"
 
 // What every CUDA launch shares: errors, the device, the stream, the grid.
@@ -61,16 +61,7 @@ void launch(void (*kernel)(Parameters...), int64_t blocks, const Stream& on, Arg
 
 template <class F>
 void with_dtype(Dtype dtype, const F& f) {
-  switch (dtype) {
-    case Dtype::f32:
-      return f(float{});
-    case Dtype::f64:
-      return f(double{});
-    case Dtype::bf16:
-      return f(__nv_bfloat16{});
-    default:
-      return f(__half{});
-  }
+  FASTSNN_ISA::with_type<__half, __nv_bfloat16>(dtype, f);
 }
 
 }  // namespace cuda

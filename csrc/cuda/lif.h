@@ -9,12 +9,6 @@ namespace cuda {
 
 using namespace FASTSNN_ISA;
 
-template <class S>
-Lif<S> lif_of(const LifParams& p) {
-  return Lif<S>{S(p.leak),    S(p.gain),       S(p.bias),   S(p.threshold),
-                S(p.v_reset), S(p.reset_grad), S(p.height), S(p.slope)};
-}
-
 // v[0]: v_reset, or 0 under soft reset
 template <Reset reset, class S>
 FASTSNN_HD S initial_v(const Lif<S>& p) {

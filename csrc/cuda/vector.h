@@ -8,14 +8,7 @@
 namespace fastsnn {
 namespace cuda {
 
-template <class T>
-struct StateOf {
-  using type = float;
-};
-template <>
-struct StateOf<double> {
-  using type = double;
-};
+using FASTSNN_ISA::StateOf;
 
 template <class T>
 constexpr int kVector = 16 / int(sizeof(T));

@@ -15,7 +15,7 @@ import torch
 
 from . import cpu, cuda, reference, triton
 
-__all__ = ["BackendError", "available", "explain", "select", "use_backend"]
+__all__ = ["BackendError", "available", "explain", "running", "select", "use_backend"]
 
 # each has refusal(device) -> reason | None and KERNELS: family -> kernels
 REGISTRY: dict[str, Any] = {"cuda": cuda, "triton": triton, "cpu": cpu, "reference": reference}
@@ -65,9 +65,13 @@ def explain(family: str, device: str | torch.device) -> list[tuple[str, str]]:
     return rows
 
 
+def running(family: str, device: str | torch.device) -> str | None:
+    """The backend that would run `family` for tensors of `device`; None where none can."""
+    return next((backend for backend, verdict in explain(family, device) if verdict == "runs"), None)
+
+
 def _select(family: str, device: torch.device) -> Any:
-    rows = explain(family, device)
-    runs = next((backend for backend, verdict in rows if verdict == "runs"), None)
+    rows, runs = explain(family, device), running(family, device)
     if runs is None:
         raise BackendError(
             f"backend {_forced!r} is forced and cannot run {family} on {device}: {rows[0][1]}. "

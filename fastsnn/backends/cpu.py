@@ -8,9 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .empf import EMPFKernels
-from .native import BinaryKernels, LIFKernels, StandardizeKernels
-from .native_stats import OSRKernels, OTSKernels
+from . import native
 
 try:
     from .. import _cpu
@@ -37,13 +35,14 @@ def _threads(_: Tensor) -> int:
 
 
 # the T loop runs in cache, so a sequence's potentials are recomputed from x
-_LIF = LIFKernels("cpu", _cpu, _threads, saves_u=False)
+_LIF = native.LIFKernels("cpu", _cpu, _threads, saves_u=False)
 KERNELS: dict[str, Any] = {
     "lif": _LIF,
     "mpdr": _LIF,
-    "standardize": StandardizeKernels("cpu", _cpu, _threads),
-    "empf": EMPFKernels("cpu", _cpu, _threads),
-    "binary": BinaryKernels("cpu", _cpu, _threads),
-    "osr": OSRKernels(_LIF, _cpu, _threads),
-    "ots": OTSKernels(_LIF, _cpu, _threads),
+    "standardize": native.StandardizeKernels("cpu", _cpu, _threads),
+    "empf": native.EMPFKernels("cpu", _cpu, _threads),
+    "binary": native.BinaryKernels("cpu", _cpu, _threads),
+    "osr": native.OSRKernels(_LIF, _cpu, _threads),
+    "ots": native.OTSKernels(_LIF, _cpu, _threads),
+    "stgr": native.STGRKernels("cpu", _cpu, _threads),
 }

@@ -5,8 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .empf import EMPFKernels
-from .native import LIFKernels, StandardizeKernels
+from . import native
 
 try:
     from .. import _cuda
@@ -41,7 +40,7 @@ def _stream(x: Tensor) -> tuple[int, int]:
 
 # a thread walks T once, so the backward through time reads the potentials that the forward stored
 KERNELS = {
-    "lif": LIFKernels("cuda", _cuda, _stream, saves_u=True),
-    "standardize": StandardizeKernels("cuda", _cuda, _stream),
-    "empf": EMPFKernels("cuda", _cuda, _stream, blocks=1024),
+    "lif": native.LIFKernels("cuda", _cuda, _stream, saves_u=True),
+    "standardize": native.StandardizeKernels("cuda", _cuda, _stream),
+    "empf": native.EMPFKernels("cuda", _cuda, _stream, blocks=1024),
 }

@@ -7,9 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .empf import EMPFKernels
-from .native import LIFKernels, StandardizeKernels
-from .native_stats import OSRKernels
+from . import native
 
 _core: Any = None
 _osr: Any = None
@@ -56,10 +54,10 @@ def _itself(tensor: Tensor | None) -> Tensor | None:
 
 
 # recomputing u in reverse would need memory for it: a sequence's potentials are saved
-_LIF = LIFKernels("triton", _core, torch.cuda.device_of, saves_u=True, give=_itself)
+_LIF = native.LIFKernels("triton", _core, torch.cuda.device_of, saves_u=True, give=_itself)
 KERNELS: dict[str, Any] = {
     "lif": _LIF,
-    "osr": OSRKernels(_LIF, _osr, torch.cuda.device_of, give=_itself),
-    "standardize": StandardizeKernels("triton", _core, torch.cuda.device_of, give=_itself),
-    "empf": EMPFKernels("triton", _core, torch.cuda.device_of, PROGRAMS, give=_itself),
+    "osr": native.OSRKernels(_LIF, _osr, torch.cuda.device_of, give=_itself),
+    "standardize": native.StandardizeKernels("triton", _core, torch.cuda.device_of, give=_itself),
+    "empf": native.EMPFKernels("triton", _core, torch.cuda.device_of, PROGRAMS, give=_itself),
 }

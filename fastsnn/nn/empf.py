@@ -117,8 +117,7 @@ class EMPF(Neuron):
                 f"step {done + given} of steps = {self.steps}: call fastsnn.reset(net) before a new sequence"
             )
         if self.version == "II":
-            spikes = torch.stack([self._norm_step(x_t) for x_t in x]) if sequence else self._norm_step(x)
-            return spikes
+            return torch.stack([self._norm_step(x_t) for x_t in x]) if sequence else self._norm_step(x)
         if sequence:
             spikes, v = op.empf_sequence(x, self._state.v, leak=self.leak, threshold=self.threshold)
         else:

@@ -37,10 +37,6 @@ class Neuron(Stateful):
     def state(self, state: Any) -> None:
         self._state = state
 
-    def reset(self) -> None:
-        """Forget the state: the next call is t = 1."""
-        raise NotImplementedError
-
     def detach(self) -> None:
         """Cut the state out of the graph."""
         self._state = self._state.map(Tensor.detach)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,18 +11,18 @@ from torch import Tensor, nn
 __all__ = ["Stateful", "detach", "load_states", "reset", "states"]
 
 
-class Stateful(nn.Module):
+class Stateful(nn.Module, ABC):
     """A module that keeps state between steps. `state` is a named tuple whose `map(fn)` applies fn to its tensors."""
 
     state: Any
 
+    @abstractmethod
     def reset(self) -> None:
         """End the sequence: the next call is t = 1."""
-        raise NotImplementedError
 
+    @abstractmethod
     def detach(self) -> None:
         """Cut the state out of the graph."""
-        raise NotImplementedError
 
 
 def _stateful(net: nn.Module) -> Iterator[tuple[str, Stateful]]:

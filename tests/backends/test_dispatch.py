@@ -157,6 +157,20 @@ def test_without_the_core_forcing_it_raises(no_core):
         lif_step(X)
 
 
+HOLDS = {
+    "reference": {"lif", "mpdr", "standardize", "empf", "binary", "osr", "ots"},
+    "cpu": {"lif", "mpdr", "standardize", "empf", "binary", "osr", "ots", "stgr"},
+    "cuda": {"lif", "standardize", "empf"},
+    "triton": {"lif", "standardize", "empf", "osr"},
+}
+
+
+@pytest.mark.parametrize("name", HOLDS)
+def test_a_backend_holds_these_families(name):
+    """Where a family is missing, the parity suite skips: this says where it may."""
+    assert backends.REGISTRY[name].KERNELS.keys() == HOLDS[name]
+
+
 def test_available_names_every_backend():
     assert backends.available().keys() == {"cuda", "triton", "cpu", "reference"}
     assert backends.available()["reference"] == "available"

@@ -11,8 +11,7 @@ from pathlib import Path
 
 import torch
 
-from fastsnn.backends.empf import EMPFKernels
-from fastsnn.backends.native import LIFKernels, StandardizeKernels
+from fastsnn.backends.native import EMPFKernels, LIFKernels, StandardizeKernels
 
 from . import toolkit
 

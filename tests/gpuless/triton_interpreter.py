@@ -39,14 +39,14 @@ def cast(original, self, source, target, *rounding):
         return interpreter.TensorHandle(to_bfloat16_bits(source.data), tl.bfloat16)
     if pair == (tl.bfloat16, tl.float32):
         return interpreter.TensorHandle(from_bfloat16_bits(source.data), tl.float32)
-    raise NotImplementedError(f"bfloat16 converts to and from float32 only, not {pair[0]} to {pair[1]}")
+    raise TypeError(f"bfloat16 converts to and from float32 only, not {pair[0]} to {pair[1]}")
 
 
 def arithmetic(original, self, *arguments):
     """InterpreterBuilder's operations on one, two or three blocks."""
     operands = [a for a in arguments if isinstance(a, interpreter.TensorHandle)]
     if involves_bfloat16(*(operand.dtype for operand in operands)):
-        raise NotImplementedError("arithmetic in bfloat16: convert to float32 first")
+        raise TypeError("arithmetic in bfloat16: convert to float32 first")
     return original(self, *arguments)
 
 

@@ -104,6 +104,8 @@ def test_the_native_step_runs_where_it_should():
         torch.optim.Adam(parameters),
     ]
     assert [fastsnn.optim._fusible(optimizer) for optimizer in fusible] == [True, False, False, False]
+    with fastsnn.use_backend("reference"):
+        assert not fastsnn.optim._fusible(fusible[0])
 
 
 @pytest.mark.parametrize("make", [lambda p: torch.optim.SGD(p, LR, MOMENTUM), torch.optim.Adam], ids=["SGD", "Adam"])

@@ -1,28 +1,18 @@
-"""A core as backend: allocates outputs, passes addresses. CPU and CUDA differ in where they run; the Triton core
-takes the tensors themselves."""
+"""The LIF family, with and without MPDR, on one core."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..ops.types import EMPTY, Forward, LIFParams, LIFState, Pull, Saved, state_dtype
-from ..reference.binary import Geometry, output_shape
-from ..reference.surrogate import SHAPES
+from ...ops.types import EMPTY, Forward, LIFParams, LIFState, Pull, Saved, state_dtype
+from ...reference.surrogate import SHAPES
+from .operands import DTYPES, Give, address
 
-DTYPES = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.float16: 3}
 TRACES = {"none": 0, "ottt": 1, "ndot": 2, "ndot_released": 3}
-
-
-def _address(tensor: Tensor | None) -> int:
-    return 0 if tensor is None else tensor.data_ptr()
-
-
-Give = Callable[[Tensor | None], Any]
-POINT = (1, 1)  # a plane, or a kernel, of one pixel
 
 
 def _empty_float(x: Tensor) -> Tensor:
@@ -34,7 +24,7 @@ class LIFKernels:
     `where(x)` is the core's Execution for x, `give(tensor)` what it takes for a tensor or for none."""
 
     def __init__(
-        self, name: str, core: Any, where: Callable[[Tensor], Any], saves_u: bool, give: Give = _address
+        self, name: str, core: Any, where: Callable[[Tensor], Any], saves_u: bool, give: Give = address
     ) -> None:
         self.NAME, self.SAVES_U = name, saves_u
         self._core, self._where, self._give, self._cached = core, where, give, f"_native_{name}"
@@ -150,84 +140,3 @@ class LIFKernels:
         target = (pull.mean, pull.std, pull.weight, pull.mu)
         self._core.mpdr_backward(*arguments, *target, give(pull.moments), give(local))
         return g_x, g_v_first, local
-
-
-class StandardizeKernels:
-    """Weight-standardisation kernels of one core; signatures as fastsnn.reference.standardize."""
-
-    def __init__(self, name: str, core: Any, where: Callable[[Tensor], Any], give: Give = _address) -> None:
-        self.NAME, self._core, self._where, self._give = name, core, where, give
-
-    def forward(self, weight: Tensor, gain: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
-        rows, cols = len(weight), weight[0].numel()
-        out = torch.empty_like(weight)
-        mean = weight.new_empty(rows, dtype=torch.float64)
-        inverse = torch.empty_like(mean)
-        operands = map(self._give, (weight, gain, mean, inverse, out))
-        self._core.standardize_forward(self._where(weight), rows, cols, DTYPES[weight.dtype], eps, *operands)
-        return out, mean, inverse
-
-    def backward(
-        self, weight: Tensor, gain: Tensor, mean: Tensor, inverse: Tensor, g_out: Tensor, eps: float
-    ) -> tuple[Tensor, Tensor]:
-        rows, cols = len(weight), weight[0].numel()
-        g_weight, g_gain = torch.empty_like(weight), torch.empty_like(gain)
-        operands = map(self._give, (weight, gain, mean, inverse, g_out, g_weight, g_gain))
-        self._core.standardize_backward(self._where(weight), rows, cols, DTYPES[weight.dtype], eps, *operands)
-        return g_weight, g_gain
-
-
-class BinaryKernels:
-    """Binary synapses on one core; signatures as fastsnn.reference.binary."""
-
-    def __init__(self, name: str, core: Any, where: Callable[[Tensor], Any]) -> None:
-        self.NAME, self._core, self._where = name, core, where
-
-    def forward(self, weight: Tensor, scaled: bool) -> tuple[Tensor, Tensor]:
-        out, scale = torch.empty_like(weight), weight.new_empty(len(weight), dtype=torch.float64)
-        sizes = len(weight), weight[0].numel(), DTYPES[weight.dtype]
-        self._core.binarize_forward(self._where(weight), *sizes, scaled, *map(_address, (weight, scale, out)))
-        return out, scale
-
-    def backward(self, weight: Tensor, g_out: Tensor) -> Tensor:
-        g_weight = torch.empty_like(weight)
-        sizes = len(weight), weight[0].numel(), DTYPES[weight.dtype]
-        self._core.binarize_backward(self._where(weight), *sizes, *map(_address, (weight, g_out, g_weight)))
-        return g_weight
-
-    def product(
-        self,
-        x: Tensor,
-        words: Tensor,
-        bits: int,
-        shape: torch.Size,
-        scale: Tensor | None,
-        bias: Tensor | None,
-        geometry: Geometry,
-    ) -> Tensor:
-        outputs, inputs, *kernel = shape
-        planes: tuple[Sequence[int], ...]
-        if kernel:
-            y = x.new_empty(output_shape(x.shape, shape, geometry))
-            if not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last):
-                y = y.contiguous(memory_format=torch.channels_last)
-            samples, planes = len(x), (x.shape[2:], y.shape[2:], kernel)
-            strides = x.stride(), y.stride()
-        else:
-            y = x.new_empty(*x.shape[:-1], outputs)
-            x = x if x.dim() == 2 else x.reshape(-1, inputs)
-            samples, planes = len(x), (POINT, POINT, POINT)
-            strides = (*x.stride(), 0, 0), (outputs, 1, 0, 0)
-        self._core.packed_product(
-            self._where(x),
-            samples,
-            inputs,
-            outputs,
-            *planes,
-            *geometry,
-            *strides,
-            bits,
-            DTYPES[x.dtype],
-            *map(_address, (x, words, scale, bias, y)),
-        )
-        return y

@@ -1,4 +1,4 @@
-"""The kernels of online statistics of one core as backend: allocates outputs, passes addresses."""
+"""Online statistics, OSR and OTS, on one core."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..ops.stats import Affine, Moments
-from ..ops.types import Forward, LIFParams, LIFState, state_dtype
-from .native import DTYPES, Give, LIFKernels, _address
+from ...ops.stats import Affine, Moments
+from ...ops.types import Forward, LIFParams, LIFState, state_dtype
+from .lif import LIFKernels
+from .operands import DTYPES, Give, address
 
 
 def _channels(x: Tensor) -> tuple[int, int, int, int]:
@@ -29,7 +30,7 @@ def _step_moments(x: Tensor) -> Moments:
 class OSRKernels:
     """OSR kernels of one core; signatures as fastsnn.reference.osr. `lif`: the core's LIF kernels."""
 
-    def __init__(self, lif: LIFKernels, core: Any, where: Callable[[Tensor], Any], give: Give = _address) -> None:
+    def __init__(self, lif: LIFKernels, core: Any, where: Callable[[Tensor], Any], give: Give = address) -> None:
         self.NAME, self._lif, self._core, self._where, self._give = lif.NAME, lif, core, where, give
 
     def _call(self, kernel: str, x: Tensor, *operands: Tensor | None) -> None:
@@ -85,7 +86,7 @@ class OSRKernels:
 class OTSKernels:
     """OTS kernels of one core; signatures as fastsnn.reference.ots. Arguments as `OSRKernels`."""
 
-    def __init__(self, lif: LIFKernels, core: Any, where: Callable[[Tensor], Any], give: Give = _address) -> None:
+    def __init__(self, lif: LIFKernels, core: Any, where: Callable[[Tensor], Any], give: Give = address) -> None:
         self.NAME, self._lif, self._core, self._where, self._give = lif.NAME, lif, core, where, give
 
     def _call(self, kernel: str, p: LIFParams, u: Tensor, dtype: torch.dtype, *operands: Tensor | None) -> None:

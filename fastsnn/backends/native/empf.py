@@ -1,4 +1,4 @@
-"""EM-PF kernels of a native core as backend: allocates outputs, passes addresses."""
+"""EM-PF neurons on one core."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..ops.types import state_dtype
-from ..reference.empf import Norm
-from .native import DTYPES, Give, _address
+from ...ops.types import state_dtype
+from ...reference.empf import Norm
+from .operands import DTYPES, Give, address
 
 
 class EMPFKernels:
@@ -20,7 +20,7 @@ class EMPFKernels:
     """
 
     def __init__(
-        self, name: str, core: Any, where: Callable[[Tensor], Any], blocks: int = 1, give: Give = _address
+        self, name: str, core: Any, where: Callable[[Tensor], Any], blocks: int = 1, give: Give = address
     ) -> None:
         self.NAME, self._core, self._where, self._blocks, self._give = name, core, where, blocks, give
 

@@ -1,0 +1,19 @@
+"""A core as backend: allocates outputs, passes addresses. CPU and CUDA differ in where they run; the Triton core
+takes the tensors themselves."""
+
+from .binary import BinaryKernels
+from .empf import EMPFKernels
+from .lif import LIFKernels
+from .standardize import StandardizeKernels
+from .stats import OSRKernels, OTSKernels
+from .stgr import STGRKernels
+
+__all__ = [
+    "BinaryKernels",
+    "EMPFKernels",
+    "LIFKernels",
+    "OSRKernels",
+    "OTSKernels",
+    "STGRKernels",
+    "StandardizeKernels",
+]

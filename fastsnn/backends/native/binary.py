@@ -1,0 +1,70 @@
+"""Binary synapses on one core."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...reference.binary import Geometry, output_shape
+from .operands import DTYPES, address
+
+POINT = (1, 1)  # a plane, or a kernel, of one pixel
+
+
+class BinaryKernels:
+    """Binary synapses on one core; signatures as fastsnn.reference.binary."""
+
+    def __init__(self, name: str, core: Any, where: Callable[[Tensor], Any]) -> None:
+        self.NAME, self._core, self._where = name, core, where
+
+    def forward(self, weight: Tensor, scaled: bool) -> tuple[Tensor, Tensor]:
+        out, scale = torch.empty_like(weight), weight.new_empty(len(weight), dtype=torch.float64)
+        sizes = len(weight), weight[0].numel(), DTYPES[weight.dtype]
+        self._core.binarize_forward(self._where(weight), *sizes, scaled, *map(address, (weight, scale, out)))
+        return out, scale
+
+    def backward(self, weight: Tensor, g_out: Tensor) -> Tensor:
+        g_weight = torch.empty_like(weight)
+        sizes = len(weight), weight[0].numel(), DTYPES[weight.dtype]
+        self._core.binarize_backward(self._where(weight), *sizes, *map(address, (weight, g_out, g_weight)))
+        return g_weight
+
+    def product(
+        self,
+        x: Tensor,
+        words: Tensor,
+        bits: int,
+        shape: torch.Size,
+        scale: Tensor | None,
+        bias: Tensor | None,
+        geometry: Geometry,
+    ) -> Tensor:
+        outputs, inputs, *kernel = shape
+        planes: tuple[Sequence[int], ...]
+        if kernel:
+            y = x.new_empty(output_shape(x.shape, shape, geometry))
+            if not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last):
+                y = y.contiguous(memory_format=torch.channels_last)
+            samples, planes = len(x), (x.shape[2:], y.shape[2:], kernel)
+            strides = x.stride(), y.stride()
+        else:
+            y = x.new_empty(*x.shape[:-1], outputs)
+            x = x if x.dim() == 2 else x.reshape(-1, inputs)
+            samples, planes = len(x), (POINT, POINT, POINT)
+            strides = (*x.stride(), 0, 0), (outputs, 1, 0, 0)
+        self._core.packed_product(
+            self._where(x),
+            samples,
+            inputs,
+            outputs,
+            *planes,
+            *geometry,
+            *strides,
+            bits,
+            DTYPES[x.dtype],
+            *map(address, (x, words, scale, bias, y)),
+        )
+        return y

@@ -1,0 +1,24 @@
+"""STGR's step around SGD with momentum on one core."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor
+
+from .operands import DTYPES, address
+
+
+class STGRKernels:
+    """One pass over the tensors of a parameter; dense, of one memory order, float32 or float64."""
+
+    def __init__(self, name: str, core: Any, where: Callable[[Tensor], Any]) -> None:
+        self.NAME, self._core, self._where = name, core, where
+
+    def sgd(self, p: Tensor, tensors: tuple[Tensor, ...], first: bool, nesterov: bool, *scalars: float) -> None:
+        """p and, of tensors, W_ema, the previous gradient and the momentum buffer change in place. tensors: gradient
+        and these three; scalars: lam, gam, rho, lr, momentum, 1 - dampening, weight_decay."""
+        gradient, *kept = map(address, tensors)
+        sizes = p.numel(), DTYPES[p.dtype]
+        self._core.stgr_sgd(self._where(p), *sizes, first, nesterov, *scalars, gradient, address(p), *kept)
