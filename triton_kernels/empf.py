@@ -28,6 +28,14 @@ def channel_of(o_n, channels, inner):
 
 
 @triton.jit
+def part_of(n, channels, parts):
+    """This program's channel and part of it, and the neurons of the channel where that begins and ends."""
+    i, count = tl.program_id(0).to(tl.int64), n // channels
+    channel, part = i // parts, i % parts
+    return channel, part, count * part // parts, count * (part + 1) // parts
+
+
+@triton.jit
 def neuron_of(o_i, channel, channels, inner):
     """The i-th neuron of a channel."""
     return (o_i // inner * channels + channel) * inner + o_i % inner
@@ -85,9 +93,7 @@ def empf_backward(
 ):
     """g_x = g_s*f, g_th = -sum g_s*f, g_lam = sum g_m*v[t-1]; version III has x in place of v of every step."""
     STATE: tl.constexpr = tl.float64 if g_x_p.dtype.element_ty == tl.float64 else tl.float32
-    channel, part = tl.program_id(0).to(tl.int64) // parts, tl.program_id(0).to(tl.int64) % parts
-    count = n // channels
-    begin, end = count * part // parts, count * (part + 1) // parts
+    channel, part, begin, end = part_of(n, channels, parts)
     for t in range(T):
         threshold = tl.load(threshold_p + t * channels + channel)
         b_sum, b_sum_v = tl.zeros([BLOCK], tl.float64), tl.zeros([BLOCK], tl.float64)
@@ -131,9 +137,7 @@ def empf_potential(
 ):
     """Version II: m = lam*v[t-1] + x and the sums of m - shift and its square, shift the channel's first m."""
     STATE: tl.constexpr = tl.float64 if x_p.dtype.element_ty == tl.float64 else tl.float32
-    channel, part = tl.program_id(0).to(tl.int64) // parts, tl.program_id(0).to(tl.int64) % parts
-    count = n // channels
-    begin, end = count * part // parts, count * (part + 1) // parts
+    channel, part, begin, end = part_of(n, channels, parts)
     leak = tl.load(leak_p + channel)
     o_first = channel * inner
     first_v = tl.load(v_p + o_first) if v_p is not None else leak * 0.0
@@ -206,9 +210,7 @@ def empf_norm_sums(
 ):
     """sum g_mh and sum g_mh*xhat."""
     STATE: tl.constexpr = m_p.dtype.element_ty
-    channel, part = tl.program_id(0).to(tl.int64) // parts, tl.program_id(0).to(tl.int64) % parts
-    count = n // channels
-    begin, end = count * part // parts, count * (part + 1) // parts
+    channel, part, begin, end = part_of(n, channels, parts)
     mean, inverse = tl.load(mean_p + channel), tl.load(inverse_p + channel)
     threshold = tl.load(threshold_p + channel)
     b_sum, b_sum_xhat = tl.zeros([BLOCK], tl.float64), tl.zeros([BLOCK], tl.float64)
@@ -250,9 +252,7 @@ def empf_norm_backward(
 ):
     """g_x = alpha*g_mh + gamma*inverse*(g_n - mean(g_n) - xhat*mean(g_n*xhat)), g_n = beta*g_mh, and g_lam."""
     STATE: tl.constexpr = m_p.dtype.element_ty
-    channel, part = tl.program_id(0).to(tl.int64) // parts, tl.program_id(0).to(tl.int64) % parts
-    count = n // channels
-    begin, end = count * part // parts, count * (part + 1) // parts
+    channel, part, begin, end = part_of(n, channels, parts)
     mean, inverse = tl.load(mean_p + channel), tl.load(inverse_p + channel)
     alpha, beta = tl.load(alpha_p + channel), tl.load(beta_p + channel)
     scale, threshold = tl.load(gamma_p + channel) * inverse, tl.load(threshold_p + channel)

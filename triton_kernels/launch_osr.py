@@ -10,10 +10,8 @@ import triton
 from torch import Tensor
 
 from . import osr
+from .launch import BLOCK, INTERPRETED, OPTIONS
 
-BLOCK = 1024
-OPTIONS = {"num_warps": 4, "enable_fp_fusion": False}
-INTERPRETED = not isinstance(osr.osr_forward, triton.JITFunction)
 PARTS = 64
 GRAIN = 16384  # elements below which another part costs more than it saves
 

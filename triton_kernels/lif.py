@@ -36,6 +36,40 @@ def potential_before(u_prev, t, threshold, v_reset, GIVEN_V: tl.constexpr, HARD:
 
 
 @triton.jit
+def advance(
+    x,
+    keep,
+    v_prev,
+    r_prev,
+    u_prev,
+    a_prev,
+    e_prev,
+    leak,
+    gain,
+    bias,
+    threshold,
+    v_reset,
+    HARD: tl.constexpr,
+    TRACE: tl.constexpr,
+):
+    """One step: s, u, v and, of the rules that have them, trace and ratio (else as they were)."""
+    a, e = a_prev, e_prev
+    u = charge(v_prev, x, leak, gain, bias)
+    fired = u >= threshold
+    v = potential_after(u, fired, threshold, v_reset, HARD)
+    s = tl.where(fired, keep, 0.0)
+    if TRACE == OTTT:
+        a = leak * a_prev + s
+    elif TRACE == NDOT:
+        a = e_prev * a_prev + s
+        e = ratio(v, r_prev, u_prev, leak)
+    elif TRACE == NDOT_RELEASED:
+        e = tl.where(fired, v - threshold, v)
+        a = ratio_released(e, e_prev, leak) * a_prev + s
+    return s, u, v, a, e
+
+
+@triton.jit
 def reset_derivative(u, sg, threshold, v_reset, reset_grad, HARD: tl.constexpr):
     """dv/du of the reset, BPTT only."""
     if HARD:
@@ -86,23 +120,11 @@ def lif_forward(
 
     for t in range(T):
         o_tn = t * n + o_n
-        b_u_prev = b_u
         b_v_prev = potential_before(b_u, t, threshold, v_reset, GIVEN_V, HARD)
+        b_r_prev = tl.where(t == 0, 1.0, b_v_prev) if FIRST else b_v_prev
         b_x = tl.load(x_p + o_tn, m_n, 0.0).to(STATE)
-        b_u = charge(b_v_prev, b_x, leak, gain, bias)
-        m_fired = b_u >= threshold
-        b_v = potential_after(b_u, m_fired, threshold, v_reset, HARD)
-        b_s = tl.where(m_fired, b_keep, 0.0)
-        if TRACE == OTTT:
-            b_a = leak * b_a + b_s
-        elif TRACE == NDOT:
-            b_a = b_e * b_a + b_s
-            b_r_prev = tl.where(t == 0, 1.0, b_v_prev) if FIRST else b_v_prev
-            b_e = ratio(b_v, b_r_prev, b_u_prev, leak)
-        elif TRACE == NDOT_RELEASED:
-            b_num = tl.where(m_fired, b_v - threshold, b_v)
-            b_a = ratio_released(b_num, b_e, leak) * b_a + b_s
-            b_e = b_num
+        numbers = leak, gain, bias, threshold, v_reset
+        b_s, b_u, b_v, b_a, b_e = advance(b_x, b_keep, b_v_prev, b_r_prev, b_u, b_a, b_e, *numbers, HARD, TRACE)
         store_if(u_seq_p, o_tn, b_u, m_n)
         store_if(v_seq_p, o_tn, b_v, m_n)
         store_if(trace_seq_p, o_tn, b_a, m_n)

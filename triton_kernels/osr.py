@@ -9,9 +9,8 @@ import triton
 import triton.language as tl
 
 from .arguments import load_or, number, store_if
-from .lif import charge, potential_after
+from .lif import advance, potential_after
 from .surrogate import surrogate
-from .trace import NDOT, NDOT_RELEASED, OTTT, ratio, ratio_released
 
 
 @triton.jit
@@ -131,27 +130,19 @@ def osr_lif_forward(
 
         b_keep = load_or(keep_p, o_x, m_x, 1.0, STATE)
         b_u_prev = load_or(potential_p, o_x, m_x, v_reset if HARD else 0.0, STATE)
+        b_a = load_or(trace_p, o_x, m_x, 0.0, STATE)
+        b_e = load_or(ratio_p, o_x, m_x, 0.0, STATE)
         b_v_prev = b_u_prev
         if not GIVEN_V:
             b_v_prev = potential_after(b_u_prev, b_u_prev >= threshold, threshold, v_reset, HARD)
-        b_u = charge(b_v_prev, (b_x - center) * factor + shift, leak, gain, bias)
-        m_fired = b_u >= threshold
-        b_s = tl.where(m_fired, b_keep, 0.0)
+        b_r_prev = tl.full(b_x.shape, 1.0, STATE) if FIRST else b_v_prev
+        b_y = (b_x - center) * factor + shift
+        numbers = leak, gain, bias, threshold, v_reset
+        b_s, b_u, _, b_a, b_e = advance(b_y, b_keep, b_v_prev, b_r_prev, b_u_prev, b_a, b_e, *numbers, HARD, TRACE)
         store_if(spikes_p, o_x, b_s, m_x)
         store_if(u_p, o_x, b_u, m_x)
-        b_a = load_or(trace_p, o_x, m_x, 0.0, STATE)
-        b_e = load_or(ratio_p, o_x, m_x, 0.0, STATE)
-        b_v = potential_after(b_u, m_fired, threshold, v_reset, HARD)
-        if TRACE == OTTT:
-            store_if(trace_out_p, o_x, leak * b_a + b_s, m_x)
-        elif TRACE == NDOT:
-            b_r_prev = tl.full(b_v.shape, 1.0, STATE) if FIRST else b_v_prev
-            store_if(trace_out_p, o_x, b_e * b_a + b_s, m_x)
-            store_if(ratio_out_p, o_x, ratio(b_v, b_r_prev, b_u_prev, leak), m_x)
-        elif TRACE == NDOT_RELEASED:
-            b_num = tl.where(m_fired, b_v - threshold, b_v)
-            store_if(trace_out_p, o_x, ratio_released(b_num, b_e, leak) * b_a + b_s, m_x)
-            store_if(ratio_out_p, o_x, b_num, m_x)
+        store_if(trace_out_p, o_x, b_a, m_x)
+        store_if(ratio_out_p, o_x, b_e, m_x)
     if parts_p is not None:
         store_moments(parts_p, o_c, channels, size, origin, tl.sum(b_sum, 0), tl.sum(b_squares, 0))
 
