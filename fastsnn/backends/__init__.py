@@ -1,7 +1,7 @@
 """One registry: operation family -> backend -> kernels, with a reason for every refusal (DESIGN: dispatch).
 
-Order for a CPU tensor: cpu, reference; for a CUDA tensor: cuda, triton, reference. Where the first choice
-cannot run, the next one does, after one warning that names the reason. A backend forced by
+Order for a CPU tensor: cpu, reference; for a CUDA tensor: cuda, triton, and reference for the families that
+neither holds. The reference runs after one warning that names the reason. A backend forced by
 `use_backend(name)` or the environment variable FASTSNN_BACKEND runs or raises.
 """
 
@@ -19,7 +19,7 @@ __all__ = ["BackendError", "available", "explain", "running", "select", "use_bac
 
 # each has refusal(device) -> reason | None and KERNELS: family -> kernels
 REGISTRY: dict[str, Any] = {"cuda": cuda, "triton": triton, "cpu": cpu, "reference": reference}
-ORDER = {"cpu": ("cpu", "reference"), "cuda": ("cuda", "triton", "reference")}
+ORDER = {"cpu": ("cpu",), "cuda": ("cuda", "triton")}
 
 
 class BackendError(RuntimeError):
@@ -53,12 +53,19 @@ def available() -> dict[str, str]:
     return {name: refusal("lif", name, torch.device(home.get(name, "cpu"))) or "available" for name in REGISTRY}
 
 
+def _order(family: str, device: torch.device) -> tuple[str, ...]:
+    if _forced:
+        return (_forced,)
+    order = ORDER.get(device.type, ())
+    held = any(family in REGISTRY[backend].KERNELS for backend in order)
+    return order if held and device.type == "cuda" else (*order, "reference")
+
+
 def explain(family: str, device: str | torch.device) -> list[tuple[str, str]]:
     """(backend, 'runs' | 'not reached' | reason) in order of choice for tensors of `device`."""
     device = torch.device(device)
-    order = (_forced,) if _forced else ORDER.get(device.type, ("reference",))
     rows, found = [], False
-    for backend in order:
+    for backend in _order(family, device):
         reason = refusal(family, backend, device)
         rows.append((backend, "not reached" if found else reason or "runs"))
         found = found or reason is None
@@ -72,16 +79,19 @@ def running(family: str, device: str | torch.device) -> str | None:
 
 def _select(family: str, device: torch.device) -> Any:
     rows, runs = explain(family, device), running(family, device)
-    if runs is None:
+    reasons = "; ".join(f"{backend}: {verdict}" for backend, verdict in rows if verdict not in ("runs", "not reached"))
+    if runs is None and _forced:
         raise BackendError(
             f"backend {_forced!r} is forced and cannot run {family} on {device}: {rows[0][1]}. "
             f"Remove the override (fastsnn.use_backend(None), FASTSNN_BACKEND), or see `python -m fastsnn info`"
         )
-    if _forced is None and runs == "reference":
-        reason = "; ".join(
-            f"{backend}: {verdict}" for backend, verdict in rows if verdict not in ("runs", "not reached")
+    if runs is None:
+        raise BackendError(
+            f"no backend can run {family} on {device} ({reasons}). Mend one of them, move the tensors to the CPU, or "
+            "ask for the slow PyTorch reference: fastsnn.use_backend('reference')"
         )
-        reason = reason or f"no kernels for {device} tensors"
+    if _forced is None and runs == "reference":
+        reason = reasons or f"no kernels for {device} tensors"
         if reason not in _warned:
             _warned.add(reason)
             warnings.warn(f"fastsnn runs the slow PyTorch reference ({reason})", RuntimeWarning, stacklevel=4)

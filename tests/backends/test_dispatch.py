@@ -104,6 +104,34 @@ def test_without_the_cuda_core_the_reason_names_the_remedy(monkeypatch):
     assert "reinstall fastsnn where nvcc is on PATH" in reason
 
 
+@pytest.fixture
+def no_gpu_backend(monkeypatch):
+    """An installation without the CUDA core and without Triton."""
+    monkeypatch.setattr(backends.cuda, "_cuda", None)
+    monkeypatch.setattr(backends.cuda, "_import_error", "No module named 'fastsnn._cuda'", raising=False)
+    monkeypatch.setattr(backends.triton, "_core", None)
+    monkeypatch.setattr(backends.triton, "_import_error", "No module named 'triton'", raising=False)
+    fastsnn.use_backend(None)
+
+
+def test_a_cuda_tensor_without_cuda_core_and_triton_is_refused_with_both_and_the_remedy(no_gpu_backend):
+    assert backends.running("lif", "cuda") is None
+    with pytest.raises(fastsnn.BackendError, match=r"no backend can run lif on cuda:0 ") as refused:
+        backends._select("lif", CUDA)
+    for part in ("No module named 'fastsnn._cuda'", "No module named 'triton'", "pip install triton", "nvcc"):
+        assert part in str(refused.value)
+    with fastsnn.use_backend("reference"):
+        assert backends.running("lif", "cuda") == "reference"
+
+
+def test_a_family_without_gpu_kernels_runs_the_reference_on_cuda_after_a_warning(monkeypatch):
+    monkeypatch.setitem(backends.reference.KERNELS, "new", object())
+    monkeypatch.setattr(backends, "_warned", set())
+    fastsnn.use_backend(None)
+    with pytest.warns(RuntimeWarning, match="the cuda backend has no new kernels; triton: the triton backend has no"):
+        backends._select("new", CUDA)
+
+
 class OldDriver:
     """A core that finds no machine code or driver that fits."""
 
