@@ -1,5 +1,8 @@
 import os
 
+# read where torch loads OpenMP: the threads of several workers must not spin against each other
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
 import pytest
 import torch
 
