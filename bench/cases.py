@@ -286,6 +286,25 @@ def autograd_floor(x: Tensor, g: Tensor) -> Workload:
     return _trained(lambda x: x * 1.0, x, g)
 
 
+class _Idle(torch.autograd.Function):
+    """Saves, allocates, computes nothing."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        return torch.empty_like(x)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> Tensor:
+        (x,) = ctx.saved_tensors
+        return torch.empty_like(x)
+
+
+def function_floor(x: Tensor, g: Tensor) -> Workload:
+    """What any torch.autograd.Function pays."""
+    return _trained(_Idle.apply, x, g)
+
+
 def fused_step(x: Tensor, g: Tensor) -> Workload:
     """OTTT step forward, with the bytes it reads and writes."""
     layer = product(lambda: fastsnn.LIF.for_rule("ottt"))(x, g)
@@ -647,12 +666,14 @@ _ALL = (
     Case(
         name="step_overhead",
         kernel="lif_step",
-        note="One OTTT step of one neuron: the fixed cost of a call. autograd-floor is `x * 1.0`.",
+        note="One OTTT step of one neuron: the fixed cost of a call. autograd-floor is `x * 1.0`, function-floor an "
+        "autograd.Function that computes nothing.",
         truth=reference(_ottt_lif),
         providers=(
             Provider("fastsnn", product(_ottt_lif)),
             Provider("spikingjelly", spikingjelly_ottt, "spikingjelly"),
             Provider("autograd-floor", autograd_floor, gated=False),
+            Provider("function-floor", function_floor, gated=False),
         ),
         sizes=(1,),
         quick_sizes=(1,),

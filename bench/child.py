@@ -44,7 +44,7 @@ def warm_memory(values: int) -> bool:
 def run(job: dict[str, Any]) -> dict[str, Any]:
     """Rows and notes of the job, or why its case is refused."""
     torch.set_num_threads(job["threads"])
-    with torch.device(job["device"]), fastsnn.use_backend(job["backend"]):
+    with fastsnn.use_backend(job["backend"]):
         return _run(job)
 
 
@@ -56,7 +56,7 @@ def _run(job: dict[str, Any]) -> dict[str, Any]:
         notes.append("the warm allocator has no effect here (it needs glibc): its rows repeat the default ones")
     plan = QUICK if job["quick"] else FULL
     try:
-        rows, skipped = time_rows(CASES[job["case"]], plan, job["allocator"])
+        rows, skipped = time_rows(CASES[job["case"]], plan, job["allocator"], job["device"])
     except ParityError as error:
         return {"rows": [], "notes": notes, "refused": str(error)}
     return {"rows": [asdict(row) for row in rows], "notes": notes + skipped}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor
 
 from .cases import Case, Provider, Workload, missing, release
-from .record import Row, row
+from .record import Row, device_name, row
 
 # mode -> (what is prepared before the clock starts, what is timed)
 MODES: dict[str, tuple[Any, Any]] = {
@@ -64,13 +65,12 @@ def check_parity(case: Case, works: dict[str, Workload], x: Tensor, g: Tensor) -
                 )
 
 
-def finish() -> None:
-    """Waits for a GPU; a CPU has always finished."""
-    if torch.get_default_device().type == "cuda":
-        torch.cuda.synchronize()
+def wait_for(device: str) -> Callable[[], object]:
+    """What waits until the device has done its work; a CPU always has."""
+    return torch.cuda.synchronize if device == "cuda" else lambda: None
 
 
-def once(work: Workload, mode: str) -> float:
+def once(work: Workload, mode: str, finish: Callable[[], object]) -> float:
     """Seconds of one call, until the device has done it."""
     prepare, act = MODES[mode]
     prepared = prepare(work)
@@ -81,15 +81,16 @@ def once(work: Workload, mode: str) -> float:
     return perf_counter() - start
 
 
-def sample(work: Workload, mode: str, calls: int) -> float:
+def sample(work: Workload, mode: str, calls: int, finish: Callable[[], object]) -> float:
     """Mean seconds of `calls` calls, after one that brings back this workload's own caches."""
-    once(work, mode)
-    return sum(once(work, mode) for _ in range(calls)) / calls
+    once(work, mode, finish)
+    return sum(once(work, mode, finish) for _ in range(calls)) / calls
 
 
-def alternate(works: dict[str, Workload], mode: str, plan: Plan) -> dict[str, list[float]]:
+def alternate(works: dict[str, Workload], mode: str, plan: Plan, device: str) -> dict[str, list[float]]:
     """Samples of every workload, taken in turn so that a drift of the machine meets all of them."""
-    costs = {name: min(once(work, mode) for _ in range(3)) for name, work in works.items()}
+    finish = wait_for(device)
+    costs = {name: min(once(work, mode, finish) for _ in range(3)) for name, work in works.items()}
     calls = {name: max(1, math.ceil(plan.sample / cost)) for name, cost in costs.items()}
     samples: dict[str, list[float]] = {name: [] for name in works}
     end = perf_counter() + plan.budget
@@ -97,11 +98,11 @@ def alternate(works: dict[str, Workload], mode: str, plan: Plan) -> dict[str, li
         if done >= plan.fewest and perf_counter() > end:
             break
         for name, work in works.items():
-            samples[name].append(sample(work, mode, calls[name]))
+            samples[name].append(sample(work, mode, calls[name], finish))
     return samples
 
 
-def time_rows(case: Case, plan: Plan, allocator: str) -> tuple[list[Row], list[str]]:
+def time_rows(case: Case, plan: Plan, allocator: str, device: str = "cpu") -> tuple[list[Row], list[str]]:
     """Rows of every provider that is installed, and notes on those that are not. Raises ParityError."""
     lacking = {provider.name: missing(provider.package) for provider in case.providers}
     notes = [f"{case.name}: {name} skipped, {why}" for name, why in lacking.items() if why]
@@ -109,19 +110,20 @@ def time_rows(case: Case, plan: Plan, allocator: str) -> tuple[list[Row], list[s
     rows = []
     for dtype in case.dtypes:
         for size in getattr(case, plan.sizes):
-            rows += _size_rows(case, providers, dtype, size, plan, allocator)
+            rows += _size_rows(case, providers, dtype, size, plan, allocator, device)
     return rows, notes
 
 
 def _size_rows(
-    case: Case, providers: list[Provider], dtype: torch.dtype, size: int, plan: Plan, allocator: str
+    case: Case, providers: list[Provider], dtype: torch.dtype, size: int, plan: Plan, allocator: str, device: str
 ) -> list[Row]:
-    x, g = case.inputs(size, dtype)
-    works = {provider.name: provider.build(x, g) for provider in providers}
-    check_parity(case, {provider.name: works[provider.name] for provider in providers if provider.gated}, x, g)
+    with torch.device(device):
+        x, g = case.inputs(size, dtype)
+        works = {provider.name: provider.build(x, g) for provider in providers}
+        check_parity(case, {provider.name: works[provider.name] for provider in providers if provider.gated}, x, g)
     rows = []
     for mode in case.modes:
-        samples = alternate(works, mode, plan)
+        samples = alternate(works, mode, plan, device)  # outside the context, which slows every call of torch
         for provider in providers:
             about = {
                 "case": case.name,
@@ -133,6 +135,7 @@ def _size_rows(
                 "repetitions": len(samples[provider.name]),
                 "allocator": allocator,
                 "peer": release(provider.package),
+                "device": device_name(device),
             }
             rows += _metric_rows(samples[provider.name], works[provider.name].moved_bytes, about)
     return rows

@@ -20,6 +20,7 @@ COLOURS = {
     "batchnorm": "#2e4057",
     "batchnorm+spikingjelly": "#2e4057",
     "autograd-floor": "#adb5bd",
+    "function-floor": "#ced4da",
     "without": "#adb5bd",
     "sgd": "#adb5bd",
     "copy": "#adb5bd",
@@ -70,7 +71,15 @@ def _panel(axis: Axes, rows: Rows) -> None:
         at = [sizes.index(row.size) + (i + 0.5) * width - 0.42 for row in mine]
         spread = [[row.p50 - row.p20 for row in mine], [row.p80 - row.p50 for row in mine]]
         heights = [row.p50 for row in mine]
-        axis.bar(at, heights, 0.92 * width, yerr=spread, color=COLOURS[provider], label=provider, ecolor="#495057")
+        axis.bar(
+            at,
+            heights,
+            0.92 * width,
+            yerr=spread,
+            color=COLOURS.get(provider, f"C{i}"),
+            label=provider,
+            ecolor="#495057",
+        )
         for x, row in zip(at, mine, strict=True):
             axis.text(x, 1.1 * row.p80, f"{row.p50 / ours[row.size]:.2g}x", ha="center", fontsize=7)
     axis.set(title=f"{rows[0].case} ({rows[0].mode})", xlabel="size", ylabel="us", yscale="log")

@@ -43,9 +43,11 @@ class Row:
     date: str
 
 
-def row(peer: str = "", allocator: str = "default", **measured: Any) -> Row:
+def row(peer: str = "", allocator: str = "default", device: str = "cpu", **measured: Any) -> Row:
     """A measurement with this process's settings and versions filled in."""
-    return Row(**measured, peer=peer, allocator=allocator, threads=torch.get_num_threads(), **environment())
+    return Row(
+        **measured, peer=peer, allocator=allocator, device=device, threads=torch.get_num_threads(), **environment()
+    )
 
 
 @cache
@@ -56,7 +58,6 @@ def environment() -> dict[str, str]:
         "fastsnn": fastsnn.__version__,
         "cpu": cpu_name(),
         "isa": isa(),
-        "device": device_name(),
         "date": date.today().isoformat(),
     }
 
@@ -69,10 +70,9 @@ def cpu_name() -> str:
     return next(names, platform.processor() or platform.machine())
 
 
-def device_name() -> str:
-    """'cpu', or the name of the GPU that new tensors live on."""
-    device = torch.get_default_device()
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+def device_name(device: str) -> str:
+    """'cpu', or the name of the GPU."""
+    return torch.cuda.get_device_name(device) if device == "cuda" else device
 
 
 def isa() -> str:

@@ -5,7 +5,7 @@ from dataclasses import fields, replace
 
 import pytest
 import torch
-from fastsnn._bench import cases, child, counts, gpu, main, measure, report, runner
+from fastsnn._bench import cases, child, counts, gpu, main, measure, plot, report, runner
 from fastsnn._bench.cases import CASES, Provider
 from fastsnn._bench.record import Row, row
 
@@ -42,6 +42,14 @@ def test_quick_run_writes_csv_markdown_and_plot(tmp_path):
     assert all(0 < float(r["p20"]) <= float(r["p50"]) <= float(r["p80"]) for r in rows)
     assert "## step_overhead" in (tmp_path / "results.md").read_text()
     assert (tmp_path / "results-warm.png").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_every_provider_is_drawn(tmp_path, name):
+    providers = [provider.name for provider in CASES[name].providers]
+    rows = [a_row(case=name, provider=provider) for provider in dict.fromkeys(["fastsnn", *providers])]
+    assert plot.save(rows, tmp_path) == []
+    assert (tmp_path / "results-warm.png").stat().st_size > 5_000
 
 
 @pytest.mark.parametrize("name", CASES)
