@@ -705,7 +705,7 @@ _ALL = (
         ),
         sizes=(2**18, 2**21),
         quick_sizes=(1000,),
-        tolerance=1e-5,
+        tolerance=1e-4,  # float32 sums of torch.compile over all neurons
     ),
     Case(
         name="empf_parallel",

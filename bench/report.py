@@ -28,18 +28,22 @@ def medians(rows: Iterable[Row], **where: object) -> dict[int, float]:
     return {row.size: row.p50 for row in rows if all(getattr(row, field) == value for field, value in where.items())}
 
 
-def ratios(rows: Rows, case: str, mode: str, peer: str) -> list[float]:
-    """The peer's median time over fastsnn's at each size, warm."""
+def ratios(rows: Rows, case: str, mode: str, peer: str, only: int | None = None) -> list[float]:
+    """The peer's median time over fastsnn's at each size, or at the one of `only`, warm."""
     where = {"case": case, "mode": mode, "metric": "time", "allocator": "warm", "dtype": "float32"}
     ours, theirs = medians(rows, provider="fastsnn", **where), medians(rows, provider=peer, **where)
-    return [theirs[size] / ours[size] for size in ours if size in theirs]
+    return [theirs[size] / ours[size] for size in ours if size in theirs and only in (None, size)]
 
 
 def faster(
-    case: str, peer: str, mode: str = "full", over: Callable[[list[float]], float] = geometric_mean
+    case: str,
+    peer: str,
+    mode: str = "full",
+    size: int | None = None,
+    over: Callable[[list[float]], float] = geometric_mean,
 ) -> Callable[[Rows], float]:
-    """The ratios of a case, its sizes taken together by `over`."""
-    return lambda rows: over(ratios(rows, case, mode, peer))
+    """The ratios of a case at a size, or its sizes taken together by `over`."""
+    return lambda rows: over(ratios(rows, case, mode, peer, size))
 
 
 def cost(case: str, peer: str, over: Callable[[list[float]], float] = geometric_mean) -> Callable[[Rows], float]:
@@ -95,6 +99,21 @@ BARS = (
     Bar("SGD step of ResNet-18 with STGR / without", "<=", 1.6, cost("stgr_step", "sgd")),
     Bar("OSR step, full: BatchNorm2d / fastsnn", ">=", 1, faster("osr_step", "batchnorm")),
     Bar("OSR and LIF, full: BatchNorm2d + SpikingJelly / fastsnn", ">=", 3, faster("osr_lif_step", BN_SPIKINGJELLY)),
+    Bar("EM-PF I step, 2 Mi, full: PyTorch / fastsnn", ">=", 6, faster("empf_step", "torch", size=2**21)),
+    Bar(
+        "EM-PF I step, 2 Mi, full: torch.compile / fastsnn", ">=", 1.5, faster("empf_step", "torch.compile", size=2**21)
+    ),
+    Bar("EM-PF, inference: steps of I / all at once by III", ">=", 1.3, faster("empf_parallel", "steps-I", "forward")),
+    Bar(
+        "EM-PF, training: all steps / one drawn",
+        ">=",
+        1.8,
+        faster("empf_random_back_propagation", "all-steps", "forward"),
+    ),
+    Bar("Packed linear, batch 1: torch / fastsnn", ">=", 8, faster("packed_linear", "torch", "forward", 1)),
+    Bar("Packed linear, batch 64: torch / fastsnn", ">=", 1, faster("packed_linear", "torch", "forward", 64)),
+    Bar("Packed convolution, batch 1: torch / fastsnn", ">=", 1.2, faster("packed_conv", "torch", "forward", 1)),
+    Bar("The same, 75 % zeros: torch / fastsnn", ">=", 2, faster("packed_conv_sparse", "torch", "forward", 1)),
     Bar("Peak memory, longest T / shortest, mode O", "<=", 1.02, memory_growth("O")),
     Bar("Peak memory, longest T / shortest, mode A", "<=", 1.02, memory_growth("A")),
     Bar("Share of rules bitwise equal to the reference", ">=", 1, share_equal),
