@@ -10,11 +10,13 @@ from typing import Any
 import triton
 from torch import Tensor
 
-from . import empf, lif, standardize
+from . import empf, lif, standardize, trace
 
 BLOCK = 1024
 WARPS = 4
+SUM_BLOCK = WARPS * 32 * 2  # float64 sums take twice the registers, and neurons of a channel have gaps
 OPTIONS = {"num_warps": WARPS, "enable_fp_fusion": False}
+RATIO_TRACES = (trace.NDOT.value, trace.NDOT_RELEASED.value)
 INTERPRETED = not isinstance(lif.lif_forward, triton.JITFunction)
 
 
@@ -40,12 +42,13 @@ class LifParams:
         self.__dict__.update({name: bits(number) for name, number in numbers.items()})
 
 
-def block_of(n: int, x: Tensor) -> int:
-    """Neurons a program: 16 bytes of x for each thread. The interpreter pays for each program: there, few and large
-    ones."""
+def block_of(n: int, x: Tensor, crowded: bool = False) -> int:
+    """Neurons a program: 16 bytes of x for each thread, or of float32 state where a neuron has so much that twice the
+    neurons would not leave registers for half of a full SM. The interpreter pays for each program: there, few and
+    large ones."""
     if INTERPRETED:
         return min(triton.next_power_of_2(n), 1 << 14)
-    return WARPS * 32 * 16 // x.element_size()
+    return WARPS * 32 * 16 // max(x.element_size(), 4 if crowded else 1)
 
 
 def lif_forward(
@@ -71,7 +74,7 @@ def lif_forward(
 ) -> None:
     if n == 0:
         return
-    block = block_of(n, x)
+    block = block_of(n, x, crowded=p.trace in RATIO_TRACES)
     with device:
         lif.lif_forward[(triton.cdiv(n, block),)](
             x,
@@ -122,7 +125,7 @@ def lif_backward(
 ) -> None:
     if n == 0:
         return
-    block = block_of(n, g_x)
+    block = block_of(n, g_x, crowded=bptt and p.reset)
     grid = (triton.cdiv(n, block),)
     with device:
         if bptt:
@@ -242,7 +245,7 @@ def _empf_parts(
     n = outer * channels * inner
     if n == 0:
         return
-    block = block_of(triton.cdiv(outer * inner, parts), x)
+    block = block_of(triton.cdiv(outer * inner, parts), x) if INTERPRETED else SUM_BLOCK
     with device:
         kernel[(channels * parts,)](*operands, *steps, n, channels, inner, parts, BLOCK=block, **OPTIONS)
 

@@ -110,10 +110,10 @@ def test_every_kernel_compiles_for_every_architecture(every_variant, every_arch)
         assert all((build.folder / f"{row['name']}.{row['arch']}.cubin").stat().st_size for row in build.rows)
 
 
-# the passes of EM-PF and OSR that sum take too many registers yet, and spill on some architectures
-TUNED = ("lif", "standardize")
-# eight neurons a thread, each with three states or two resets' gradients, take more registers than half a full SM has
-CROWDED = re.compile(r"(ndot|bptt-hard).*float16")
+# OSR's passes that sum take too many registers yet, and spill on some architectures
+TUNED = ("lif", "standardize", "empf")
+# three states a neuron, or two resets' gradients: a thread takes 16 bytes of float32 state, so 8 of a half type
+CROWDED = re.compile(r"(forward-ndot|backward-bptt-hard).*float16")
 
 
 def occupancy(row):
@@ -122,12 +122,23 @@ def occupancy(row):
 
 def test_half_of_the_threads_are_resident(compiled):
     rows = of(compiled, *TUNED)
-    assert not [row["name"] for row in rows if occupancy(row) < 0.5 and not CROWDED.search(row["name"])]
-    assert min(occupancy(row) for row in rows) > 0.3
+    assert rows
+    assert not [row["name"] for row in rows if occupancy(row) < 0.5]
 
 
 def test_every_lif_access_is_128_bits_wide(compiled):
-    assert not faults(compiled, of(compiled, "lif"), narrow_accesses)
+    rows = [row for row in of(compiled, "lif") if not CROWDED.search(row["name"])]
+    assert not faults(compiled, rows, narrow_accesses)
+
+
+def test_crowded_half_types_have_128_bits_of_state_and_64_of_input(compiled):
+    rows = [row for row in of(compiled, "lif") if CROWDED.search(row["name"])]
+    assert rows
+    for row in rows:
+        halves = [name for name, kind in row["arguments"].items() if kind.endswith(("*fp16", "*bf16"))]
+        narrow = narrow_accesses(compiled.text(row, "ptx"))
+        assert len(narrow) % len(halves) == 0  # an unrolled loop has each of them twice
+        assert all(access.endswith("global.v2.b32") for access in narrow)
 
 
 def test_standardize_accesses_are_wide_but_for_what_a_row_has_one_of(compiled):
