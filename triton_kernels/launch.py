@@ -14,7 +14,7 @@ from . import empf, lif, standardize, trace
 
 BLOCK = 1024
 WARPS = 4
-SUM_BLOCK = WARPS * 32 * 2  # float64 sums take twice the registers, and neurons of a channel have gaps
+SUM_BLOCK = WARPS * 32  # float64 sums take twice the registers, and neurons of a channel have gaps
 OPTIONS = {"num_warps": WARPS, "enable_fp_fusion": False}
 RATIO_TRACES = (trace.NDOT.value, trace.NDOT_RELEASED.value)
 INTERPRETED = not isinstance(lif.lif_forward, triton.JITFunction)
