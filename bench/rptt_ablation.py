@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from fastsnn.experiment import ABLATION
 
-from .sequential_digits import compare
+from .accuracy import compare
 
 if __name__ == "__main__":
-    compare(ABLATION, "sequential-digits", "rptt_ablation")
+    compare({rule: {"data": "sequential-digits", "rule": rule} for rule in ABLATION}, "rptt_ablation")

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from . import backends, data, models
-from .nn import EMPF, LIF, plain, reset
+from .nn import EMPF, LIF, BinaryConv2d, plain, reset
 from .nn.empf import VERSIONS
 from .online import MPDR, SeparableShare, Trainer
 from .ops.types import RULES
@@ -26,6 +26,7 @@ from .potentials import Distribution
 CHECKPOINT = "checkpoint.pt"
 FORMAT = 1  # of the checkpoint
 ATTENTION = ("none", "I", "II")
+WEIGHTS: dict[str, type[nn.Module]] = {"binary": BinaryConv2d, "float": nn.Conv2d}
 
 
 class RunError(Exception):
@@ -71,11 +72,12 @@ class Config:
     backend: str | None = None
     version: str = "I"
     seca: str = "none"
+    weights: str = "binary"
     backward_steps: int | None = None
 
     def __post_init__(self) -> None:
         allowed = {"data": data.DATASETS, "rule": tuple(RECIPES), "mode": ("O", "A")}
-        allowed |= {"version": VERSIONS, "seca": ATTENTION}
+        allowed |= {"version": VERSIONS, "seca": ATTENTION, "weights": tuple(WEIGHTS)}
         for name, values in allowed.items():
             if getattr(self, name) not in values:
                 raise RunError(f"--{name} is {getattr(self, name)!r}; allowed: {', '.join(values)}")
@@ -89,8 +91,10 @@ class Config:
             raise RunError("--rule bptt goes back through all steps at once: use it with --mode A")
         if self.rule in ABLATION and self.mode == "A":
             raise RunError(f"--rule {self.rule} updates at every step: leave out --mode A (or use --rule sltt)")
-        if self.rule != "empf" and (self.version, self.seca) != ("I", "none"):
-            raise RunError(f"--version and --seca are of EM-PF networks: use --rule empf in place of {self.rule}")
+        if self.rule != "empf" and (self.version, self.seca, self.weights) != ("I", "none", "binary"):
+            raise RunError(
+                f"--version, --seca and --weights are of EM-PF networks: use --rule empf in place of {self.rule}"
+            )
         if self.rule == "empf" and self.data == "sequential-digits":
             raise RunError("--rule empf trains a residual network on images: use it with --data digits")
         if self.backward_steps is not None and not 1 <= self.backward_steps <= self.steps:
@@ -306,7 +310,7 @@ class Experiment:
 def _network(config: Config, read: Any) -> nn.Module:
     if config.rule == "empf":
         seca = None if config.seca == "none" else config.seca
-        return models.digits_empf(config.steps, config.version, seca, read.classes)
+        return models.digits_empf(config.steps, config.version, seca, read.classes, conv=WEIGHTS[config.weights])
     build = models.digits_mlp if read.sequential else models.digits_conv
     recipe = RECIPES[config.rule]
     return build(recipe.rule, read.classes, mpdr=MPDR.paper("cifar10") if recipe.mpdr else None)

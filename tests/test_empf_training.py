@@ -63,6 +63,7 @@ def test_a_resumed_run_is_bitwise_the_same(version, tmp_path):
         (["--rule", "empf", "--data", "sequential-digits"], "use it with --data digits"),
         (["--rule", "ottt", "--version", "II"], "use --rule empf in place of ottt"),
         (["--seca", "I"], "use --rule empf in place of ottt"),
+        (["--weights", "float"], "use --rule empf in place of ottt"),
         (["--rule", "empf", "--backward-steps", "7"], "--backward-steps is 7; it must be in 1..T = 6"),
         (["--rule", "bptt", "--backward-steps", "1"], "leave out --backward-steps"),
     ],
