@@ -35,25 +35,33 @@ class RunError(Exception):
 
 @dataclass(frozen=True)
 class Recipe:
-    """What a --rule trains with: the neurons' gradient rule, and RPTT's regularisers at the values of CIFAR-10."""
+    """What a --rule trains with: the neurons' gradient rule, RPTT's regularisers at the values of CIFAR-10, and what
+    normalises the currents ("bn" each step by itself, "osr"; None: the weights are standardised) and the threshold."""
 
     rule: str
     stgr: bool = False
     mpdr: bool = False
+    norm: str | None = None
+    threshold: str | None = None
 
     @property
     def family(self) -> str:
         """Of the neurons' kernels."""
-        return "empf" if self.rule == "empf" else "mpdr" if self.mpdr else "lif"
+        return "empf" if self.rule == "empf" else "mpdr" if self.mpdr else "osr" if self.norm == "osr" else "lif"
 
 
-ABLATION = {
+RPTT_ABLATION = {
     "osbp": Recipe("sltt"),
     "osbp+stgr": Recipe("sltt", stgr=True),
     "osbp+mpdr": Recipe("sltt", mpdr=True),
     "rptt": Recipe("sltt", stgr=True, mpdr=True),
 }
-RECIPES = {**{rule: Recipe(rule) for rule in RULES}, **ABLATION, "empf": Recipe("empf")}
+OSR_ABLATION = {
+    "bn": Recipe("sltt", norm="bn"),
+    "osr": Recipe("sltt", norm="osr"),
+    "osr+ots": Recipe("sltt", norm="osr", threshold="ots"),
+}
+RECIPES = {**{rule: Recipe(rule) for rule in RULES}, **RPTT_ABLATION, **OSR_ABLATION, "empf": Recipe("empf")}
 
 
 @dataclass(frozen=True)
@@ -89,7 +97,7 @@ class Config:
         check_device(self.device)
         if self.rule == "bptt" and self.mode == "O":
             raise RunError("--rule bptt goes back through all steps at once: use it with --mode A")
-        if self.rule in ABLATION and self.mode == "A":
+        if self.rule in RPTT_ABLATION and self.mode == "A":
             raise RunError(f"--rule {self.rule} updates at every step: leave out --mode A (or use --rule sltt)")
         if self.rule != "empf" and (self.version, self.seca, self.weights) != ("I", "none", "binary"):
             raise RunError(
@@ -171,7 +179,7 @@ class Experiment:
     def threshold(self) -> float | None:
         """The threshold of all neurons; None where each layer and step has its own."""
         first = next(iter(self.neurons.values()))
-        return first.v_threshold if isinstance(first, LIF) else None
+        return first.v_threshold if _constant_threshold(first) else None
 
     def run(self, on_batch: Callable[[Experiment], None] = lambda _: None) -> bool:
         """Train; True where the run is complete, False where it was stopped. on_batch is called after each batch."""
@@ -224,10 +232,11 @@ class Experiment:
         self.seconds_before = 0.0
 
     def _evaluate(self) -> tuple[dict[str, float], dict[str, Distribution], Any]:
-        """Over the test split: every layer's firing rate, under online rules the moments of its u, and the result."""
+        """Over the test split: every layer's firing rate, under online rules with a constant threshold the moments of
+        its u, and the result."""
         fired = dict.fromkeys(self.neurons, 0.0)
         seen = dict.fromkeys(self.neurons, 0)
-        online = {name: n for name, n in self.neurons.items() if isinstance(n, LIF) and RULES[n.rule].online}
+        online = {name for name, n in self.neurons.items() if _constant_threshold(n) and RULES[n.rule].online}
         moments = {name: Distribution(self.config.steps) for name in online}
 
         def count(name: str) -> Callable[..., None]:
@@ -307,12 +316,19 @@ class Experiment:
         return experiment
 
 
+def _constant_threshold(neuron: nn.Module) -> bool:
+    return isinstance(neuron, LIF) and neuron.stabilizer is None
+
+
 def _network(config: Config, read: Any) -> nn.Module:
     if config.rule == "empf":
         seca = None if config.seca == "none" else config.seca
         return models.digits_empf(config.steps, config.version, seca, read.classes, conv=WEIGHTS[config.weights])
-    build = models.digits_mlp if read.sequential else models.digits_conv
     recipe = RECIPES[config.rule]
+    if recipe.norm is not None:
+        normed = models.digits_mlp_normed if read.sequential else models.digits_conv_normed
+        return normed(config.steps, recipe.norm, recipe.rule, read.classes, threshold=recipe.threshold)
+    build = models.digits_mlp if read.sequential else models.digits_conv
     return build(recipe.rule, read.classes, mpdr=MPDR.paper("cifar10") if recipe.mpdr else None)
 
 
