@@ -148,8 +148,10 @@ def _train(experiment: Experiment) -> int:
     if not complete:
         print(f"Interrupted. Go on with: fastsnn train --resume {experiment.folder}")
         return 130
-    metrics = experiment.metrics()
-    plots.curves(metrics, experiment.potentials(), experiment.threshold, experiment.folder / "curves.png")
+    metrics, potentials = experiment.metrics(), experiment.potentials()
+    plots.save(plots.curves(metrics, potentials), experiment.folder / "curves.png")
+    if potentials.layers:
+        plots.save(plots.histograms(potentials), experiment.folder / "potentials.png")
     write_json(experiment.folder / "metrics.json", metrics)
     last = metrics["epochs"][-1]
     print(

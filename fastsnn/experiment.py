@@ -21,7 +21,7 @@ from .nn.empf import VERSIONS
 from .online import MPDR, SeparableShare, Trainer
 from .ops.types import RULES
 from .optim import STGR
-from .potentials import Distribution
+from .potentials import Distribution, Potentials
 
 CHECKPOINT = "checkpoint.pt"
 FORMAT = 1  # of the checkpoint
@@ -264,22 +264,27 @@ class Experiment:
         return {**(rows if moments else {}), **({"mpdr_loss": losses} if losses else {})}
 
     @torch.no_grad()
-    def potentials(self) -> dict[str, Tensor]:
-        """Every LIF layer's potential of the last step over the test split: u, or v after reset under rule "bptt"; v of
-        EM-PF layers that have one."""
+    def potentials(self) -> Potentials:
+        """Every neuron's potential at every step over the test split: u of LIF under online rules, else v; EM-PF's
+        version III has none."""
         rows: dict[str, list[Tensor]] = {}
         self.net.eval()
         for x, _ in self.data.test_batches(self.config.steps):
             reset(self.net)
+            seen: dict[str, list[Tensor]] = {}
             for x_t in x:
                 self.net(x_t)
-            for name, neuron in self.neurons.items():
-                potential = neuron.state.potential if isinstance(neuron, LIF) else neuron.v
-                if potential is not None:
-                    rows.setdefault(name, []).append(torch.as_tensor(potential).flatten().cpu())
+                for name, neuron in self.neurons.items():
+                    potential = neuron.state.potential if isinstance(neuron, LIF) else neuron.v
+                    if potential is not None:
+                        seen.setdefault(name, []).append(torch.as_tensor(potential).flatten().cpu())
+            for name, values in seen.items():
+                rows.setdefault(name, []).append(torch.stack(values))
         reset(self.net)
         self.net.train()
-        return {name: torch.cat(values) for name, values in rows.items()}
+        rule = RULES.get(RECIPES[self.config.rule].rule)
+        kind = "u before reset" if rule is not None and rule.online else "v after reset"
+        return Potentials({name: torch.cat(values, 1) for name, values in rows.items()}, kind, self.threshold)
 
     def save(self) -> None:
         """Write checkpoint, metrics and configuration; each replaces the old file only once it is whole."""

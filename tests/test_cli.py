@@ -54,7 +54,8 @@ def test_train_writes_the_run_folder(tmp_path, capsys):
     shown = capsys.readouterr().out
     assert "test accuracy" in shown
     assert "firing rates" in shown
-    assert {p.name for p in run.iterdir()} == {"checkpoint.pt", "config.json", "curves.png", "metrics.json"}
+    figures = {"curves.png", "potentials.png"}
+    assert {p.name for p in run.iterdir()} == {"checkpoint.pt", "config.json", "metrics.json"} | figures
     metrics = json.loads((run / "metrics.json").read_text())
     assert metrics["complete"]
     assert metrics["backend"] == "cpu"
@@ -62,7 +63,7 @@ def test_train_writes_the_run_folder(tmp_path, capsys):
     assert [row["epoch"] for row in metrics["epochs"]] == [1, 2]
     assert metrics["epochs"][1]["train_loss"] < metrics["epochs"][0]["train_loss"]
     assert all(0 < rate < 1 for rate in metrics["epochs"][1]["firing_rates"].values())
-    assert (run / "curves.png").read_bytes().startswith(b"\x89PNG")
+    assert all((run / name).read_bytes().startswith(b"\x89PNG") for name in figures)
 
 
 @pytest.mark.slow

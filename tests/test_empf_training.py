@@ -41,6 +41,7 @@ def test_train_writes_the_run_folder(version, tmp_path, capsys):
     assert any(rates)
     assert max(rates) < 1
     assert (run / "curves.png").read_bytes().startswith(b"\x89PNG")
+    assert (run / "potentials.png").exists() == (version != "III")
 
 
 @pytest.mark.parametrize("version", ["I", "II"])
