@@ -236,7 +236,7 @@ class Experiment:
         its u, and the result."""
         fired = dict.fromkeys(self.neurons, 0.0)
         seen = dict.fromkeys(self.neurons, 0)
-        online = {name for name, n in self.neurons.items() if _constant_threshold(n) and RULES[n.rule].online}
+        online = [name for name, n in self.neurons.items() if _constant_threshold(n) and RULES[n.rule].online]
         moments = {name: Distribution(self.config.steps) for name in online}
 
         def count(name: str) -> Callable[..., None]:

@@ -48,12 +48,13 @@ def test_z_scores_of_every_layer_and_step_are_in_the_metrics_and_shown(run):
         assert title not in axes
         return
     z_scores = metrics["epochs"][-1]["z_scores"]
-    assert z_scores.keys() == run.neurons.keys()
+    assert [*z_scores] == [*run.neurons]
     u = run.potentials().layers
     for name, of_steps in z_scores.items():
         assert_allclose(of_steps, (1 - u[name].mean(1)) / u[name].std(1, correction=0), rtol=1e-4)
     found = lines(axes[title])
     assert found.keys() == {"t = 1", "t = 8"}
+    assert [text.get_text() for text in axes[title].get_xticklabels()] == [*run.neurons]
     assert_allclose(found["t = 1"], [z[0] for z in z_scores.values()])
     assert_allclose(found["t = 8"], [z[7] for z in z_scores.values()])
 
