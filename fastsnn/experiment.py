@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from . import backends, data, models
 from .nn import EMPF, LIF, BinaryConv2d, plain, reset
 from .nn.empf import VERSIONS
-from .online import MPDR, SeparableShare, Trainer
+from .online import MPDR, BatchResult, SeparableShare, Trainer
 from .ops.types import RULES
 from .optim import STGR
 from .potentials import Distribution, Potentials
@@ -199,7 +199,7 @@ class Experiment:
         progress, start = self.progress, time.perf_counter()
         done = progress.batch * self.config.batch_size
         for x, y in self.data.train_batches(self.config.steps, self.config.batch_size, self._order()[done:]):
-            result = self.trainer.train_batch(x, y)
+            result = self._train_batch(x, y)
             progress.batch += 1
             progress.loss += result.loss
             progress.correct += result.correct
@@ -210,6 +210,15 @@ class Experiment:
                 return False
         self._finish_epoch(self.seconds_before + time.perf_counter() - start)
         return not self.stop or progress.epoch == self.config.epochs
+
+    def _train_batch(self, x: Any, y: Tensor) -> BatchResult:
+        try:
+            return self.trainer.train_batch(x, y)
+        except ValueError as error:
+            epoch = self.progress.epoch + 1
+            raise RunError(
+                f"training stopped in epoch {epoch} ({error}); {self.folder} keeps its checkpoint"
+            ) from error
 
     def _finish_epoch(self, seconds: float) -> None:
         progress = self.progress

@@ -95,7 +95,9 @@ def histograms(potentials: Potentials) -> Any:
 
 
 def _density(values: Any, axis: Any, label: str | None) -> None:
-    axis.hist(values.double().numpy(), bins=100, density=True, histtype="step", label=label)
+    finite = values[values.isfinite()].double().numpy()
+    if len(finite):
+        axis.hist(finite, bins=100, density=True, histtype="step", label=label)
 
 
 def _threshold(potentials: Potentials, axis: Any) -> None:

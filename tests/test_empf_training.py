@@ -58,6 +58,16 @@ def test_a_resumed_run_is_bitwise_the_same(version, tmp_path):
     assert_same_run(whole, parts)
 
 
+def test_binary_weights_that_are_nan_stop_a_run_and_nothing_is_lost(tmp_path, capsys):
+    run = experiment.Experiment(experiment.Config.of(**TINY), tmp_path)
+    run.net[3].conv1.weight.data[0, 0, 0, 0] = torch.nan
+    run.save()
+    before = (tmp_path / experiment.CHECKPOINT).read_bytes()
+    assert cli.main(["train", "--resume", str(tmp_path)]) == 1
+    assert "training stopped in epoch 1 (weight holds NaN or infinite values" in capsys.readouterr().err
+    assert (tmp_path / experiment.CHECKPOINT).read_bytes() == before
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

@@ -119,6 +119,18 @@ def test_potentials_are_those_of_the_steps(run):
     experiment.reset(run.net.train())
 
 
+def test_potentials_that_are_not_finite_are_left_out(run):
+    potentials = run.potentials()
+    (first, values), *_ = potentials.layers.items()
+    broken = values.clone()
+    broken[0, :5] = torch.nan
+    broken[1] = torch.inf
+    axes = panels(plots.histograms(potentials._replace(layers={first: broken})))
+    expected, _ = np.histogram(values[0, 5:].double().numpy(), 100, density=True)
+    assert_allclose(axes[f"layer {first}, t = 1"].patches[0].get_xy()[1:-1:2, 1], expected)
+    assert not axes[f"layer {first}, t = 2"].patches
+
+
 def test_without_matplotlib_the_remedy_is_named(run, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(experiment.RunError, match=r"pip install 'fastsnn\[train\]'"):
