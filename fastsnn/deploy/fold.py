@@ -164,7 +164,8 @@ def _folded(neuron: Any, norm: Any) -> Folded:
     values = (neuron.leak, neuron.threshold, neuron.alpha, neuron.beta)
     steps = (value.double().reshape(neuron.steps, -1) for value in values)
     membrane = (neuron.weight, neuron.bias, neuron.running_mean, neuron.running_var)
-    weight, bias = torch.ones_like(neuron.running_mean[0]).double(), torch.zeros_like(neuron.running_mean[0]).double()
+    weight = torch.ones_like(neuron.running_mean[0], dtype=torch.float64)
+    bias = torch.zeros_like(weight)
     if norm is not None:
         gamma, shift = (weight, bias) if norm.weight is None else (norm.weight.double(), norm.bias.double())
         weight = gamma / torch.sqrt(norm.running_var.double() + norm.eps)
