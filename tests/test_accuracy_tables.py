@@ -73,4 +73,13 @@ def test_bytes_are_those_of_the_packed_network(tmp_path):
     assert floats["weight_bytes"] == 4 * (first + last + inner)
     assert binary["weight_bytes"] == 4 * (first + last) + inner // 8
     assert binary["stored_bytes"] > binary["weight_bytes"]
-    assert binary["seconds_per_epoch"] == pytest.approx(run.progress.epochs[0]["seconds"], abs=1e-4)
+
+
+def test_the_time_is_that_of_an_epoch_of_training(tmp_path, monkeypatch):
+    run = Experiment(Config.of(**SHORT, rule="osbp", seed=3), tmp_path)
+    seen = []
+    monkeypatch.setattr(run.trainer, "train_batch", lambda x, y: seen.append((len(x), len(y))))
+    clock = iter([5.0, 7.5])
+    monkeypatch.setattr(empf_table.time, "process_time", lambda: next(clock))
+    assert empf_table.epoch_time(run) == {"seed": 3, "seconds_per_epoch": 2.5}
+    assert seen == [(8, 512), (8, 512), (8, len(run.data.train_y) - 1024)]
