@@ -2,8 +2,8 @@
 
 Trains `fastsnn train --steps 4 --epochs 10 --seed S` with --rule ottt (a network of its own: three convolutions) and
 --rule empf with five seeds, one thread, and writes empf.csv (one row a run) and empf.md (mean and spread) into
-bench/results. The time is the processor's in the second epoch of runs of their own, which alternate, without evaluation;
-it is shown against OTTT's of the same seed.
+bench/results. The time is the processor's in the second epoch of runs of their own, which alternate, without
+evaluation; it is shown against OTTT's of the same seed.
 """
 
 from __future__ import annotations
