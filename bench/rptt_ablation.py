@@ -6,9 +6,9 @@ writes rptt_ablation.csv (one row a run) and rptt_ablation.md (mean and spread) 
 
 from __future__ import annotations
 
-from fastsnn.experiment import ABLATION
+from fastsnn.experiment import RPTT_ABLATION
 
-from .sequential_digits import compare
+from .accuracy import compare
 
 if __name__ == "__main__":
-    compare(ABLATION, "sequential-digits", "rptt_ablation")
+    compare({rule: {"data": "sequential-digits", "rule": rule} for rule in RPTT_ABLATION}, "rptt_ablation")

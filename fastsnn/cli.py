@@ -17,13 +17,13 @@ from typing import Any
 import torch
 
 from . import __version__, backends, data, deploy, plots
-from .experiment import ATTENTION, RECIPES, Config, Experiment, RunError, write_json
+from .experiment import ATTENTION, RECIPES, WEIGHTS, Config, Experiment, RunError, write_json
 from .nn.empf import VERSIONS
 from .online import evaluate
 
 OPTIONS = (
     *("data", "rule", "mode", "steps", "epochs", "batch_size", "lr", "seed", "device", "backend"),
-    *("version", "seca", "backward_steps"),
+    *("version", "seca", "weights", "backward_steps"),
 )
 
 
@@ -48,10 +48,11 @@ def parser() -> argparse.ArgumentParser:
     train.add_argument("--backend", choices=list(backends.REGISTRY), help="force one backend")
     train.add_argument("--version", choices=VERSIONS, help="of EM-PF neurons (--rule empf), default: I")
     train.add_argument("--seca", choices=ATTENTION, help="channel attention of --rule empf, default: none")
+    train.add_argument("--weights", choices=WEIGHTS, help="of --rule empf's inner convolutions, default: binary")
     train.add_argument("--backward-steps", type=int, metavar="K", help="random back-propagation, default: all T steps")
     train.add_argument("--resume", type=Path, metavar="RUN", help="go on with the run in this folder")
     train.add_argument("--out", type=Path, help="run folder, default: runs/<data>-<rule>-<time>")
-    export = commands.add_parser("export", help="write a run's network with packed binary weights to one file")
+    export = commands.add_parser("export", help="write a run's network, folded and packed, to one file")
     export.add_argument("run", type=Path, help="run folder")
     export.add_argument("--out", type=Path, required=True, metavar="FILE", help="a safetensors file")
     load = commands.add_parser("load", help="read such a file and evaluate its network on the run's test data")
@@ -147,8 +148,10 @@ def _train(experiment: Experiment) -> int:
     if not complete:
         print(f"Interrupted. Go on with: fastsnn train --resume {experiment.folder}")
         return 130
-    metrics = experiment.metrics()
-    plots.curves(metrics, experiment.potentials(), experiment.threshold, experiment.folder / "curves.png")
+    metrics, potentials = experiment.metrics(), experiment.potentials()
+    plots.save(plots.curves(metrics, potentials), experiment.folder / "curves.png")
+    if potentials.layers:
+        plots.save(plots.histograms(potentials), experiment.folder / "potentials.png")
     write_json(experiment.folder / "metrics.json", metrics)
     last = metrics["epochs"][-1]
     print(
@@ -159,12 +162,12 @@ def _train(experiment: Experiment) -> int:
 
 
 def export(arguments: argparse.Namespace) -> int:
-    """Pack the network of a run and write it, with the run's configuration."""
+    """Fold and pack the network of a run and write it, with the run's configuration."""
     experiment = Experiment.resume(arguments.run)
     try:
-        net = deploy.pack(experiment.net.eval())
+        net = deploy.pack(deploy.fold(experiment.net.eval()))
     except ValueError as error:
-        raise RunError(f"{arguments.run} cannot be packed: {error}") from error
+        raise RunError(f"{arguments.run} cannot be folded and packed: {error}") from error
     deploy.save(net, arguments.out, {"config": asdict(experiment.config)})
     print(deploy.sizes(net))
     print(f"written to {arguments.out}")

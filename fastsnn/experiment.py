@@ -16,16 +16,17 @@ import torch
 from torch import Tensor, nn
 
 from . import backends, data, models
-from .nn import EMPF, LIF, plain, reset
+from .nn import EMPF, LIF, BinaryConv2d, plain, reset
 from .nn.empf import VERSIONS
-from .online import MPDR, SeparableShare, Trainer
+from .online import MPDR, BatchResult, SeparableShare, Trainer
 from .ops.types import RULES
 from .optim import STGR
-from .potentials import Distribution
+from .potentials import Distribution, Potentials
 
 CHECKPOINT = "checkpoint.pt"
 FORMAT = 1  # of the checkpoint
 ATTENTION = ("none", "I", "II")
+WEIGHTS: dict[str, type[nn.Module]] = {"binary": BinaryConv2d, "float": nn.Conv2d}
 
 
 class RunError(Exception):
@@ -34,25 +35,33 @@ class RunError(Exception):
 
 @dataclass(frozen=True)
 class Recipe:
-    """What a --rule trains with: the neurons' gradient rule, and RPTT's regularisers at the values of CIFAR-10."""
+    """What a --rule trains with: the neurons' gradient rule, RPTT's regularisers at the values of CIFAR-10, and what
+    normalises the currents ("bn" each step by itself, "osr"; None: the weights are standardised) and the threshold."""
 
     rule: str
     stgr: bool = False
     mpdr: bool = False
+    norm: str | None = None
+    threshold: str | None = None
 
     @property
     def family(self) -> str:
         """Of the neurons' kernels."""
-        return "empf" if self.rule == "empf" else "mpdr" if self.mpdr else "lif"
+        return "empf" if self.rule == "empf" else "mpdr" if self.mpdr else "osr" if self.norm == "osr" else "lif"
 
 
-ABLATION = {
+RPTT_ABLATION = {
     "osbp": Recipe("sltt"),
     "osbp+stgr": Recipe("sltt", stgr=True),
     "osbp+mpdr": Recipe("sltt", mpdr=True),
     "rptt": Recipe("sltt", stgr=True, mpdr=True),
 }
-RECIPES = {**{rule: Recipe(rule) for rule in RULES}, **ABLATION, "empf": Recipe("empf")}
+OSR_ABLATION = {
+    "bn": Recipe("sltt", norm="bn"),
+    "osr": Recipe("sltt", norm="osr"),
+    "osr+ots": Recipe("sltt", norm="osr", threshold="ots"),
+}
+RECIPES = {**{rule: Recipe(rule) for rule in RULES}, **RPTT_ABLATION, **OSR_ABLATION, "empf": Recipe("empf")}
 
 
 @dataclass(frozen=True)
@@ -71,11 +80,12 @@ class Config:
     backend: str | None = None
     version: str = "I"
     seca: str = "none"
+    weights: str = "binary"
     backward_steps: int | None = None
 
     def __post_init__(self) -> None:
         allowed = {"data": data.DATASETS, "rule": tuple(RECIPES), "mode": ("O", "A")}
-        allowed |= {"version": VERSIONS, "seca": ATTENTION}
+        allowed |= {"version": VERSIONS, "seca": ATTENTION, "weights": tuple(WEIGHTS)}
         for name, values in allowed.items():
             if getattr(self, name) not in values:
                 raise RunError(f"--{name} is {getattr(self, name)!r}; allowed: {', '.join(values)}")
@@ -87,10 +97,12 @@ class Config:
         check_device(self.device)
         if self.rule == "bptt" and self.mode == "O":
             raise RunError("--rule bptt goes back through all steps at once: use it with --mode A")
-        if self.rule in ABLATION and self.mode == "A":
+        if self.rule in RPTT_ABLATION and self.mode == "A":
             raise RunError(f"--rule {self.rule} updates at every step: leave out --mode A (or use --rule sltt)")
-        if self.rule != "empf" and (self.version, self.seca) != ("I", "none"):
-            raise RunError(f"--version and --seca are of EM-PF networks: use --rule empf in place of {self.rule}")
+        if self.rule != "empf" and (self.version, self.seca, self.weights) != ("I", "none", "binary"):
+            raise RunError(
+                f"--version, --seca and --weights are of EM-PF networks: use --rule empf in place of {self.rule}"
+            )
         if self.rule == "empf" and self.data == "sequential-digits":
             raise RunError("--rule empf trains a residual network on images: use it with --data digits")
         if self.backward_steps is not None and not 1 <= self.backward_steps <= self.steps:
@@ -167,7 +179,7 @@ class Experiment:
     def threshold(self) -> float | None:
         """The threshold of all neurons; None where each layer and step has its own."""
         first = next(iter(self.neurons.values()))
-        return first.v_threshold if isinstance(first, LIF) else None
+        return first.v_threshold if _constant_threshold(first) else None
 
     def run(self, on_batch: Callable[[Experiment], None] = lambda _: None) -> bool:
         """Train; True where the run is complete, False where it was stopped. on_batch is called after each batch."""
@@ -187,7 +199,7 @@ class Experiment:
         progress, start = self.progress, time.perf_counter()
         done = progress.batch * self.config.batch_size
         for x, y in self.data.train_batches(self.config.steps, self.config.batch_size, self._order()[done:]):
-            result = self.trainer.train_batch(x, y)
+            result = self._train_batch(x, y)
             progress.batch += 1
             progress.loss += result.loss
             progress.correct += result.correct
@@ -198,6 +210,15 @@ class Experiment:
                 return False
         self._finish_epoch(self.seconds_before + time.perf_counter() - start)
         return not self.stop or progress.epoch == self.config.epochs
+
+    def _train_batch(self, x: Any, y: Tensor) -> BatchResult:
+        try:
+            return self.trainer.train_batch(x, y)
+        except ValueError as error:
+            epoch = self.progress.epoch + 1
+            raise RunError(
+                f"training stopped in epoch {epoch} ({error}); {self.folder} keeps its checkpoint"
+            ) from error
 
     def _finish_epoch(self, seconds: float) -> None:
         progress = self.progress
@@ -220,10 +241,11 @@ class Experiment:
         self.seconds_before = 0.0
 
     def _evaluate(self) -> tuple[dict[str, float], dict[str, Distribution], Any]:
-        """Over the test split: every layer's firing rate, under online rules the moments of its u, and the result."""
+        """Over the test split: every layer's firing rate, under online rules with a constant threshold the moments of
+        its u, and the result."""
         fired = dict.fromkeys(self.neurons, 0.0)
         seen = dict.fromkeys(self.neurons, 0)
-        online = {name: n for name, n in self.neurons.items() if isinstance(n, LIF) and RULES[n.rule].online}
+        online = [name for name, n in self.neurons.items() if _constant_threshold(n) and RULES[n.rule].online]
         moments = {name: Distribution(self.config.steps) for name in online}
 
         def count(name: str) -> Callable[..., None]:
@@ -251,22 +273,27 @@ class Experiment:
         return {**(rows if moments else {}), **({"mpdr_loss": losses} if losses else {})}
 
     @torch.no_grad()
-    def potentials(self) -> dict[str, Tensor]:
-        """Every LIF layer's potential of the last step over the test split: u, or v after reset under rule "bptt"; v of
-        EM-PF layers that have one."""
+    def potentials(self) -> Potentials:
+        """Every neuron's potential at every step over the test split: u of LIF under online rules, else v; EM-PF's
+        version III has none."""
         rows: dict[str, list[Tensor]] = {}
         self.net.eval()
         for x, _ in self.data.test_batches(self.config.steps):
             reset(self.net)
+            seen: dict[str, list[Tensor]] = {}
             for x_t in x:
                 self.net(x_t)
-            for name, neuron in self.neurons.items():
-                potential = neuron.state.potential if isinstance(neuron, LIF) else neuron.v
-                if potential is not None:
-                    rows.setdefault(name, []).append(torch.as_tensor(potential).flatten().cpu())
+                for name, neuron in self.neurons.items():
+                    potential = neuron.state.potential if isinstance(neuron, LIF) else neuron.v
+                    if potential is not None:
+                        seen.setdefault(name, []).append(torch.as_tensor(potential).flatten().cpu())
+            for name, values in seen.items():
+                rows.setdefault(name, []).append(torch.stack(values))
         reset(self.net)
         self.net.train()
-        return {name: torch.cat(values) for name, values in rows.items()}
+        rule = RULES.get(RECIPES[self.config.rule].rule)
+        kind = "u before reset" if rule is not None and rule.online else "v after reset"
+        return Potentials({name: torch.cat(values, 1) for name, values in rows.items()}, kind, self.threshold)
 
     def save(self) -> None:
         """Write checkpoint, metrics and configuration; each replaces the old file only once it is whole."""
@@ -303,12 +330,19 @@ class Experiment:
         return experiment
 
 
+def _constant_threshold(neuron: nn.Module) -> bool:
+    return isinstance(neuron, LIF) and neuron.stabilizer is None
+
+
 def _network(config: Config, read: Any) -> nn.Module:
     if config.rule == "empf":
         seca = None if config.seca == "none" else config.seca
-        return models.digits_empf(config.steps, config.version, seca, read.classes)
-    build = models.digits_mlp if read.sequential else models.digits_conv
+        return models.digits_empf(config.steps, config.version, seca, read.classes, conv=WEIGHTS[config.weights])
     recipe = RECIPES[config.rule]
+    if recipe.norm is not None:
+        normed = models.digits_mlp_normed if read.sequential else models.digits_conv_normed
+        return normed(config.steps, recipe.norm, recipe.rule, read.classes, threshold=recipe.threshold)
+    build = models.digits_mlp if read.sequential else models.digits_conv
     return build(recipe.rule, read.classes, mpdr=MPDR.paper("cifar10") if recipe.mpdr else None)
 
 

@@ -1,65 +1,105 @@
-"""Curves of a run."""
+"""Figures of a run."""
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
 from .experiment import RunError, write_whole
+from .potentials import Potentials
 
 
-def curves(metrics: dict[str, Any], potentials: dict[str, Tensor], threshold: float | None, path: Path) -> None:
-    """Loss, accuracy, firing rates, per layer the histogram of the potential at the last step and, where there are
-    Z-scores, these against the layer at the first and the last step, as one PNG.
-
-    Dashed beside the firing rates: the separable shares of EM-PF layers.
-
-    Raises RunError, with the remedy, without matplotlib.
-    """
+def _panels(rows: int, columns: int, size: tuple[float, float]) -> Any:
+    """A figure of rows * columns panels of `size` inches. Raises RunError, with the remedy, without matplotlib."""
     try:
-        import matplotlib
-
-        matplotlib.use("Agg")
-        from matplotlib import pyplot as plt
+        from matplotlib.figure import Figure
     except ImportError as error:
-        raise RunError("curves.png needs matplotlib: pip install 'fastsnn[train]'") from error
-    epochs = metrics["epochs"]
-    x = [row["epoch"] for row in epochs]
-    z_scores = epochs[-1].get("z_scores")
-    panels = 5 if z_scores else 4
-    figure, axes = plt.subplots(1, panels, figsize=(4.5 * panels, 4), layout="constrained")
-    config = metrics["config"]
+        raise RunError("figures need matplotlib: pip install 'fastsnn[train]'") from error
+    figure = Figure((columns * size[0], rows * size[1]), layout="constrained")
+    figure.subplots(rows, columns)
+    return figure
+
+
+def save(figure: Any, path: Path) -> None:
+    """As PNG."""
+    write_whole(path, lambda file: figure.savefig(file, dpi=110, format="png"))
+
+
+def curves(metrics: dict[str, Any], potentials: Potentials) -> Any:
+    """Loss, accuracy and firing rates against the epoch; where a run has them, the separable shares of EM-PF layers,
+    the histogram of every layer's potential at the last step, and Z-scores against the layer at the first and the last.
+    """
+    epochs, config = metrics["epochs"], metrics["config"]
+    drawn = [
+        partial(_splits, epochs, "loss", "loss (sum over T)"),
+        partial(_splits, epochs, "accuracy", "accuracy"),
+        partial(_layers, epochs, "firing_rates", "firing rate (spikes per neuron and step)"),
+    ]
+    if epochs[-1]["separable_shares"]:
+        drawn.append(partial(_layers, epochs, "separable_shares", "separable share (fires at all steps or none)"))
+    if potentials.layers:
+        drawn.append(partial(_last_step, potentials))
+    if "z_scores" in epochs[-1]:
+        drawn.append(partial(_z_scores, epochs[-1]["z_scores"]))
+    figure = _panels(1, len(drawn), (4.5, 4))
     figure.suptitle(f"{config['data']}, {config['rule']}, mode {config['mode']}, T = {config['steps']}")
-    for split in ("train", "test"):
-        axes[0].plot(x, [row[f"{split}_loss"] for row in epochs], marker=".", label=split)
-        axes[1].plot(x, [100 * row[f"{split}_accuracy"] for row in epochs], marker=".", label=split)
-    for name in epochs[-1]["firing_rates"]:
-        axes[2].plot(x, [row["firing_rates"][name] for row in epochs], marker=".", label=f"layer {name}")
-    axes[2].set_prop_cycle(None)
-    for name in epochs[-1]["separable_shares"]:
-        axes[2].plot(x, [row["separable_shares"][name] for row in epochs], linestyle="--", label=f"separable, {name}")
-    for name, v in potentials.items():
-        axes[3].hist(v.double().numpy(), bins=100, density=True, histtype="step", label=f"layer {name}")
-    if threshold is not None:
-        axes[3].axvline(threshold, color="grey", linestyle=":", label="threshold")
-    if z_scores:
-        for t in sorted({0, config["steps"] - 1}):
-            axes[4].plot([*z_scores], [z[t] for z in z_scores.values()], marker=".", label=f"t = {t + 1}")
-    potential = "u before reset" if z_scores else "v after reset"
-    titles = (
-        ("loss (sum over T)", "epoch"),
-        ("accuracy (%)", "epoch"),
-        ("firing rate (spikes per neuron and step)", "epoch"),
-        (f"potential {potential}, step T", "potential"),
-        ("Z = (threshold - mean of u)/std of u", "layer"),
-    )
-    for axis, (title, label) in zip(axes, titles, strict=False):
-        axis.set_title(title)
-        axis.set_xlabel(label)
+    for axis, draw in zip(figure.axes, drawn, strict=True):
+        draw(axis)
         if axis.has_data():
             axis.legend(fontsize=8)
-    axes[3].set_ylabel("density")
-    write_whole(path, lambda file: figure.savefig(file, dpi=110, format="png"))
-    plt.close(figure)
+    return figure
+
+
+def _splits(epochs: list[dict[str, Any]], name: str, title: str, axis: Any) -> None:
+    for split in ("train", "test"):
+        axis.plot([row["epoch"] for row in epochs], [row[f"{split}_{name}"] for row in epochs], marker=".", label=split)
+    axis.set(title=title, xlabel="epoch")
+
+
+def _layers(epochs: list[dict[str, Any]], name: str, title: str, axis: Any) -> None:
+    for layer in epochs[-1][name]:
+        values = [row[name][layer] for row in epochs]
+        axis.plot([row["epoch"] for row in epochs], values, marker=".", label=f"layer {layer}")
+    axis.set(title=title, xlabel="epoch")
+
+
+def _last_step(potentials: Potentials, axis: Any) -> None:
+    for layer, steps in potentials.layers.items():
+        _density(steps[-1], axis, f"layer {layer}")
+    _threshold(potentials, axis)
+    axis.set(title=f"potential {potentials.kind}, step T", xlabel="potential", ylabel="density")
+
+
+def _z_scores(z_scores: dict[str, list[float]], axis: Any) -> None:
+    steps = len(next(iter(z_scores.values())))
+    for t in sorted({0, steps - 1}):
+        axis.plot([*z_scores], [z[t] for z in z_scores.values()], marker=".", label=f"t = {t + 1}")
+    axis.set(title="Z = (threshold - mean of u)/std of u", xlabel="layer")
+
+
+def histograms(potentials: Potentials) -> Any:
+    """The distribution of every layer's potential at every step, a row of panels a layer (RPTT, figures 4 to 7)."""
+    steps = len(next(iter(potentials.layers.values())))
+    figure = _panels(len(potentials.layers), steps, (2.4, 2))
+    figure.suptitle(f"potential {potentials.kind}: density")
+    panels = iter(figure.axes)
+    for layer, values in potentials.layers.items():
+        for t in range(steps):
+            axis = next(panels)
+            _density(values[t], axis, None)
+            _threshold(potentials, axis)
+            axis.set_title(f"layer {layer}, t = {t + 1}", fontsize=8)
+            axis.tick_params(labelsize=7)
+    return figure
+
+
+def _density(values: Any, axis: Any, label: str | None) -> None:
+    finite = values[values.isfinite()].double().numpy()
+    if len(finite):
+        axis.hist(finite, bins=100, density=True, histtype="step", label=label)
+
+
+def _threshold(potentials: Potentials, axis: Any) -> None:
+    if potentials.threshold is not None:
+        axis.axvline(potentials.threshold, color="grey", linestyle=":", label="threshold")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,6 +12,14 @@ from .ops.mpdr import MPDR
 from .ops.stats import Moments, merge
 from .reference import mpdr as formulas
 from .reference import stats
+
+
+class Potentials(NamedTuple):
+    """Values of each layer's potential, [T, n]; kind: which potential. threshold: of all layers and steps, or None."""
+
+    layers: dict[str, Tensor]
+    kind: str
+    threshold: float | None
 
 
 class Distribution:

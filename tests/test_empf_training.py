@@ -41,6 +41,7 @@ def test_train_writes_the_run_folder(version, tmp_path, capsys):
     assert any(rates)
     assert max(rates) < 1
     assert (run / "curves.png").read_bytes().startswith(b"\x89PNG")
+    assert (run / "potentials.png").exists() == (version != "III")
 
 
 @pytest.mark.parametrize("version", ["I", "II"])
@@ -57,12 +58,23 @@ def test_a_resumed_run_is_bitwise_the_same(version, tmp_path):
     assert_same_run(whole, parts)
 
 
+def test_binary_weights_that_are_nan_stop_a_run_and_nothing_is_lost(tmp_path, capsys):
+    run = experiment.Experiment(experiment.Config.of(**TINY), tmp_path)
+    run.net[3].conv1.weight.data[0, 0, 0, 0] = torch.nan
+    run.save()
+    before = (tmp_path / experiment.CHECKPOINT).read_bytes()
+    assert cli.main(["train", "--resume", str(tmp_path)]) == 1
+    assert "training stopped in epoch 1 (weight holds NaN or infinite values" in capsys.readouterr().err
+    assert (tmp_path / experiment.CHECKPOINT).read_bytes() == before
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
         (["--rule", "empf", "--data", "sequential-digits"], "use it with --data digits"),
         (["--rule", "ottt", "--version", "II"], "use --rule empf in place of ottt"),
         (["--seca", "I"], "use --rule empf in place of ottt"),
+        (["--weights", "float"], "use --rule empf in place of ottt"),
         (["--rule", "empf", "--backward-steps", "7"], "--backward-steps is 7; it must be in 1..T = 6"),
         (["--rule", "bptt", "--backward-steps", "1"], "leave out --backward-steps"),
     ],

@@ -1,7 +1,7 @@
-"""From a trained network to one that holds packed weights, in memory and in a file."""
+"""From a trained network to one for inference: membrane norms folded, weights packed, in memory and in a file."""
 
 from .file import DeployError, load, read_header, save
-from .fold import Folded, fold_membrane_norm
+from .fold import Folded, StepAffine, fold, fold_membrane_norm
 from .packed import PackedConv2d, PackedLinear, pack
 from .sizes import Sizes, sizes
 
@@ -11,6 +11,8 @@ __all__ = [
     "PackedConv2d",
     "PackedLinear",
     "Sizes",
+    "StepAffine",
+    "fold",
     "fold_membrane_norm",
     "load",
     "pack",

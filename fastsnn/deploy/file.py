@@ -14,11 +14,12 @@ from torch import Tensor, nn
 from .. import __version__
 from ..experiment import write_whole
 from ..ops.binary import Packed, words_shape
+from .fold import StepAffine, fold
 from .packed import KINDS, _Packed, replace
 
 FORMAT = "fastsnn-packed"
 VERSION = "1"
-KEYS = {"format", "version", "fastsnn", "layers", "notes", "sha256"}
+KEYS = {"format", "version", "fastsnn", "folded", "layers", "notes", "sha256"}
 
 
 class DeployError(RuntimeError):
@@ -45,7 +46,7 @@ def _digest(tensors: dict[str, Tensor], header: dict[str, str]) -> str:
 
 
 def save(net: nn.Module, path: str | Path, notes: dict[str, Any] | None = None) -> None:
-    """Write a network that `pack` returned to a safetensors file. notes: kept in its header, as JSON.
+    """Write a network that `pack` returned, of a folded one too, to a safetensors file. notes: in its header, as JSON.
 
     Raises DeployError where binary layers are not packed yet; a file that was there stays until the new one is whole.
     """
@@ -54,7 +55,8 @@ def save(net: nn.Module, path: str | Path, notes: dict[str, Any] | None = None) 
         raise DeployError(f"{', '.join(floating[:3])} not packed; save what fastsnn.deploy.pack(net) returns")
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in net.state_dict().items()}
     layers = {name: module.bits for name, module in net.named_modules() if isinstance(module, _Packed)}
-    header = {"format": FORMAT, "version": VERSION, "fastsnn": __version__}
+    folded = any(isinstance(module, StepAffine) for module in net.modules())
+    header = {"format": FORMAT, "version": VERSION, "fastsnn": __version__, "folded": json.dumps(folded)}
     header |= {"layers": json.dumps(layers), "notes": json.dumps(notes or {})}
     header["sha256"] = _digest(tensors, header)
     data = _safetensors().torch.save(tensors, metadata=header)
@@ -85,13 +87,13 @@ def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
 
 
 def read_header(path: str | Path) -> dict[str, Any]:
-    """Version, bits of every packed layer, and notes of a file, once its checksum fits. Raises DeployError."""
+    """Version, whether folded, bits of packed layers, and notes of a file whose checksum fits. Raises DeployError."""
     header, _ = _read(Path(path))
-    return header | {"layers": json.loads(header["layers"]), "notes": json.loads(header["notes"])}
+    return header | {name: json.loads(header[name]) for name in ("folded", "layers", "notes")}
 
 
 def load(path: str | Path, net: nn.Module) -> nn.Module:
-    """The packed network of a file. net: its architecture with any weights, as it was before `pack`; it stays as it is.
+    """The packed network of a file. net: its architecture, before `fold` and `pack`, with any weights; it stays so.
 
     Raises DeployError for a file that is missing, truncated, altered, of another version, or of another network.
     """
@@ -100,7 +102,9 @@ def load(path: str | Path, net: nn.Module) -> nn.Module:
     found = {name for name, module in net.named_modules() if type(module) in KINDS}
     if found != bits.keys():
         raise DeployError(f"{path} packs {sorted(bits)} and the network has binary layers {sorted(found)}")
-    net = replace(copy.deepcopy(net), lambda name, layer: _empty(layer, bits[name])).eval()
+    net = copy.deepcopy(net).eval()
+    net = fold(net) if json.loads(header["folded"]) else net
+    net = replace(net, lambda name, layer: _empty(layer, bits[name]) if name in bits else layer)
     try:
         net.load_state_dict(tensors)
     except RuntimeError as error:

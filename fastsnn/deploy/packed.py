@@ -74,14 +74,24 @@ KINDS: dict[type[nn.Module], type[_Packed]] = {BinaryLinear: PackedLinear, Binar
 
 
 def replace(net: nn.Module, make: Any, prefix: str = "", done: dict[nn.Module, nn.Module] | None = None) -> nn.Module:
-    """`net` with make(name, layer) in place of every binary layer; a layer used twice stays one."""
+    """`net` with make(name, module) in place of every module; where that is the module itself, its children follow.
+
+    A module used twice stays one.
+    """
     done = {} if done is None else done
     if net not in done:
-        done[net] = make(prefix, net) if type(net) in KINDS else net
+        done[net] = make(prefix, net)
         for name, child in net._modules.items():
             if child is not None and done[net] is net:
                 net._modules[name] = replace(child, make, f"{prefix}.{name}".lstrip("."), done)
     return done[net]
+
+
+def refuse_training(net: nn.Module, purpose: str) -> None:
+    """Raises ValueError, with names, where a module is in training mode."""
+    training = [name or type(module).__name__ for name, module in net.named_modules() if module.training]
+    if training:
+        raise ValueError(f"{', '.join(training[:3])} in training mode; call net.eval() before {purpose}")
 
 
 def pack(net: nn.Module) -> nn.Module:
@@ -90,15 +100,15 @@ def pack(net: nn.Module) -> nn.Module:
     All else is copied as it is, neurons start anew. `fastsnn.deploy.sizes` says what was chosen. `net` stays as it was.
     Raises ValueError where a module is in training mode, a weight is NaN or infinite, or a layer cannot be packed.
     """
-    training = [name or type(module).__name__ for name, module in net.named_modules() if module.training]
-    if training:
-        raise ValueError(f"{', '.join(training[:3])} in training mode; call net.eval() before packing")
+    refuse_training(net, "packing")
     packed = copy.deepcopy(net)
     reset(packed)
     return replace(packed, _pack_layer)
 
 
 def _pack_layer(name: str, layer: Any) -> nn.Module:
+    if type(layer) not in KINDS:
+        return layer
     try:
         return KINDS[type(layer)](layer, op.pack(layer.weight, layer.scale))
     except (TypeError, ValueError) as error:

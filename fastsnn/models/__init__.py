@@ -1,6 +1,13 @@
 """Networks."""
 
-from .digits import digits_conv, digits_empf, digits_mlp
+from .digits import digits_conv, digits_conv_normed, digits_empf, digits_mlp, digits_mlp_normed
 from .residual import EMPFBlock
 
-__all__ = ["EMPFBlock", "digits_conv", "digits_empf", "digits_mlp"]
+__all__ = [
+    "EMPFBlock",
+    "digits_conv",
+    "digits_conv_normed",
+    "digits_empf",
+    "digits_mlp",
+    "digits_mlp_normed",
+]

@@ -6,9 +6,12 @@ from typing import Any
 
 from torch import nn
 
-from ..nn import EMPF, LIF, Scale, WSConv2d, WSLinear
+from ..nn import EMPF, LIF, OSRLIF, Scale, WSConv2d, WSLinear
 from ..ops.mpdr import MPDR
+from ..surrogate import Sigmoid
 from .residual import EMPFBlock
+
+NORMS = {nn.Linear: nn.BatchNorm1d, nn.Conv2d: nn.BatchNorm2d}
 
 
 def digits_conv(rule: str = "ottt", classes: int = 10, width: int = 32, mpdr: MPDR | None = None) -> nn.Sequential:
@@ -58,5 +61,46 @@ def digits_mlp(rule: str = "ottt", classes: int = 10, width: int = 256, mpdr: MP
         WSLinear(width, width),
         LIF.for_rule(rule, mpdr=mpdr),
         Scale(),
+        nn.Linear(width, classes),
+    )
+
+
+def _normed(synapse: Any, steps: int, norm: str, rule: str, threshold: str | None) -> list[nn.Module]:
+    """A synapse, its normalisation and its neurons, with the surrogate of Zhu et al. 2024."""
+    channels = len(synapse.weight)
+    neuron: dict[str, Any] = {"surrogate_function": Sigmoid(4.0), "threshold": threshold}
+    if norm == "osr":
+        return [synapse, OSRLIF.for_rule(rule, channels, steps, **neuron)]
+    return [synapse, NORMS[type(synapse)](channels), LIF.for_rule(rule, **neuron)]
+
+
+def digits_conv_normed(
+    steps: int, norm: str, rule: str = "sltt", classes: int = 10, width: int = 32, threshold: str | None = None
+) -> nn.Sequential:
+    """digits_conv with normalised currents in place of standardised weights.
+
+    norm "osr": online spiking renormalisation over the `steps` of a sequence, fused with the neuron; "bn": torch's
+    batch normalisation, each step by itself. threshold as LIF's.
+    """
+    wide, kind = 2 * width, (steps, norm, rule, threshold)
+    return nn.Sequential(
+        *_normed(nn.Conv2d(1, width, 3, padding=1, bias=False), *kind),
+        *_normed(nn.Conv2d(width, wide, 3, padding=1, bias=False), *kind),
+        nn.AvgPool2d(2),
+        *_normed(nn.Conv2d(wide, wide, 3, padding=1, bias=False), *kind),
+        nn.AvgPool2d(2),
+        nn.Flatten(),
+        nn.Linear(4 * wide, classes),
+    )
+
+
+def digits_mlp_normed(
+    steps: int, norm: str, rule: str = "sltt", classes: int = 10, width: int = 256, threshold: str | None = None
+) -> nn.Sequential:
+    """digits_mlp with normalised currents in place of standardised weights; arguments as digits_conv_normed."""
+    kind = (steps, norm, rule, threshold)
+    return nn.Sequential(
+        *_normed(nn.Linear(8, width, bias=False), *kind),
+        *_normed(nn.Linear(width, width, bias=False), *kind),
         nn.Linear(width, classes),
     )

@@ -30,6 +30,16 @@ class EMPFState(NamedTuple):
         return self if self.v is None else self._replace(v=fn(self.v))
 
 
+def steps_given(x: Tensor, sequence: bool, done: int, steps: int) -> int:
+    """How many of the `steps` a call with x does after those done. Raises ValueError or RuntimeError for a wrong T."""
+    given = len(x) if sequence else 1
+    if sequence and given != steps:
+        raise ValueError(f"x has T = {given} steps and this layer has parameters for steps = {steps}")
+    if done + given > steps:
+        raise RuntimeError(f"step {done + given} of steps = {steps}: call fastsnn.reset(net) before a new sequence")
+    return given
+
+
 class EMPF(Neuron):
     """EM-PF neuron with float spikes and a learnable leak and threshold at each step (Hao et al. 2024; SPEC section 4).
 
@@ -109,13 +119,8 @@ class EMPF(Neuron):
         """Spikes of one step [N, *], or of all T [T, N, *] in step mode "m"."""
         x, sequence = plain(x), self._step_mode == "m"
         check_input(x, sequence)
-        done, given = self._state.t, len(x) if sequence else 1
-        if sequence and given != self.steps:
-            raise ValueError(f"x has T = {given} steps and this layer has parameters for steps = {self.steps}")
-        if done + given > self.steps:
-            raise RuntimeError(
-                f"step {done + given} of steps = {self.steps}: call fastsnn.reset(net) before a new sequence"
-            )
+        done = self._state.t
+        given = steps_given(x, sequence, done, self.steps)
         if self.version == "II":
             return torch.stack([self._norm_step(x_t) for x_t in x]) if sequence else self._norm_step(x)
         if sequence:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from ..nn import LIF, plain, reset
+from ..nn import EMPF, LIF, plain, reset
 from ..optim import STGR
 from .losses import loss as mixed_loss
 
@@ -37,6 +37,9 @@ def _check(net: nn.Module, x: Sequence[Tensor] | Tensor, mode: str, backward_ste
         raise ValueError("x has no time steps; it must hold one input a step, [T, N, *]")
     if backward_steps is not None and not 1 <= backward_steps <= len(x):
         raise ValueError(f"backward_steps is {backward_steps}; it must be in 1..T = {len(x)}, or None for all")
+    for name, module in net.named_modules():
+        if isinstance(module, EMPF) and module.step_mode == "s" and module.steps != len(x):
+            raise ValueError(f"x has T = {len(x)} steps and {name or 'net'} has parameters for steps = {module.steps}")
     if _through_time(net) and (mode == "O" or backward_steps is not None):
         raise ValueError(
             "rule 'bptt' differentiates through all steps at once: it has no mode 'O' and no random back-propagation; "
@@ -65,7 +68,8 @@ def train_batch(
     run without a graph; the loss stays divided by T (Hao et al. 2024, section 4.3).
     clip: largest norm of the gradient before each update. generator: of the draw of K.
 
-    Raises ValueError for a mode, K or rule that do not fit together, FloatingPointError for a loss that is not finite.
+    Raises ValueError for a mode, K, T or rule that do not fit together, FloatingPointError for a loss that is not
+    finite.
     """
     _check(net, x, mode, backward_steps)
     steps = len(x)

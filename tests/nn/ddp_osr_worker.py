@@ -1,4 +1,6 @@
-"""One of two processes that train a normalised network on unequal parts of one batch: `ddp_osr_worker.py FOLDER RANK`.
+"""One of two processes that train a normalised network on parts of one batch: `ddp_osr_worker.py FOLDER RANK SPLIT`.
+
+Rank 0 has SPLIT of 8 samples, rank 1 the others.
 
 Each leaves its gradients, buffers and outputs. The loss is a sum over samples times the number of ranks, so that the
 mean over ranks, which DistributedDataParallel takes, is the sum over the batch.
@@ -12,8 +14,6 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 import fastsnn
-
-SPLIT = 5  # of 8 samples
 
 
 def network():
@@ -46,10 +46,10 @@ def train(call, net, x, weight=1.0):
     return torch.stack(outputs)
 
 
-def main(folder, rank):
+def main(folder, rank, split):
     torch.distributed.init_process_group("gloo", f"file://{folder}/store", rank=rank, world_size=2)
     net = network()
-    x = images().split([SPLIT, 8 - SPLIT], 1)[rank]
+    x = images().split([split, 8 - split], 1)[rank]
     outputs = train(DistributedDataParallel(net), net, x, 2.0)
     left = {"gradients": [p.grad for p in net.parameters()], "buffers": dict(net.named_buffers()), "outputs": outputs}
     torch.save(left, folder / f"rank{rank}")
@@ -57,4 +57,4 @@ def main(folder, rank):
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]))
+    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))

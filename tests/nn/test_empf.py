@@ -308,6 +308,16 @@ def test_nan_weights_stop_the_training_and_nothing_is_lost(mode):
         assert_same(parameter.detach(), before[name], equal_nan=True)
 
 
+@pytest.mark.parametrize("steps", [T - 1, T + 1])
+def test_training_with_another_number_of_steps_is_refused(steps):
+    net, (x, y) = network("II"), batch()
+    before = copy.deepcopy(net.state_dict())
+    optimizer = torch.optim.SGD(net.parameters(), 0.1)
+    with pytest.raises(ValueError, match=rf"x has T = {steps} steps and \S+ has parameters for steps = {T}"):
+        online.train_batch(net, [x[0]] * steps, y, optimizer)
+    assert_same([*net.state_dict().values()], [*before.values()])
+
+
 def test_compiled_networks_run_the_layer_between_graphs():
     layer, x = neuron(), images()
     expected = run(layer, x)

@@ -167,7 +167,12 @@ def test_strict_raises_and_keeps_the_statistics(bad):
     strict(x[2])
     assert_same(statistics(strict)[:2], folded(x[[0, 2]]), **CLOSE)
     run(loose, x[:2])
-    assert loose.running_var.isfinite().tolist() == [True, True, True, False, True]
+    batch_norm = nn.BatchNorm1d(5)
+    run(batch_norm, x[:2])
+    for name in ("running_mean", "running_var"):
+        finite = getattr(loose, name).isfinite()
+        assert finite.tolist() == [True, True, True, False, True]
+        assert_same(finite, getattr(batch_norm, name).isfinite())
 
 
 @pytest.mark.parametrize("shape", [(1, 5), (1, 5, 1)], ids=str)
@@ -337,6 +342,37 @@ def test_osrlif_keeps_its_neuron_s_contract(rule):
     assert_same(torch.stack(run(fused, x)), torch.stack(run(composed, x)))
 
 
+def test_osrlif_in_and_out_of_sequences():
+    """One that ends early, a step after it, one that goes on, an empty batch: each as OSR and LIF apart."""
+    x = current(8, 6, 5, 4)
+    steps = [x[0], None, x[1], *x[2:7], None, torch.empty(0, 5, 4), None, x[7]]
+    fused = fastsnn.OSRLIF.for_rule("sltt", 5, 3)
+    apart = nn.Sequential(fastsnn.OSR1d(5, 3), fastsnn.LIF.for_rule("sltt"))
+    for step in steps:
+        for net in (fused, apart):
+            fastsnn.reset(net) if step is None else net(step)
+        assert_same(statistics(fused.norm), statistics(apart[0]))
+        assert_same(fused.norm.state, apart[0].state)
+    assert fused.norm.num_batches_tracked == 4
+
+
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf])
+def test_osrlif_refuses_and_keeps_statistics_and_potential(bad):
+    x, net = current(3, 6, 5, 4), fastsnn.OSRLIF.for_rule("sltt", 5, 3, strict=True)
+    net(x[0])
+    state, v = net.norm.state, net.neuron.v.clone()
+    broken = x[1].clone()
+    broken[2, 3, 1] = bad
+    with pytest.raises(FloatingPointError, match="NaN or infinity"):
+        net(broken)
+    fresh = fastsnn.OSRLIF.for_rule("sltt", 5, 3)
+    with pytest.raises(ValueError, match="one element a channel"):
+        fresh(x[0, :1, :, :1])
+    assert net.norm.state is state
+    assert_same(net.neuron.v, v)
+    assert fresh.norm.state == OSRState()
+
+
 def test_osrlif_of_a_sequence():
     x, by_step = current(4, 6, 5, 3), fastsnn.OSRLIF.for_rule("sltt", 5, 4)
     whole = fastsnn.OSRLIF.for_rule("sltt", 5, 4, step_mode="m")
@@ -404,9 +440,10 @@ def test_passes_over_memory(monkeypatch):
 
 
 @pytest.mark.skipif(not torch.distributed.is_available(), reason="torch was built without distributed")
-def test_two_processes_train_as_one(tmp_path):
+@pytest.mark.parametrize("split", [5, 8], ids=["unequal", "one-without-samples"])
+def test_two_processes_train_as_one(split, tmp_path):
     worker = Path(__file__).with_name("ddp_osr_worker.py")
-    ranks = [subprocess.Popen([sys.executable, worker, tmp_path, str(rank)]) for rank in range(2)]
+    ranks = [subprocess.Popen([sys.executable, worker, tmp_path, str(rank), str(split)]) for rank in range(2)]
     assert [rank.wait(timeout=120) for rank in ranks] == [0, 0]
     first, second = (torch.load(tmp_path / f"rank{rank}") for rank in range(2))
     assert_same([*first["buffers"].values()], [*second["buffers"].values()])
