@@ -1,6 +1,7 @@
 #include "../cuda/kernels.h"
 #include "empf.h"
 #include "kernels.h"
+#include "stats.h"
 
 using namespace fastsnn;
 
@@ -37,6 +38,15 @@ struct CudaCore {
   static void empf_norm_backward(const EmpfNormBackward& k, const Execution& on) {
     cuda::empf_norm_backward(k, stream(on));
   }
+  static void osr_forward(const OsrForward& k, const Execution& on) { cuda::osr_forward(k, stream(on)); }
+  static void osr_reduce(const OsrReduce& k, const Execution& on) { cuda::osr_reduce(k, stream(on)); }
+  static void osr_gradient(const OsrGradient& k, const Execution& on) { cuda::osr_gradient(k, stream(on)); }
+  static void osr_lif_forward(const LifParams& p, const OsrForward& k, const LifForward& lif, const Execution& on) {
+    cuda::osr_lif_forward(p, k, lif, stream(on));
+  }
+  static void osr_lif_reduce(const LifParams& p, const OsrReduce& k, const LifBackward& lif, const Execution& on) {
+    cuda::osr_lif_reduce(p, k, lif, stream(on));
+  }
 };
 
 }  // namespace
@@ -45,6 +55,7 @@ PYBIND11_MODULE(FASTSNN_MODULE, m) {
   m.doc() = "fastsnn CUDA kernels: raw pointers in, no torch. Use fastsnn.functional.";
   bindings::bind<CudaCore>(m);
   bindings::bind_empf<CudaCore>(m);
+  bindings::bind_osr<CudaCore>(m);
   m.def("refusal", &cuda::refusal, "Why the kernels cannot run on a device; empty where they can.");
   m.attr("archs") = FASTSNN_CUDA_ARCHS;
 }

@@ -17,6 +17,7 @@ struct Mpdr {
 
 struct MpdrForward : LifForward {
   void* moments;  // [T, 2], double: mean and biased variance of u[t]
+  void* room;     // [T, blocks, 2], double, of 256 neurons or more, for a core on a device
 };
 
 struct MpdrBackward : LifBackward {
