@@ -81,8 +81,7 @@ PYBIND11_MODULE(_cpu, m) {
   bindings::bind_stgr<CpuCore>(m);
   bindings::bind_empf<CpuCore>(m);
   bindings::bind_binary<CpuCore>(m);
-  bindings::bind_osr<CpuCore>(m);
-  bindings::bind_ots<CpuCore>(m);
+  bindings::bind_stats<CpuCore>(m);
   m.def("isas", &usable_isas, "Instruction sets this processor can run, best first.");
   m.def("isa", [] { return std::string(active_kernels().isa); }, "The instruction set in use.");
   m.def("choose_isa", &choose_isa, "Use one of isas(); false if it cannot run here.");

@@ -162,18 +162,13 @@ struct StatsBindings {
 };
 
 template <class Core>
-void bind_osr(py::module_& m) {
+void bind_stats(py::module_& m) {
   using B = StatsBindings<Core>;
   m.def("osr_forward", &B::osr_forward);
   m.def("osr_reduce", &B::osr_reduce);
   m.def("osr_gradient", &B::osr_gradient);
   m.def("osr_lif_forward", &B::osr_lif_forward);
   m.def("osr_lif_reduce", &B::osr_lif_reduce);
-}
-
-template <class Core>
-void bind_ots(py::module_& m) {
-  using B = StatsBindings<Core>;
   m.def("ots_charge", &B::ots_charge);
   m.def("ots_fire", &B::ots_fire);
   m.def("ots_backward", &B::ots_backward);

@@ -35,6 +35,13 @@ __device__ __forceinline__ void advance_all(const Lif<S>& p, const S (&keep)[V],
   }
 }
 
+template <Reset reset, int V, class S>
+__device__ __forceinline__ S (&potentials_after(const Lif<S>& p, const S (&u)[V], S (&v)[V])) [V] {
+#pragma unroll
+  for (int j = 0; j < V; j++) v[j] = potential_after<reset>(u[j], u[j] >= p.threshold, p);
+  return v;
+}
+
 template <class F>
 void with_reset(const LifParams& p, const F& f) {
   if (Reset(p.reset) == Reset::hard) {

@@ -43,10 +43,12 @@ def _stream(x: Tensor) -> tuple[int, int]:
 BLOCKS = 1024  # of a sum over channels
 
 # a thread walks T once, so the backward through time reads the potentials that the forward stored
-_LIF = native.LIFKernels("cuda", _cuda, _stream, saves_u=True)
+_LIF = native.LIFKernels("cuda", _cuda, _stream, saves_u=True, room=True)
 KERNELS: dict[str, Any] = {
     "lif": _LIF,
+    "mpdr": _LIF,
     "standardize": native.StandardizeKernels("cuda", _cuda, _stream),
     "empf": native.EMPFKernels("cuda", _cuda, _stream, blocks=BLOCKS),
     "osr": native.OSRKernels(_LIF, _cuda, _stream, BLOCKS),
+    "ots": native.OTSKernels(_LIF, _cuda, _stream, room=True),
 }
