@@ -161,7 +161,7 @@ HOLDS = {
     "reference": {"lif", "mpdr", "standardize", "empf", "binary", "osr", "ots"},
     "cpu": {"lif", "mpdr", "standardize", "empf", "binary", "osr", "ots", "stgr"},
     "cuda": {"lif", "mpdr", "standardize", "empf", "osr", "ots"},
-    "triton": {"lif", "standardize", "empf", "osr"},
+    "triton": {"lif", "mpdr", "standardize", "empf", "osr", "ots"},
 }
 
 

@@ -51,9 +51,9 @@ class OSRKernels:
         return [_parts(shape, self._blocks), *shape], DTYPES[x.dtype]
 
     def _room(self, x: Tensor) -> Tensor | None:
-        """For two sums of every part and channel."""
+        """For two sums of every part and channel, where the core wants it."""
         parts, _, channels, _ = self._sizes(x)[0]
-        return None if parts == 1 else x.new_empty((parts, 2, channels), dtype=torch.float64)
+        return None if self._blocks == 1 else x.new_empty((parts, 2, channels), dtype=torch.float64)
 
     def _call(self, kernel: str, x: Tensor, *operands: Tensor | None) -> None:
         getattr(self._core, kernel)(self._where(x), *self._sizes(x), *map(self._give, operands))
