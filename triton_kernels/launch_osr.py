@@ -14,11 +14,13 @@ from .launch import INTERPRETED, OPTIONS, WARPS
 MERGE = {"BLOCK_P": 32, "BLOCK_C": 16, **OPTIONS}
 
 
-def grid_of(sizes: list[int], x: Tensor) -> tuple[tuple[int, int], dict[str, Any]]:
-    """(parts, blocks of channels) and the kernels' block sizes: 16 bytes of the state for each thread."""
+def grid_of(sizes: list[int], x: Tensor, neurons: bool = False) -> tuple[tuple[int, int], dict[str, Any]]:
+    """(parts, blocks of channels) and the kernels' block sizes: 16 bytes of the state a thread, or 8 where it has
+    sums of several channels or neurons, for want of registers."""
     parts, outer, channels, inner = sizes
     block_c = 32 if inner == 1 else 1
-    block_j = WARPS * 32 * 16 // max(4, x.element_size()) // block_c
+    bytes_a_thread = 8 if neurons or inner == 1 else 16
+    block_j = WARPS * 32 * bytes_a_thread // max(4, x.element_size()) // block_c
     if INTERPRETED:  # which pays for each program: few and large ones
         block_c = min(triton.next_power_of_2(channels), 256)
         block_j = min(triton.next_power_of_2(triton.cdiv(outer * inner, parts)), (1 << 16) // block_c)
@@ -70,7 +72,7 @@ def osr_lif_forward(
 ) -> None:
     if x.numel() == 0:
         return
-    grid, options = grid_of(sizes, x)
+    grid, options = grid_of(sizes, x, neurons=True)
     numbers = (p.leak, p.gain, p.bias, p.threshold, p.v_reset)
     with device:
         osr.osr_lif_forward[grid](

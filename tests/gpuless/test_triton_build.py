@@ -19,7 +19,7 @@ OTHER_ARCHS = ("75", "80", "86", "89", "100", "120")
 # every kernel and dtype, the longest rule, both directions
 REPRESENTATIVE = (
     "(ndot-soft|bptt-hard|sltt-soft)-sequence|forward-ottt-soft-step|standardize|empf"
-    "|osr-(alone|ndot)-inner-(float32|bfloat16)"
+    "|osr-(alone|ndot)-(inner|last)|ots|mpdr-(ndot-local|sltt-local|bptt-hard)"
 )
 
 pytestmark = pytest.mark.slow
@@ -102,6 +102,8 @@ def test_every_kernel_compiles_for_every_architecture(every_variant, every_arch)
     kernels |= {f"empf_{name}" for name in ("forward", "backward", "potential", "norm_forward")}
     kernels |= {"empf_norm_sums", "empf_norm_backward"}
     kernels |= {"osr_forward", "osr_lif_forward", "osr_merge", "osr_reduce", "osr_total", "osr_gradient"}
+    kernels |= {"ots_charge", "ots_merge", "ots_fire", "ots_backward"}
+    kernels |= {"mpdr_forward", "mpdr_merge", "mpdr_backward_online", "mpdr_backward_bptt"}
     assert {row["entry"] for row in every_variant.rows} == kernels
     assert len(every_variant.rows) > 100
     pairs = {(row["entry"], str(row["arch"])) for row in every_arch.rows}
@@ -110,8 +112,8 @@ def test_every_kernel_compiles_for_every_architecture(every_variant, every_arch)
         assert all((build.folder / f"{row['name']}.{row['arch']}.cubin").stat().st_size for row in build.rows)
 
 
-# the passes of EM-PF and OSR that sum take too many registers yet, and spill on some architectures
-TUNED = ("lif", "standardize")
+# the passes of EM-PF that sum take too many registers yet, and spill on some architectures
+TUNED = ("lif", "standardize", "osr", "ots", "mpdr")
 # eight neurons a thread, each with three states or two resets' gradients, take more registers than half a full SM has
 CROWDED = re.compile(r"(ndot|bptt-hard).*float16")
 

@@ -184,10 +184,8 @@ int all(const Sizes& sizes) {
         for (const bool option : {false, true}) {
           ots<Core>(Dtype(dtype), n, skew, option), runs++;
           if (n > 5000) continue;
-          for (const int64_t parts : {1, 2}) {
-            osr<Core>(Dtype(dtype), 9, 5, n, parts, skew, option), runs++;
-            osr<Core>(Dtype(dtype), 2 * n, 24, 1, parts, skew, option), runs++;
-          }
+          osr<Core>(Dtype(dtype), 3, 5, n, option ? 2 : 1, skew, option), runs++;
+          osr<Core>(Dtype(dtype), n, 24, 1, option ? 2 : 1, skew, option), runs++;
         }
         for (int64_t T : sizes.steps) {
           if (n * T > 200000) continue;

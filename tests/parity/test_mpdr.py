@@ -8,7 +8,6 @@ from fastsnn import backends, surrogate
 from fastsnn.online import MPDR
 
 from ..cases import DTYPES, LAYOUTS, RULES, assert_same, configurations, current, dtype_id, on_reference
-from .test_osr import kernels
 
 pytestmark = pytest.mark.usefixtures("poisoned")
 
@@ -22,12 +21,6 @@ CLOSE = {
     torch.bfloat16: {"rtol": 2**-7, "atol": 1e-5},
     torch.float16: {"rtol": 2**-10, "atol": 1e-5},
 }
-
-
-@pytest.fixture(autouse=True)
-def _held(request):
-    if "variant" in request.fixturenames:
-        kernels(request.getfixturevalue("variant"), "mpdr")
 
 
 def gradients(config, x, g_s, mode="m", **mpdr):
