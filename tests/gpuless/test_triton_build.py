@@ -19,7 +19,8 @@ OTHER_ARCHS = ("75", "80", "86", "89", "100", "120")
 # every kernel and dtype, the longest rule, both directions
 REPRESENTATIVE = (
     "(ndot-soft|bptt-hard|sltt-soft)-sequence|forward-ottt-soft-step|standardize|empf"
-    "|osr-(alone|ndot)-(inner|last)|ots|mpdr-(ndot-local|sltt-local|bptt-hard)"
+    "|osr-(alone|ndot)-inner-(float32|bfloat16)|osr-ndot-last-float16"
+    "|(ots|mpdr-bptt)-hard-(float32|float16)|mpdr-ndot-local-(float32|float16)"
 )
 
 pytestmark = pytest.mark.slow
