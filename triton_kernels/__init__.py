@@ -1,1 +1,1 @@
-"""Triton kernels, installed as `fastsnn._triton`; `launch` has what a native core has (fastsnn/_cpu.pyi)."""
+"""Triton kernels, installed as `fastsnn._triton`; `core` has what a native core has (fastsnn/_cpu.pyi)."""

@@ -42,13 +42,13 @@ class LifParams:
         self.__dict__.update({name: bits(number) for name, number in numbers.items()})
 
 
-def block_of(n: int, x: Tensor, crowded: bool = False) -> int:
-    """Neurons a program: 16 bytes of x for each thread, or of float32 state where a neuron has so much that twice the
-    neurons would not leave registers for half of a full SM. The interpreter pays for each program: there, few and
-    large ones."""
+def block_of(n: int, x: Tensor, of_state: bool = False) -> int:
+    """Neurons a program: 16 bytes of x for each thread, or of the state where a neuron has so much that more neurons
+    would not leave registers for half of a full SM. The interpreter pays for each program: there, few and large
+    ones."""
     if INTERPRETED:
         return min(triton.next_power_of_2(n), 1 << 14)
-    return WARPS * 32 * 16 // max(x.element_size(), 4 if crowded else 1)
+    return WARPS * 32 * 16 // max(x.element_size(), 4 if of_state else 1)
 
 
 def lif_forward(
@@ -74,7 +74,7 @@ def lif_forward(
 ) -> None:
     if n == 0:
         return
-    block = block_of(n, x, crowded=p.trace in RATIO_TRACES)
+    block = block_of(n, x, of_state=p.trace in RATIO_TRACES)
     with device:
         lif.lif_forward[(triton.cdiv(n, block),)](
             x,
@@ -125,7 +125,7 @@ def lif_backward(
 ) -> None:
     if n == 0:
         return
-    block = block_of(n, g_x, crowded=bptt and p.reset)
+    block = block_of(n, g_x, of_state=bptt and p.reset)
     grid = (triton.cdiv(n, block),)
     with device:
         if bptt:

@@ -5,80 +5,66 @@ from __future__ import annotations
 from contextlib import AbstractContextManager
 from typing import Any
 
-import torch
 import triton
 from torch import Tensor
 
 from . import osr
-from .launch import BLOCK, INTERPRETED, OPTIONS
+from .launch import INTERPRETED, OPTIONS, WARPS
 
-PARTS = 64
-GRAIN = 16384  # elements below which another part costs more than it saves
+MERGE = {"BLOCK_P": 32, "BLOCK_C": 16, **OPTIONS}
 
 
-def grid_of(outer: int, channels: int, inner: int) -> tuple[tuple[int, int], dict[str, Any]]:
-    """(parts, blocks of channels), by the shape alone, and the kernels' block sizes."""
-    parts = max(1, min(PARTS, outer, outer * channels * inner // GRAIN))
+def grid_of(sizes: list[int], x: Tensor, neurons: bool = False) -> tuple[tuple[int, int], dict[str, Any]]:
+    """(parts, blocks of channels) and the kernels' block sizes: 16 bytes of the state a thread, or 8 where it has
+    sums of several channels or neurons, for want of registers."""
+    parts, outer, channels, inner = sizes
     block_c = 32 if inner == 1 else 1
-    block_j = BLOCK // block_c
+    bytes_a_thread = 8 if neurons or inner == 1 else 16
+    block_j = WARPS * 32 * bytes_a_thread // max(4, x.element_size()) // block_c
     if INTERPRETED:  # which pays for each program: few and large ones
         block_c = min(triton.next_power_of_2(channels), 256)
-        block_j = min(triton.next_power_of_2(triton.cdiv(outer, parts) * inner), (1 << 16) // block_c)
-    sizes = {"BLOCK_J": block_j, "BLOCK_C": block_c}
-    return (parts, triton.cdiv(channels, block_c)), {**sizes, **OPTIONS}
+        block_j = min(triton.next_power_of_2(triton.cdiv(outer * inner, parts)), (1 << 16) // block_c)
+    return (parts, triton.cdiv(channels, block_c)), {"BLOCK_J": block_j, "BLOCK_C": block_c, **OPTIONS}
 
 
-def _room(like: Tensor, parts: int, channels: int) -> Tensor:
-    return like.new_empty((parts, 2, channels), dtype=torch.float64)
-
-
-def _merge(parts: Tensor, mean: Tensor, m2: Tensor, outer: int, channels: int, inner: int) -> None:
-    grid = (triton.cdiv(channels, 128),)
-    osr.osr_merge[grid](parts, mean, m2, len(parts), outer, channels, inner, BLOCK=128, **OPTIONS)
-
-
-def _total(parts: Tensor, sums: Tensor) -> None:
-    grid = (triton.cdiv(sums.numel(), 128),)
-    osr.osr_total[grid](parts, sums, len(parts), sums.numel(), BLOCK=128, **OPTIONS)
+def _merge(sizes: list[int], mean: Tensor, m2: Tensor, room: Tensor) -> None:
+    """Moments of all parts."""
+    osr.osr_merge[(triton.cdiv(sizes[2], MERGE["BLOCK_C"]),)](room, mean, m2, *sizes, **MERGE)
 
 
 def osr_forward(
     device: AbstractContextManager,
-    outer: int,
-    channels: int,
-    inner: int,
+    sizes: list[int],
     dtype: int,
     x: Tensor,
     center: Tensor,
     factor: Tensor,
     shift: Tensor,
     y: Tensor,
-    mean: Tensor | None,
-    m2: Tensor | None,
+    *moments: Any,
 ) -> None:
     if x.numel() == 0:
         return
-    grid, options = grid_of(outer, channels, inner)
-    parts = None if mean is None else _room(x, grid[0], channels)
+    grid, options = grid_of(sizes, x)
+    room = moments[2]
     with device:
-        osr.osr_forward[grid](x, center, factor, shift, y, parts, outer, channels, inner, **options)
-        if parts is not None and mean is not None and m2 is not None:
-            _merge(parts, mean, m2, outer, channels, inner)
+        osr.osr_forward[grid](x, center, factor, shift, y, room, *sizes[1:], **options)
+        if room is not None:
+            _merge(sizes, *moments)
 
 
 def osr_lif_forward(
     p: Any,
     device: AbstractContextManager,
-    outer: int,
-    channels: int,
-    inner: int,
+    sizes: list[int],
     dtype: int,
     x: Tensor,
     center: Tensor,
     factor: Tensor,
     shift: Tensor,
-    mean: Tensor | None,
-    m2: Tensor | None,
+    mean: Tensor,
+    m2: Tensor,
+    room: Tensor | None,
     first: bool,
     potential_is_v: bool,
     potential: Tensor | None,
@@ -86,67 +72,68 @@ def osr_lif_forward(
 ) -> None:
     if x.numel() == 0:
         return
-    grid, options = grid_of(outer, channels, inner)
-    parts = None if mean is None else _room(x, grid[0], channels)
+    grid, options = grid_of(sizes, x, neurons=True)
     numbers = (p.leak, p.gain, p.bias, p.threshold, p.v_reset)
     with device:
         osr.osr_lif_forward[grid](
-            *(x, center, factor, shift, parts, potential, *outputs, outer, channels, inner, *numbers),
+            *(x, center, factor, shift, room, potential, *outputs, *sizes[1:], *numbers),
             FIRST=first,
             GIVEN_V=potential_is_v or potential is None,
             HARD=p.reset,
             TRACE=p.trace,
             **options,
         )
-        if parts is not None and mean is not None and m2 is not None:
-            _merge(parts, mean, m2, outer, channels, inner)
+        if room is not None:
+            _merge(sizes, mean, m2, room)
 
 
 def _reduce(
     device: AbstractContextManager,
-    shape: tuple[int, int, int],
+    sizes: list[int],
     operands: tuple[Tensor, ...],
     sums: Tensor,
+    room: Tensor,
     neuron: tuple[Tensor | None, ...],
     numbers: tuple[int, ...],
     surrogate: int | None,
 ) -> None:
-    grid, options = grid_of(*shape)
-    parts = _room(sums, grid[0], shape[1])
+    grid, options = grid_of(sizes, operands[0])
+    parts, _, channels, _ = sizes
     with device:
         osr.osr_reduce[grid](
-            *(*operands, parts, *neuron, *shape, *numbers), LIF=surrogate is not None, SHAPE=surrogate or 0, **options
+            *(*operands, room, *neuron, *sizes[1:], *numbers),
+            LIF=surrogate is not None,
+            SHAPE=surrogate or 0,
+            **options,
         )
-        _total(parts, sums)
+        osr.osr_total[(triton.cdiv(channels, MERGE["BLOCK_C"]),)](room, sums, parts, channels, **MERGE)
 
 
 def osr_reduce(
     device: AbstractContextManager,
-    outer: int,
-    channels: int,
-    inner: int,
+    sizes: list[int],
     dtype: int,
     x: Tensor,
     g: Tensor,
     mean: Tensor,
     inverse: Tensor,
     sums: Tensor,
+    room: Tensor,
 ) -> None:
     if x.numel():
-        _reduce(device, (outer, channels, inner), (x, g, mean, inverse), sums, (None, None, None), (0, 0, 0, 0), None)
+        _reduce(device, sizes, (x, g, mean, inverse), sums, room, (None, None, None), (0, 0, 0, 0), None)
 
 
 def osr_lif_reduce(
     p: Any,
     device: AbstractContextManager,
-    outer: int,
-    channels: int,
-    inner: int,
+    sizes: list[int],
     dtype: int,
     x: Tensor,
     mean: Tensor,
     inverse: Tensor,
     sums: Tensor,
+    room: Tensor,
     g_spikes: Tensor,
     keep: Tensor | None,
     u: Tensor,
@@ -154,15 +141,12 @@ def osr_lif_reduce(
 ) -> None:
     if x.numel():
         numbers = (p.gain, p.threshold, p.height, p.slope)
-        operands = (x, g_spikes, mean, inverse)
-        _reduce(device, (outer, channels, inner), operands, sums, (u, keep, g_y), numbers, p.surrogate)
+        _reduce(device, sizes, (x, g_spikes, mean, inverse), sums, room, (u, keep, g_y), numbers, p.surrogate)
 
 
 def osr_gradient(
     device: AbstractContextManager,
-    outer: int,
-    channels: int,
-    inner: int,
+    sizes: list[int],
     dtype: int,
     x: Tensor,
     g: Tensor,
@@ -174,6 +158,6 @@ def osr_gradient(
 ) -> None:
     if x.numel() == 0:
         return
-    grid, options = grid_of(outer, channels, inner)
+    grid, options = grid_of(sizes, x)
     with device:
-        osr.osr_gradient[grid](x, g, mean, inverse, factor, means, g_x, outer, channels, inner, **options)
+        osr.osr_gradient[grid](x, g, mean, inverse, factor, means, g_x, *sizes[1:], **options)

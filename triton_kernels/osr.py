@@ -1,8 +1,8 @@
 """OSR (SPEC 5), alone and with the LIF behind it. Arguments as csrc/core/stats.h has them.
 
 x, y and their gradients are [outer, channels, inner]; vectors over channels are float64. Sums are float64 and in two
-stages: a program adds up one part of `outer` for a block of channels, and another kernel takes the parts together in
-their order. A tile is [BLOCK_J, BLOCK_C]: elements of a part, channels.
+stages: a program adds up one part of the elements of a block of channels, and another kernel takes the parts together.
+A tile is [BLOCK_J, BLOCK_C]: elements of each channel, channels.
 """
 
 import triton
@@ -14,20 +14,32 @@ from .surrogate import surrogate
 
 
 @triton.jit
-def part(outer, inner, BLOCK_C: tl.constexpr):
-    """This program's first index of `outer`, its elements a channel, its channels."""
-    i_part, parts = tl.program_id(0).to(tl.int64), tl.num_programs(0)
-    begin = outer * i_part // parts
-    size = (outer * (i_part + 1) // parts - begin) * inner
-    return begin, size, tl.program_id(1).to(tl.int64) * BLOCK_C + tl.arange(0, BLOCK_C)
+def begin_of(i_part, count, parts):
+    """A channel's first element in a part, a multiple of 16 so that accesses stay aligned."""
+    return tl.where(i_part == parts, count, count * i_part // parts // 16 * 16)
 
 
 @triton.jit
-def tile(j, begin, size, o_c, channels, inner, BLOCK_J: tl.constexpr):
-    """Offsets and mask of the tile that begins with element j of the part."""
+def part(outer, inner, BLOCK_C: tl.constexpr):
+    """This program's channels, and where their elements begin and end."""
+    i_part, parts, count = tl.program_id(0).to(tl.int64), tl.num_programs(0), outer * inner
+    begin, end = count * i_part // parts // 16 * 16, begin_of(i_part + 1, count, parts)
+    return begin, end, tl.program_id(1).to(tl.int64) * BLOCK_C + tl.arange(0, BLOCK_C)
+
+
+@triton.jit
+def tile(j, end, o_c, channels, inner, BLOCK_J: tl.constexpr):
+    """Offsets and mask of the tile that begins with element j of each channel."""
     o_j = j + tl.arange(0, BLOCK_J)
-    row = (begin + o_j // inner)[:, None] * channels + o_c[None, :]
-    return row * inner + (o_j % inner)[:, None], (o_j < size)[:, None] & (o_c < channels)[None, :]
+    row = (o_j // inner)[:, None] * channels + o_c[None, :]
+    return row * inner + (o_j % inner)[:, None], (o_j < end)[:, None] & (o_c < channels)[None, :]
+
+
+@triton.jit
+def origin_of(x_p, begin, o_c, channels, inner):
+    """What the elements are summed relative to: each channel's first of the part."""
+    o_first = (begin // inner * channels + o_c) * inner + begin % inner
+    return tl.load(x_p + o_first, o_c < channels, 0.0).to(tl.float64)
 
 
 @triton.jit
@@ -66,20 +78,20 @@ def osr_forward(
     BLOCK_C: tl.constexpr,
 ):
     STATE: tl.constexpr = tl.float64 if x_p.dtype.element_ty == tl.float64 else tl.float32
-    begin, size, o_c = part(outer, inner, BLOCK_C)
+    begin, end, o_c = part(outer, inner, BLOCK_C)
     center, factor = over_tile(center_p, o_c, channels, STATE), over_tile(factor_p, o_c, channels, STATE)
     shift = over_tile(shift_p, o_c, channels, STATE)
-    origin = tl.load(x_p + (begin * channels + o_c) * inner, o_c < channels, 0.0).to(tl.float64)
+    origin = origin_of(x_p, begin, o_c, channels, inner)
     b_sum, b_squares = tl.zeros([BLOCK_J, BLOCK_C], tl.float64), tl.zeros([BLOCK_J, BLOCK_C], tl.float64)
-    for j in range(0, size, BLOCK_J):
-        o_x, m_x = tile(j, begin, size, o_c, channels, inner, BLOCK_J)
+    for j in range(begin, end, BLOCK_J):
+        o_x, m_x = tile(j, end, o_c, channels, inner, BLOCK_J)
         b_x = tl.load(x_p + o_x, m_x, 0.0).to(STATE)
         b_d = tl.where(m_x, b_x.to(tl.float64) - origin[None, :], 0.0)
         b_sum += b_d
         b_squares += b_d * b_d
         store_if(y_p, o_x, (b_x - center) * factor + shift, m_x)
     if parts_p is not None:
-        store_moments(parts_p, o_c, channels, size, origin, tl.sum(b_sum, 0), tl.sum(b_squares, 0))
+        store_moments(parts_p, o_c, channels, end - begin, origin, tl.sum(b_sum, 0), tl.sum(b_squares, 0))
 
 
 @triton.jit(do_not_specialize=["leak", "gain", "bias", "threshold", "v_reset"])
@@ -116,13 +128,13 @@ def osr_lif_forward(
     STATE: tl.constexpr = tl.float64 if x_p.dtype.element_ty == tl.float64 else tl.float32
     leak, gain, bias = number(leak, STATE), number(gain, STATE), number(bias, STATE)
     threshold, v_reset = number(threshold, STATE), number(v_reset, STATE)
-    begin, size, o_c = part(outer, inner, BLOCK_C)
+    begin, end, o_c = part(outer, inner, BLOCK_C)
     center, factor = over_tile(center_p, o_c, channels, STATE), over_tile(factor_p, o_c, channels, STATE)
     shift = over_tile(shift_p, o_c, channels, STATE)
-    origin = tl.load(x_p + (begin * channels + o_c) * inner, o_c < channels, 0.0).to(tl.float64)
+    origin = origin_of(x_p, begin, o_c, channels, inner)
     b_sum, b_squares = tl.zeros([BLOCK_J, BLOCK_C], tl.float64), tl.zeros([BLOCK_J, BLOCK_C], tl.float64)
-    for j in range(0, size, BLOCK_J):
-        o_x, m_x = tile(j, begin, size, o_c, channels, inner, BLOCK_J)
+    for j in range(begin, end, BLOCK_J):
+        o_x, m_x = tile(j, end, o_c, channels, inner, BLOCK_J)
         b_x = tl.load(x_p + o_x, m_x, 0.0).to(STATE)
         b_d = tl.where(m_x, b_x.to(tl.float64) - origin[None, :], 0.0)
         b_sum += b_d
@@ -144,7 +156,14 @@ def osr_lif_forward(
         store_if(trace_out_p, o_x, b_a, m_x)
         store_if(ratio_out_p, o_x, b_e, m_x)
     if parts_p is not None:
-        store_moments(parts_p, o_c, channels, size, origin, tl.sum(b_sum, 0), tl.sum(b_squares, 0))
+        store_moments(parts_p, o_c, channels, end - begin, origin, tl.sum(b_sum, 0), tl.sum(b_squares, 0))
+
+
+@triton.jit
+def parts_tile(i, parts, o_c, channels, BLOCK_P: tl.constexpr):
+    """Offsets of the first sums of some parts and channels, and which of them there are."""
+    o_p = i + tl.arange(0, BLOCK_P)
+    return o_p, 2 * o_p[:, None] * channels + o_c[None, :], (o_p < parts)[:, None] & (o_c < channels)[None, :]
 
 
 @triton.jit
@@ -156,21 +175,28 @@ def osr_merge(
     outer: tl.int64,
     channels: tl.int64,
     inner: tl.int64,
-    BLOCK: tl.constexpr,
+    BLOCK_P: tl.constexpr,
+    BLOCK_C: tl.constexpr,
 ):
-    """Moments of all parts, in their order (Chan, Golub, LeVeque)."""
-    o_c = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    m_c = o_c < channels
-    mean, m2 = tl.zeros([BLOCK], tl.float64), tl.zeros([BLOCK], tl.float64)
-    for i in range(parts):
-        begin, end = outer * i // parts, outer * (i + 1) // parts
-        before, n = (begin * inner).to(tl.float64), ((end - begin) * inner).to(tl.float64)
-        share = n / (before + n)
-        delta = tl.load(parts_p + 2 * i * channels + o_c, m_c, 0.0) - mean
-        mean += delta * share
-        m2 = m2 + tl.load(parts_p + (2 * i + 1) * channels + o_c, m_c, 0.0) + delta * delta * (before * share)
-    tl.store(mean_p + o_c, mean, m_c)
-    tl.store(m2_p + o_c, m2, m_c)
+    """Moments of all parts: the mean of their means, and how far these are from it."""
+    o_c = tl.program_id(0).to(tl.int64) * BLOCK_C + tl.arange(0, BLOCK_C)
+    count = outer * inner
+    first = tl.load(parts_p + o_c, o_c < channels, 0.0)[None, :]
+    b_sum, b_m2 = tl.zeros([BLOCK_P, BLOCK_C], tl.float64), tl.zeros([BLOCK_P, BLOCK_C], tl.float64)
+    for i in range(0, parts, BLOCK_P):
+        o_p, o_part, m_part = parts_tile(i, parts, o_c, channels, BLOCK_P)
+        b_n = (begin_of(o_p + 1, count, parts) - begin_of(o_p, count, parts)).to(tl.float64)[:, None]
+        b_sum += tl.where(m_part, b_n * (tl.load(parts_p + o_part, m_part, 0.0) - first), 0.0)
+    mean = first + (tl.sum(b_sum, 0) / count.to(tl.float64))[None, :]
+    for i in range(0, parts, BLOCK_P):
+        o_p, o_part, m_part = parts_tile(i, parts, o_c, channels, BLOCK_P)
+        b_n = (begin_of(o_p + 1, count, parts) - begin_of(o_p, count, parts)).to(tl.float64)[:, None]
+        b_delta = tl.load(parts_p + o_part, m_part, 0.0) - mean
+        b_part = tl.load(parts_p + o_part + channels, m_part, 0.0) + b_n * (b_delta * b_delta)
+        b_m2 += tl.where(m_part, b_part, 0.0)
+    o_one = tl.zeros([1, BLOCK_C], tl.int64) + o_c[None, :]
+    tl.store(mean_p + o_one, mean, o_one < channels)
+    tl.store(m2_p + o_c, tl.sum(b_m2, 0), o_c < channels)
 
 
 @triton.jit(do_not_specialize=["gain", "threshold", "height", "slope"])
@@ -197,11 +223,11 @@ def osr_reduce(
 ):
     """[sum g, sum g*xh] of a part. With LIF, g is that of the spikes, and g_y = gain * g_s * sg(u - th) is kept."""
     STATE: tl.constexpr = tl.float64 if x_p.dtype.element_ty == tl.float64 else tl.float32
-    begin, size, o_c = part(outer, inner, BLOCK_C)
+    begin, end, o_c = part(outer, inner, BLOCK_C)
     mean, inverse = over_tile(mean_p, o_c, channels, tl.float64), over_tile(inverse_p, o_c, channels, tl.float64)
     b_sum, b_normal = tl.zeros([BLOCK_J, BLOCK_C], tl.float64), tl.zeros([BLOCK_J, BLOCK_C], tl.float64)
-    for j in range(0, size, BLOCK_J):
-        o_x, m_x = tile(j, begin, size, o_c, channels, inner, BLOCK_J)
+    for j in range(begin, end, BLOCK_J):
+        o_x, m_x = tile(j, end, o_c, channels, inner, BLOCK_J)
         b_g = tl.load(g_p + o_x, m_x, 0.0).to(STATE)
         if LIF:
             b_z = tl.load(u_p + o_x, m_x, 0.0) - number(threshold, STATE)
@@ -216,13 +242,16 @@ def osr_reduce(
 
 
 @triton.jit
-def osr_total(parts_p, sums_p, parts: tl.int64, n: tl.int64, BLOCK: tl.constexpr):
-    """Sums of all parts, in their order; n = 2 * channels."""
-    o_n = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    b_sum = tl.zeros([BLOCK], tl.float64)
-    for i in range(parts):
-        b_sum += tl.load(parts_p + i * n + o_n, o_n < n, 0.0)
-    tl.store(sums_p + o_n, b_sum, o_n < n)
+def osr_total(parts_p, sums_p, parts: tl.int64, channels: tl.int64, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr):
+    """Sums of all parts."""
+    o_c = tl.program_id(0).to(tl.int64) * BLOCK_C + tl.arange(0, BLOCK_C)
+    b_first, b_second = tl.zeros([BLOCK_P, BLOCK_C], tl.float64), tl.zeros([BLOCK_P, BLOCK_C], tl.float64)
+    for i in range(0, parts, BLOCK_P):
+        _, o_part, m_part = parts_tile(i, parts, o_c, channels, BLOCK_P)
+        b_first += tl.load(parts_p + o_part, m_part, 0.0)
+        b_second += tl.load(parts_p + o_part + channels, m_part, 0.0)
+    tl.store(sums_p + o_c, tl.sum(b_first, 0), o_c < channels)
+    tl.store(sums_p + channels + o_c, tl.sum(b_second, 0), o_c < channels)
 
 
 @triton.jit
@@ -242,13 +271,13 @@ def osr_gradient(
 ):
     """g_x = factor * (g - mean(g) - xh * mean(g*xh))."""
     STATE: tl.constexpr = tl.float64 if x_p.dtype.element_ty == tl.float64 else tl.float32
-    begin, size, o_c = part(outer, inner, BLOCK_C)
+    begin, end, o_c = part(outer, inner, BLOCK_C)
     mean, inverse = over_tile(mean_p, o_c, channels, tl.float64), over_tile(inverse_p, o_c, channels, tl.float64)
     factor = over_tile(factor_p, o_c, channels, tl.float64)
     mean_g = over_tile(means_p, o_c, channels, tl.float64)
     mean_g_xh = over_tile(means_p + channels, o_c, channels, tl.float64)
-    for j in range(0, size, BLOCK_J):
-        o_x, m_x = tile(j, begin, size, o_c, channels, inner, BLOCK_J)
+    for j in range(begin, end, BLOCK_J):
+        o_x, m_x = tile(j, end, o_c, channels, inner, BLOCK_J)
         b_xh = (tl.load(x_p + o_x, m_x, 0.0).to(tl.float64) - mean) * inverse
         b_g = tl.load(g_p + o_x, m_x, 0.0).to(tl.float64)
         store_if(g_x_p, o_x, (factor * (b_g - mean_g - b_xh * mean_g_xh)).to(STATE), m_x)

@@ -1,6 +1,8 @@
 #include "../cuda/kernels.h"
 #include "empf.h"
 #include "kernels.h"
+#include "mpdr.h"
+#include "stats.h"
 
 using namespace fastsnn;
 
@@ -37,6 +39,31 @@ struct CudaCore {
   static void empf_norm_backward(const EmpfNormBackward& k, const Execution& on) {
     cuda::empf_norm_backward(k, stream(on));
   }
+  static void osr_forward(const OsrForward& k, const Execution& on) { cuda::osr_forward(k, stream(on)); }
+  static void osr_reduce(const OsrReduce& k, const Execution& on) { cuda::osr_reduce(k, stream(on)); }
+  static void osr_gradient(const OsrGradient& k, const Execution& on) { cuda::osr_gradient(k, stream(on)); }
+  static void osr_lif_forward(const LifParams& p, const OsrForward& k, const LifForward& lif, const Execution& on) {
+    cuda::osr_lif_forward(p, k, lif, stream(on));
+  }
+  static void osr_lif_reduce(const LifParams& p, const OsrReduce& k, const LifBackward& lif, const Execution& on) {
+    cuda::osr_lif_reduce(p, k, lif, stream(on));
+  }
+  static void ots_charge(const LifParams& p, const OtsCharge& k, const Execution& on) {
+    cuda::ots_charge(p, k, stream(on));
+  }
+  static void ots_fire(const LifParams& p, const OtsFire& k, const Execution& on) { cuda::ots_fire(p, k, stream(on)); }
+  static void ots_backward(const LifParams& p, const OtsBackward& k, const Execution& on) {
+    cuda::ots_backward(p, k, stream(on));
+  }
+  static void mpdr_forward(const LifParams& p, const MpdrForward& k, const Execution& on) {
+    cuda::mpdr_forward(p, k, stream(on));
+  }
+  static void mpdr_backward_online(const LifParams& p, const Mpdr& m, const MpdrBackward& k, const Execution& on) {
+    cuda::mpdr_backward_online(p, m, k, stream(on));
+  }
+  static void mpdr_backward_bptt(const LifParams& p, const Mpdr& m, const MpdrBackward& k, const Execution& on) {
+    cuda::mpdr_backward_bptt(p, m, k, stream(on));
+  }
 };
 
 }  // namespace
@@ -45,6 +72,8 @@ PYBIND11_MODULE(FASTSNN_MODULE, m) {
   m.doc() = "fastsnn CUDA kernels: raw pointers in, no torch. Use fastsnn.functional.";
   bindings::bind<CudaCore>(m);
   bindings::bind_empf<CudaCore>(m);
+  bindings::bind_stats<CudaCore>(m);
+  bindings::bind_mpdr<CudaCore>(m);
   m.def("refusal", &cuda::refusal, "Why the kernels cannot run on a device; empty where they can.");
   m.attr("archs") = FASTSNN_CUDA_ARCHS;
 }

@@ -12,7 +12,7 @@ void bind_mpdr(py::module_& m) {
   m.def("mpdr_forward", [](const LifParams& p, typename Core::Execution on, int64_t T, int64_t n, int dtype, bool first,
                            bool potential_is_v, Address x, Address potential, Address trace, Address ratio,
                            Address keep, Address spikes, Address u_last, Address u_seq, Address v_last, Address v_seq,
-                           Address trace_seq, Address ratio_last, Address moments) {
+                           Address trace_seq, Address ratio_last, Address moments, Address room) {
     Bindings<Core>::check(on, T, n, dtype);
     if (T == 0 || n == 0) return;
     require(x && spikes && moments, "x, spikes and moments must not be null");
@@ -35,7 +35,7 @@ void bind_mpdr(py::module_& m) {
                          pointer(trace_seq),
                          pointer(ratio_last)};
     py::gil_scoped_release nogil;
-    Core::mpdr_forward(p, MpdrForward{lif, pointer(moments)}, on);
+    Core::mpdr_forward(p, MpdrForward{lif, pointer(moments), pointer(room)}, on);
   });
   m.def("mpdr_backward", [](const LifParams& p, typename Core::Execution on, bool bptt, int64_t T, int64_t n, int dtype,
                             bool potential_is_v, Address g_spikes, Address keep, Address u, Address x,

@@ -1,5 +1,7 @@
 #pragma once
 
+#include <array>
+
 #include "../core/stats.h"
 #include "kernels.h"
 
@@ -13,51 +15,56 @@ struct StatsBindings {
 
   static double* doubles(Address address) { return static_cast<double*>(pointer(address)); }
 
-  static Channels channels(const Execution& on, int64_t outer, int64_t channels, int64_t inner, int dtype) {
-    require(outer >= 0 && channels >= 0 && inner >= 0, "sizes must not be negative");
+  // parts, and x's shape [outer, channels, inner]
+  using Sizes = std::array<int64_t, 4>;
+
+  static Channels channels(const Execution& on, const Sizes& sizes, int dtype) {
+    const auto [parts, outer, channels, inner] = sizes;
+    require(parts >= 1 && outer >= 0 && channels >= 0 && inner >= 0, "sizes must not be negative");
     require(known<Dtype>(dtype), "dtype: unknown code");
     Core::check(on);
-    return Channels{outer, channels, inner, Dtype(dtype)};
+    return Channels{outer, channels, inner, parts, Dtype(dtype)};
   }
 
   static bool empty(const Channels& k) { return k.outer == 0 || k.channels == 0 || k.inner == 0; }
 
   static OsrForward forward(const Channels& k, Address x, Address center, Address factor, Address shift, Address y,
-                            Address mean, Address m2) {
+                            Address mean, Address m2, Address room) {
     require(x && center && factor && shift, "x and the affine map must not be null");
     require(!mean == !m2, "mean and m2 are wanted together");
     return OsrForward{k,          pointer(x),    doubles(center), doubles(factor), doubles(shift),
-                      pointer(y), doubles(mean), doubles(m2)};
+                      pointer(y), doubles(mean), doubles(m2),     doubles(room)};
   }
 
-  static OsrReduce reduce(const Channels& k, Address x, Address g, Address mean, Address inverse, Address sums) {
+  static OsrReduce reduce(const Channels& k, Address x, Address g, Address mean, Address inverse, Address sums,
+                          Address room) {
     require(x && mean && inverse && sums, "pointers must not be null");
-    return OsrReduce{k, pointer(x), pointer(g), doubles(mean), doubles(inverse), doubles(sums)};
+    return OsrReduce{k, pointer(x), pointer(g), doubles(mean), doubles(inverse), doubles(sums), doubles(room)};
   }
 
-  static void osr_forward(Execution on, int64_t outer, int64_t channels_, int64_t inner, int dtype, Address x,
-                          Address center, Address factor, Address shift, Address y, Address mean, Address m2) {
-    const Channels base = channels(on, outer, channels_, inner, dtype);
+  static void osr_forward(Execution on, const Sizes& sizes, int dtype, Address x, Address center, Address factor,
+                          Address shift, Address y, Address mean, Address m2, Address room) {
+    const Channels base = channels(on, sizes, dtype);
     if (empty(base)) return;
-    const OsrForward k = forward(base, x, center, factor, shift, y, mean, m2);
+    const OsrForward k = forward(base, x, center, factor, shift, y, mean, m2, room);
     require(y, "y must not be null");
     py::gil_scoped_release nogil;
     Core::osr_forward(k, on);
   }
 
-  static void osr_reduce(Execution on, int64_t outer, int64_t channels_, int64_t inner, int dtype, Address x, Address g,
-                         Address mean, Address inverse, Address sums) {
-    const Channels base = channels(on, outer, channels_, inner, dtype);
+  static void osr_reduce(Execution on, const Sizes& sizes, int dtype, Address x, Address g, Address mean,
+                         Address inverse, Address sums, Address room) {
+    const Channels base = channels(on, sizes, dtype);
     if (empty(base)) return;
-    const OsrReduce k = reduce(base, x, g, mean, inverse, sums);
+    const OsrReduce k = reduce(base, x, g, mean, inverse, sums, room);
     require(g, "g must not be null");
     py::gil_scoped_release nogil;
     Core::osr_reduce(k, on);
   }
 
-  static void osr_gradient(Execution on, int64_t outer, int64_t channels_, int64_t inner, int dtype, Address x,
-                           Address g, Address mean, Address inverse, Address factor, Address means, Address g_x) {
-    const Channels base = channels(on, outer, channels_, inner, dtype);
+  static void osr_gradient(Execution on, const Sizes& sizes, int dtype, Address x, Address g, Address mean,
+                           Address inverse, Address factor, Address means, Address g_x) {
+    const Channels base = channels(on, sizes, dtype);
     if (empty(base)) return;
     require(x && g && mean && inverse && factor && means && g_x, "pointers must not be null");
     const OsrGradient k{base,           pointer(x),  pointer(g), doubles(mean), doubles(inverse), doubles(factor),
@@ -66,17 +73,16 @@ struct StatsBindings {
     Core::osr_gradient(k, on);
   }
 
-  static void osr_lif_forward(const LifParams& p, Execution on, int64_t outer, int64_t channels_, int64_t inner,
-                              int dtype, Address x, Address center, Address factor, Address shift, Address mean,
-                              Address m2, bool first, bool potential_is_v, Address potential, Address trace,
-                              Address ratio, Address keep, Address spikes, Address u, Address trace_out,
-                              Address ratio_out) {
-    const Channels base = channels(on, outer, channels_, inner, dtype);
+  static void osr_lif_forward(const LifParams& p, Execution on, const Sizes& sizes, int dtype, Address x,
+                              Address center, Address factor, Address shift, Address mean, Address m2, Address room,
+                              bool first, bool potential_is_v, Address potential, Address trace, Address ratio,
+                              Address keep, Address spikes, Address u, Address trace_out, Address ratio_out) {
+    const Channels base = channels(on, sizes, dtype);
     if (empty(base)) return;
-    const OsrForward norm = forward(base, x, center, factor, shift, 0, mean, m2);
+    const OsrForward norm = forward(base, x, center, factor, shift, 0, mean, m2, room);
     require(spikes && u, "spikes and u must not be null");
     require(p.trace == int(FASTSNN_ISA::Trace::none) || trace_out, "a traced rule needs trace_out");
-    const int64_t n = outer * channels_ * inner;
+    const int64_t n = base.outer * base.channels * base.inner;
     const LifForward lif{1,
                          n,
                          base.dtype,
@@ -98,14 +104,14 @@ struct StatsBindings {
     Core::osr_lif_forward(p, norm, lif, on);
   }
 
-  static void osr_lif_reduce(const LifParams& p, Execution on, int64_t outer, int64_t channels_, int64_t inner,
-                             int dtype, Address x, Address mean, Address inverse, Address sums, Address g_spikes,
-                             Address keep, Address u, Address g_y) {
-    const Channels base = channels(on, outer, channels_, inner, dtype);
+  static void osr_lif_reduce(const LifParams& p, Execution on, const Sizes& sizes, int dtype, Address x, Address mean,
+                             Address inverse, Address sums, Address room, Address g_spikes, Address keep, Address u,
+                             Address g_y) {
+    const Channels base = channels(on, sizes, dtype);
     if (empty(base)) return;
-    const OsrReduce k = reduce(base, x, 0, mean, inverse, sums);
+    const OsrReduce k = reduce(base, x, 0, mean, inverse, sums, room);
     require(g_spikes && u && g_y, "g_spikes, u and g_y must not be null");
-    const int64_t n = outer * channels_ * inner;
+    const int64_t n = base.outer * base.channels * base.inner;
     const LifBackward lif{1,       n,       base.dtype, false,   pointer(g_spikes), pointer(keep), pointer(u),
                           nullptr, nullptr, nullptr,    nullptr, pointer(g_y),      nullptr};
     py::gil_scoped_release nogil;
@@ -119,12 +125,13 @@ struct StatsBindings {
   }
 
   static void ots_charge(const LifParams& p, Execution on, int64_t n, int dtype, Address x, Address v, Address u,
-                         Address moments) {
+                         Address moments, Address room) {
     check_row(on, n, dtype);
     if (n == 0) return;
     require(x && u && moments, "x, u and moments must not be null");
     py::gil_scoped_release nogil;
-    Core::ots_charge(p, OtsCharge{n, Dtype(dtype), pointer(x), pointer(v), pointer(u), doubles(moments)}, on);
+    Core::ots_charge(p, OtsCharge{n, Dtype(dtype), pointer(x), pointer(v), pointer(u), doubles(moments), doubles(room)},
+                     on);
   }
 
   static void ots_fire(const LifParams& p, Execution on, int64_t n, int dtype, Address threshold, Address u,

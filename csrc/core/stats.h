@@ -6,9 +6,10 @@
 // Online mean and variance, and what is built on them: OSR (SPEC 5) and OTS (SPEC 6).
 namespace fastsnn {
 
-// x is [outer, channels, inner]: [N, C, *] as it lies, or with channels last [N * (*), C, 1].
+// x is [outer, channels, inner]: [N, C, *] as it lies, or with channels last [N * (*), C, 1]. A core on a device adds
+// up a channel in `parts` and keeps their sums in `room` [parts, 2, channels], which may be null for one part.
 struct Channels {
-  int64_t outer, channels, inner;
+  int64_t outer, channels, inner, parts;
   Dtype dtype;
 };
 
@@ -17,12 +18,14 @@ struct OsrForward : Channels {
   const double *center, *factor, *shift;  // [channels]: y = (x - center) * factor + shift
   void* y;                                // null where a neuron takes it
   double *mean, *m2;                      // [channels], optional: moments of x
+  double* room;
 };
 
 struct OsrReduce : Channels {
   const void *x, *g;             // g null where a neuron gives it
   const double *mean, *inverse;  // [channels]
   double* sums;                  // [2, channels]: sum g, sum g*xh
+  double* room;
 };
 
 struct OsrGradient : Channels {
@@ -38,6 +41,7 @@ struct OtsCharge {
   const void *x, *v;  // [n]; v null: v_reset, or 0
   void* u;            // [n]
   double* moments;    // [2]: mean and M2 of u
+  double* room;       // [blocks, 2] of 256 neurons or more, for a core on a device
 };
 
 struct OtsFire {

@@ -38,7 +38,7 @@ void pulled_online_row(const Lif<S> p, const Pull<S> q, const S* g_s, const S* k
     FASTSNN_SIMD
     for (int64_t j = i; j < end; j++) {
       const S sg = surrogate<shape>(u[j] - p.threshold, p.height, p.slope);
-      g_x[j] = p.gain * ((g_s[j] * keep[j]) * sg + pull(q, u[j]));
+      g_x[j] = pulled_gradient(p, q, g_s[j], keep[j], u[j], sg);
     }
   }
 }
@@ -46,7 +46,7 @@ void pulled_online_row(const Lif<S> p, const Pull<S> q, const S* g_s, const S* k
 template <class S>
 void pull_row(const Lif<S> p, const Pull<S> q, const S* u, S* g_local, int64_t n) {
   FASTSNN_SIMD
-  for (int64_t i = 0; i < n; i++) g_local[i] = p.gain * pull(q, u[i]);
+  for (int64_t i = 0; i < n; i++) g_local[i] = local_gradient(p, q, u[i]);
 }
 
 template <class S, Reset reset, Surrogate shape>
@@ -58,7 +58,7 @@ void pulled_bptt_row(const Lif<S> p, const Pull<S> q, const S* g_s, const S* kee
     FASTSNN_SIMD
     for (int64_t j = i; j < end; j++) {
       const S sg = surrogate<shape>(u[j] - p.threshold, p.height, p.slope);
-      const S g_u = potential_gradient<reset>(p, g_s[j], keep[j], g_v[j] + g_v_out[j], u[j], sg) + pull(q, u[j]);
+      const S g_u = pulled_potential_gradient<reset>(p, q, g_s[j], keep[j], g_v[j] + g_v_out[j], u[j], sg);
       g_x[j] = p.gain * g_u;
       g_v[j] = p.leak * g_u;
     }
@@ -83,8 +83,9 @@ struct PulledBptt {
 template <class S>
 std::vector<Pull<S>> pulls_of(const Mpdr& m, const MpdrBackward& k) {
   const double* moments = static_cast<const double*>(k.moments);
+  const Target target = target_of(m, k.n);
   std::vector<Pull<S>> pulls(k.T);
-  for (int64_t t = 0; t < k.T; t++) pulls[t] = pull_of<S>(m, moments[2 * t], moments[2 * t + 1], double(k.n));
+  for (int64_t t = 0; t < k.T; t++) pulls[t] = pull_of<S>(target, moments[2 * t], moments[2 * t + 1]);
   return pulls;
 }
 

@@ -1,5 +1,6 @@
 #pragma once
 
+#include "../core/ots.h"
 #include "lif.h"
 #include "stats.h"
 
@@ -52,11 +53,10 @@ template <class S, Reset reset>
 void fire_row(const Lif<S> p, const S* u, const S* keep, const S* a_prev, S* s, S* v, S* a, int64_t n) {
   FASTSNN_SIMD
   for (int64_t i = 0; i < n; i++) {
-    const bool fired = u[i] >= p.threshold;
-    const S spike = fired ? keep[i] : S(0);
-    v[i] = potential_after<reset>(u[i], fired, p);
-    a[i] = p.leak * a_prev[i] + spike;
-    s[i] = spike;
+    const Fired<S> o = fire<reset>(p, u[i], keep[i], a_prev[i]);
+    v[i] = o.v;
+    a[i] = o.a;
+    s[i] = o.s;
   }
 }
 

@@ -4,6 +4,8 @@
 
 #include "../core/arguments.h"
 #include "../core/empf.h"
+#include "../core/mpdr.h"
+#include "../core/stats.h"
 
 // What the CUDA core provides. Errors are thrown as std::runtime_error.
 namespace fastsnn {
@@ -25,6 +27,17 @@ void empf_potential(const EmpfPotential& k, const Stream& on);
 void empf_norm_forward(const EmpfNormForward& k, const Stream& on);
 void empf_norm_sums(const EmpfNormSums& k, const Stream& on);
 void empf_norm_backward(const EmpfNormBackward& k, const Stream& on);
+void osr_forward(const OsrForward& k, const Stream& on);
+void osr_reduce(const OsrReduce& k, const Stream& on);
+void osr_gradient(const OsrGradient& k, const Stream& on);
+void osr_lif_forward(const LifParams& p, const OsrForward& k, const LifForward& lif, const Stream& on);
+void osr_lif_reduce(const LifParams& p, const OsrReduce& k, const LifBackward& lif, const Stream& on);
+void ots_charge(const LifParams& p, const OtsCharge& k, const Stream& on);
+void ots_fire(const LifParams& p, const OtsFire& k, const Stream& on);
+void ots_backward(const LifParams& p, const OtsBackward& k, const Stream& on);
+void mpdr_forward(const LifParams& p, const MpdrForward& k, const Stream& on);
+void mpdr_backward_online(const LifParams& p, const Mpdr& m, const MpdrBackward& k, const Stream& on);
+void mpdr_backward_bptt(const LifParams& p, const Mpdr& m, const MpdrBackward& k, const Stream& on);
 
 // Why the kernels cannot run on `device`, in CUDA's words; empty where they can.
 std::string refusal(int device);

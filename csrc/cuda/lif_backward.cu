@@ -1,36 +1,8 @@
-#include "lif.h"
+#include "surrogate.h"
 
-// One launch for a step (T = 1) or a sequence. The surrogate is chosen at run time: one uniform branch a step.
+// One launch for a step (T = 1) or a sequence.
 namespace fastsnn {
 namespace cuda {
-
-template <Surrogate shape, int V, class S>
-__device__ __forceinline__ void surrogates(const Lif<S>& p, const S (&u)[V], S (&sg)[V]) {
-#pragma unroll
-  for (int j = 0; j < V; j++) sg[j] = surrogate<shape>(u[j] - p.threshold, p.height, p.slope);
-}
-
-template <int V, class S>
-__device__ __forceinline__ void surrogates(int shape, const Lif<S>& p, const S (&u)[V], S (&sg)[V]) {
-  switch (Surrogate(shape)) {
-    case Surrogate::sigmoid:
-      return surrogates<Surrogate::sigmoid>(p, u, sg);
-    case Surrogate::triangle:
-      return surrogates<Surrogate::triangle>(p, u, sg);
-    case Surrogate::rectangle:
-      return surrogates<Surrogate::rectangle>(p, u, sg);
-    case Surrogate::rect_open:
-      return surrogates<Surrogate::rect_open>(p, u, sg);
-    case Surrogate::atan:
-      return surrogates<Surrogate::atan>(p, u, sg);
-    case Surrogate::piecewise_exp:
-      return surrogates<Surrogate::piecewise_exp>(p, u, sg);
-    case Surrogate::soft_sign:
-      return surrogates<Surrogate::soft_sign>(p, u, sg);
-    default:
-      return surrogates<Surrogate::erf>(p, u, sg);
-  }
-}
 
 // u of a step is saved; that of a sequence is recomputed from x
 template <class T, Reset reset, bool saved, int V, class S = typename StateOf<T>::type>

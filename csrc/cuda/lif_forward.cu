@@ -4,13 +4,6 @@
 namespace fastsnn {
 namespace cuda {
 
-template <Reset reset, int V, class S>
-__device__ __forceinline__ S (&potentials_after(const Lif<S>& p, const S (&u)[V], S (&v)[V])) [V] {
-#pragma unroll
-  for (int j = 0; j < V; j++) v[j] = potential_after<reset>(u[j], u[j] >= p.threshold, p);
-  return v;
-}
-
 template <class T, Reset reset, Trace trace, int V, class S = typename StateOf<T>::type>
 __device__ __forceinline__ void forward_neurons(const Lif<S>& p, const LifForward& k, S threshold_prev, int64_t at) {
   S x[V], keep[V], u[V], a[V], e[V];  // x becomes s, then v

@@ -19,5 +19,21 @@ __device__ __forceinline__ double block_sum(double value, double (&partial)[kThr
   return total;
 }
 
+struct Pair {
+  double first, second;
+};
+
+// Sums over the threads that are a multiple of `width` apart, a power of two; in place, for the first `width` threads
+__device__ __forceinline__ void add_apart(Pair (&sums)[kThreads], int width) {
+  __syncthreads();
+  for (int half = kThreads / 2; half >= width; half /= 2) {
+    if (int(threadIdx.x) < half) {
+      sums[threadIdx.x].first += sums[threadIdx.x + half].first;
+      sums[threadIdx.x].second += sums[threadIdx.x + half].second;
+    }
+    __syncthreads();
+  }
+}
+
 }  // namespace cuda
 }  // namespace fastsnn

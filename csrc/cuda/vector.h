@@ -104,8 +104,14 @@ void with_vector(bool aligned, int64_t T_steps, int64_t n, const F& f) {
   }
 }
 
+// Calls f(V) as with_vector, where no thread may have less than V elements.
+template <class T, class F>
+void with_whole_vectors(bool aligned, int64_t n, const F& f) {
+  with_vector<T>(aligned && n % kVector<T> == 0, 1, n, f);
+}
+
 template <int V>
-int64_t blocks_of(int64_t n) {
+FASTSNN_HD int64_t blocks_of(int64_t n) {
   constexpr int64_t per_block = int64_t(kThreads) * V;
   return n / per_block + (n % per_block != 0);
 }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -38,9 +40,15 @@ def _stream(x: Tensor) -> tuple[int, int]:
     return index, torch._C._cuda_getCurrentRawStream(index)
 
 
+BLOCKS = 1024  # of a sum over channels
+
 # a thread walks T once, so the backward through time reads the potentials that the forward stored
-KERNELS = {
-    "lif": native.LIFKernels("cuda", _cuda, _stream, saves_u=True),
+_LIF = native.LIFKernels("cuda", _cuda, _stream, saves_u=True, room=True)
+KERNELS: dict[str, Any] = {
+    "lif": _LIF,
+    "mpdr": _LIF,
     "standardize": native.StandardizeKernels("cuda", _cuda, _stream),
-    "empf": native.EMPFKernels("cuda", _cuda, _stream, blocks=1024),
+    "empf": native.EMPFKernels("cuda", _cuda, _stream, blocks=BLOCKS),
+    "osr": native.OSRKernels(_LIF, _cuda, _stream, BLOCKS),
+    "ots": native.OTSKernels(_LIF, _cuda, _stream, room=True),
 }

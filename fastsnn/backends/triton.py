@@ -10,11 +10,8 @@ from torch import Tensor
 from . import native
 
 _core: Any = None
-_osr: Any = None
 try:
-    from .._triton import launch, launch_osr
-
-    _core, _osr = launch, launch_osr
+    from .._triton import core as _core
 except ImportError as error:
     _import_error = str(error)
 
@@ -54,10 +51,12 @@ def _itself(tensor: Tensor | None) -> Tensor | None:
 
 
 # recomputing u in reverse would need memory for it: a sequence's potentials are saved
-_LIF = native.LIFKernels("triton", _core, torch.cuda.device_of, saves_u=True, give=_itself)
+_LIF = native.LIFKernels("triton", _core, torch.cuda.device_of, saves_u=True, room=True, give=_itself)
 KERNELS: dict[str, Any] = {
     "lif": _LIF,
-    "osr": native.OSRKernels(_LIF, _osr, torch.cuda.device_of, give=_itself),
+    "mpdr": _LIF,
+    "osr": native.OSRKernels(_LIF, _core, torch.cuda.device_of, PROGRAMS, give=_itself),
+    "ots": native.OTSKernels(_LIF, _core, torch.cuda.device_of, room=True, give=_itself),
     "standardize": native.StandardizeKernels("triton", _core, torch.cuda.device_of, give=_itself),
     "empf": native.EMPFKernels("triton", _core, torch.cuda.device_of, PROGRAMS, give=_itself),
 }

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import torch
 
-from fastsnn.backends.native import EMPFKernels, LIFKernels, StandardizeKernels
+from fastsnn.backends import cuda
+from fastsnn.backends.native import EMPFKernels, LIFKernels, OSRKernels, OTSKernels, StandardizeKernels
 
 from . import toolkit
 
@@ -82,8 +83,12 @@ class Backend:
 
     @functools.cached_property
     def KERNELS(self):
+        lif = LIFKernels("cuda-host", core(), _where, saves_u=True, room=True)
         return {
-            "lif": LIFKernels("cuda-host", core(), _where, saves_u=True),
+            "lif": lif,
+            "mpdr": lif,
             "standardize": StandardizeKernels("cuda-host", core(), _where),
-            "empf": EMPFKernels("cuda-host", core(), _where, blocks=1024),
+            "empf": EMPFKernels("cuda-host", core(), _where, blocks=cuda.BLOCKS),
+            "osr": OSRKernels(lif, core(), _where, cuda.BLOCKS),
+            "ots": OTSKernels(lif, core(), _where, room=True),
         }

@@ -16,6 +16,7 @@ from . import machine_code
 THREADS = 256
 TYPES = {"float": "float32", "double": "float64", "__half": "float16", "__nv_bfloat16": "bfloat16"}
 BYTES = {"float32": 4, "float64": 8, "float16": 2, "bfloat16": 2}
+SECOND_STAGES = ("_merge", "_total")  # of a sum: float64, one by one
 RESETS, TRACES = ("soft", "hard"), ("none", "ottt", "ndot", "ndot_released")
 
 
@@ -37,7 +38,8 @@ class Compiled:
 
     @property
     def streams(self):
-        """Bytes a neuron and step (reads, writes) of the widest loop, if no operand moves twice; None outside `lif`."""
+        """Bytes a neuron and step (reads, writes) of the widest loop, if no operand moves twice; None where others come
+        in."""
         moved, state = BYTES[self.dtype], 8 if self.dtype == "float64" else 4
         if self.name.startswith("lif_forward"):  # x, keep; s, u and v of each step, the trace
             return moved + state, moved + state * (2 + ("none" not in self.name))
@@ -45,7 +47,12 @@ class Compiled:
             return moved + state + (state if "saved" in self.name else moved), moved
         if self.name.startswith("lif_backward_bptt"):  # g_s, keep, u, the gradient of each v; g_x
             return moved + state * 3, moved
-        return None
+        if self.name.startswith("osr_lif_forward"):  # x, keep, u; s, u; trace and ratio of both
+            traced = state * (("none" not in self.name) + ("ndot" in self.name))
+            return moved + state * 2 + traced, moved + state + traced
+        if self.name == "osr_lif_reduce":  # x, g_s, keep, u; g_y
+            return 2 * moved + state * 2, moved
+        return {"osr_forward": (moved, moved), "osr_gradient": (2 * moved, moved)}.get(self.name)
 
     @property
     def unrolled(self):
@@ -55,7 +62,9 @@ class Compiled:
 
 def _cuda_name(demangled):
     """(name, dtype, width) from a C++ name."""
-    base, arguments = re.match(r"void fastsnn::cuda::(\w+)_kernel<(.*?)>\(", demangled).groups()
+    base, arguments = re.match(r"(?:void )?fastsnn::cuda::(\w+)_kernel(?:<(.*?)>)?\(", demangled).groups()
+    if base.endswith(SECOND_STAGES):
+        return f"{base} {arguments or ''}".strip(), "float64", 1
     kind, *rest = [part.strip() for part in arguments.split(",")]
     words = [RESETS[int(part[-1])] for part in rest if "Reset" in part]
     words += [TRACES[int(part[-1])] for part in rest if "Trace" in part]

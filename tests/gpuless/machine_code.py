@@ -16,6 +16,7 @@ RESERVED_SHARED = 1024  # bytes a block, from sm_80 on
 
 GLOBAL = re.compile(r"^(LDG|STG|LD|ST|RED|ATOMG|ATOM|LDGSTS)\b")
 LOCAL = re.compile(r"^(LDL|STL)\b")
+ATOMIC = re.compile(r"^(RED|REDG|ATOMG|ATOM|ATOMS)\b")
 FUSED = re.compile(r"^(FFMA|DFMA|FFMA2|HFMA2\.BF16|FFMA32I)\b")
 DIVISION = re.compile(r"^(MUFU|FCHK)\b")
 JUMP = re.compile(r"^(BRA|BRX|BRXU|JMP|JMX|BSSY|BREAK)\b")

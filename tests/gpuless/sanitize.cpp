@@ -22,6 +22,25 @@ struct Cuda {
   static void empf_norm_forward(const EmpfNormForward& k) { cuda::empf_norm_forward(k, kStream); }
   static void empf_norm_sums(const EmpfNormSums& k) { cuda::empf_norm_sums(k, kStream); }
   static void empf_norm_backward(const EmpfNormBackward& k) { cuda::empf_norm_backward(k, kStream); }
+  static void osr_forward(const OsrForward& k) { cuda::osr_forward(k, kStream); }
+  static void osr_reduce(const OsrReduce& k) { cuda::osr_reduce(k, kStream); }
+  static void osr_gradient(const OsrGradient& k) { cuda::osr_gradient(k, kStream); }
+  static void osr_lif_forward(const LifParams& p, const OsrForward& k, const LifForward& lif) {
+    cuda::osr_lif_forward(p, k, lif, kStream);
+  }
+  static void osr_lif_reduce(const LifParams& p, const OsrReduce& k, const LifBackward& lif) {
+    cuda::osr_lif_reduce(p, k, lif, kStream);
+  }
+  static void ots_charge(const LifParams& p, const OtsCharge& k) { cuda::ots_charge(p, k, kStream); }
+  static void ots_fire(const LifParams& p, const OtsFire& k) { cuda::ots_fire(p, k, kStream); }
+  static void ots_backward(const LifParams& p, const OtsBackward& k) { cuda::ots_backward(p, k, kStream); }
+  static void mpdr_forward(const LifParams& p, const MpdrForward& k) { cuda::mpdr_forward(p, k, kStream); }
+  static void mpdr_backward_online(const LifParams& p, const Mpdr& m, const MpdrBackward& k) {
+    cuda::mpdr_backward_online(p, m, k, kStream);
+  }
+  static void mpdr_backward_bptt(const LifParams& p, const Mpdr& m, const MpdrBackward& k) {
+    cuda::mpdr_backward_bptt(p, m, k, kStream);
+  }
 };
 
 }  // namespace

@@ -9,7 +9,8 @@ import torch
 
 from fastsnn import backends, surrogate
 from fastsnn.functional import lif_sequence, standardize
-from fastsnn.ops.types import RULES, LIFParams, Saved, state_dtype
+from fastsnn.ops.stats import Affine
+from fastsnn.ops.types import RULES, LIFParams, LIFState, Pull, Saved, state_dtype
 
 from ..cases import DTYPES, assert_same, current, dtype_id, keep_of, on_reference, sequence, steps
 from . import cuda_host, triton_ptx
@@ -106,6 +107,64 @@ def standardized(cols):
 def test_standardize(cols):
     run = standardized(cols)
     assert_same(run(), on_reference(run), rtol=2e-7, atol=1e-7)
+
+
+HALF = {"rtol": 2**-10, "atol": 1e-6}  # one rounding of the result
+CLOSE = {torch.float32: {"rtol": 1e-6, "atol": 1e-6}, torch.float16: HALF}
+EXACT = surrogate.Triangle(2.0)
+
+
+def assert_alike(family, call, **tolerance):
+    """call(kernels) with Triton's and with the reference's."""
+    assert_same(call(KERNELS[family]), call(backends.reference.KERNELS[family]), **tolerance)
+
+
+def vectors(count, channels):
+    return torch.rand(count, channels, dtype=torch.float64) + 0.5
+
+
+@pytest.mark.parametrize("dtype", CLOSE, ids=dtype_id)
+@pytest.mark.parametrize("shape", [(5, 3, 700), (300, 70)], ids=str)
+def test_osr(shape, dtype):
+    x, g, affine = current(*shape, dtype=dtype), torch.randn(shape).to(dtype), Affine(*vectors(3, shape[1]))
+    mean, inverse, factor, *means = vectors(5, shape[1])
+    p, keep, u = LIFParams(rule="ndot", v_reset=None, surrogate=EXACT), keep_of(x), keep_of(x)
+    assert_alike("osr", lambda kernels: kernels.normalize(x, affine, True), **CLOSE[dtype])
+    assert_alike("osr", lambda kernels: kernels.reduce(x, g, mean, inverse), rtol=1e-10, atol=1e-10)
+    assert_alike(
+        "osr", lambda kernels: kernels.gradient(x, g, mean, inverse, factor, torch.stack(means)), **CLOSE[dtype]
+    )
+    assert_alike("osr", lambda kernels: kernels.lif_reduce(p, x, g, u, keep, mean, inverse), rtol=1e-5, atol=1e-4)
+
+    def step(kernels):
+        out, moments = kernels.lif_forward(p, x, affine, LIFState(keep=keep), True)
+        return out.spikes, out.u, out.trace, out.ratio, moments.variance
+
+    assert_alike("osr", step, rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.parametrize("dtype", CLOSE, ids=dtype_id)
+def test_ots(dtype):
+    x, threshold = current(SIZES[1], dtype=dtype), torch.tensor(0.7, dtype=torch.float64)
+    p, u, keep = LIFParams(rule="ottt", surrogate=EXACT), current(*x.shape, dtype=torch.float32), keep_of(x)
+    assert_alike("ots", lambda kernels: kernels.charge(p, x, None), rtol=1e-11, atol=1e-11)
+    assert_alike("ots", lambda kernels: kernels.fire(p, u, threshold, keep, keep, dtype))
+    assert_alike("ots", lambda kernels: kernels.backward(p, u, threshold, keep, x, dtype))
+
+
+@pytest.mark.parametrize("dtype", CLOSE, ids=dtype_id)
+@pytest.mark.parametrize("rule", ["sltt", "bptt"])
+def test_mpdr(rule, dtype):
+    p, moments = LIFParams(rule=rule, v_reset=0.25, surrogate=EXACT), torch.empty(3, 2, dtype=torch.float64)
+    x, g_s, keep, u, _ = operands(dtype, SIZES[1])
+    saved, pull = Saved(dtype, True, u=u, keep=keep), Pull(vectors(3, 2), -0.3, 0.8, 500.0, 0.01, rule == "sltt")
+
+    def forward(kernels):
+        out = kernels.forward(p, x, LIFState(keep=keep), True, u_seq=True, moments_out=moments)
+        return out.spikes, out.u, moments.clone()
+
+    assert_alike("mpdr", forward, rtol=1e-11, atol=1e-11)
+    assert_alike("mpdr", lambda kernels: kernels.backward(p, saved, g_s, pull=pull), **CLOSE[dtype])
 
 
 def test_changed_instruction_is_noticed(launched):

@@ -16,8 +16,13 @@ lacking = (
 )
 pytestmark = pytest.mark.skipif(bool(lacking), reason=lacking)
 
-# per row, not per element: gain, mean, 1/sigma and their gradients
-PER_ROW = {"standardize_forward": 3, "standardize_backward": 4}
+# per row, channel or block, not per element: gain, mean, 1/sigma and their gradients; OSR's vectors, its first element
+# and sums; OTS's threshold or sums
+OUTSIDE = {"standardize_forward": 3, "standardize_backward": 4}
+OUTSIDE |= {"osr_forward": 6, "osr_lif_forward": 6, "osr_reduce": 4, "osr_lif_reduce": 4, "osr_gradient": 5}
+OUTSIDE |= {"ots_charge": 2, "ots_fire": 1, "ots_backward": 1}
+# a block's two sums or the layer's two moments
+PER_STEP = {"mpdr_forward": 2, "mpdr_backward_online": 2, "mpdr_backward_bptt": 2}
 # parameters of a channel, one value a step
 PER_CHANNEL = {"empf_forward saved": 2, "empf_forward recomputed": 1, "empf_norm_forward": 7}
 ARCHS = [arch for arch in machine_code.ARCHS if cuda._cuda and str(arch) in cuda._cuda.archs.split(";")]
@@ -36,7 +41,10 @@ def test_every_kernel_is_there(compiled):
     resets_and_traces = 4 + 2
     widths, dtypes = 2, 4
     empf_wide, empf_sums = 2 + 1, 2 + 3
-    assert len(compiled) == dtypes * (widths * (resets_and_traces + 1 + 2 + 2 + 2 + empf_wide) + empf_sums)
+    osr, ots, mpdr = resets_and_traces + 1 + 2 + 1, 1 + 2 + 1, resets_and_traces + 1 + 2 + 2
+    merges = 2 + 4 + 5  # of OSR; of blocks of four widths; and of the widths of each state
+    wide = resets_and_traces + 1 + 2 + 2 + 2 + empf_wide + osr + ots + mpdr
+    assert len(compiled) == dtypes * (widths * wide + empf_sums) + merges
     assert {kernel.width * kernels.BYTES[kernel.dtype] for kernel in compiled if kernel.width > 1} == {16}
 
 
@@ -48,11 +56,19 @@ def test_at_least_half_of_the_threads_are_resident(compiled):
     assert not names(k for k in compiled if k.occupancy < 0.5)
 
 
+def test_sums_take_no_atomics(compiled):
+    assert not names(k for k in compiled if k.code.count(machine_code.ATOMIC))
+
+
 def test_vector_bodies_access_16_bytes(compiled):
     wide = [k for k in compiled if k.width > 1 and k.name not in PER_CHANNEL]
-    assert not names(k for k in wide if len(k.code.narrow(k.code.body)) > PER_ROW.get(k.name, 0))
-    assert not names(k for k in wide if any(k.code.narrow(loop) for loop in k.code.loops))
-    assert all(all(k.code.loop_bytes) for k in wide)
+    for k in wide:
+        family = k.name.split()[0]
+        in_step = PER_STEP.get(family, 0)
+        assert len(k.code.narrow(k.code.body)) <= OUTSIDE.get(family, in_step), k.name
+        assert {len(k.code.narrow(loop)) for loop in k.code.loops} <= {in_step}, k.name
+        moved = k.code.loop_bytes
+        assert all(moved) or family.startswith("ots") or (family == "osr_reduce" and moved[0]), k.name
 
 
 def test_parameters_of_a_channel_alone_are_read_narrowly(compiled):
@@ -108,6 +124,7 @@ __global__ void spilled(const float* x, float* y, int n) {
   for (int j = 0; j < n; j++) y[j] = row[(j * 7) & 63];
 }
 __global__ void fused(const float* x, float* y) { y[threadIdx.x] = fmaf(x[threadIdx.x], 2.5f, 1.5f); }
+__global__ void atomic(float* y) { atomicAdd(y, 1.5f); }
 __global__ void crowded(double* y) {
   __shared__ double rows[4096];
   rows[threadIdx.x] = y[threadIdx.x];
@@ -132,6 +149,7 @@ def test_planted_faults_are_seen(planted):
     assert planted["spilled"].count(machine_code.LOCAL)
     assert planted["spilled"].stack
     assert planted["fused"].count(machine_code.FUSED)
+    assert planted["atomic"].count(machine_code.ATOMIC)
     assert planted["crowded"].occupancy(90, 128) < 0.5
 
 

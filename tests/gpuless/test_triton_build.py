@@ -19,7 +19,8 @@ OTHER_ARCHS = ("75", "80", "86", "89", "100", "120")
 # every kernel and dtype, the longest rule, both directions
 REPRESENTATIVE = (
     "(ndot-soft|bptt-hard|sltt-soft)-sequence|forward-ottt-soft-step|standardize|empf"
-    "|osr-(alone|ndot)-inner-(float32|bfloat16)"
+    "|osr-(alone|ndot)-inner-(float32|bfloat16)|osr-ndot-last-float16"
+    "|(ots|mpdr-bptt)-hard-(float32|float16)|mpdr-ndot-local-(float32|float16)"
 )
 
 pytestmark = pytest.mark.slow
@@ -102,6 +103,8 @@ def test_every_kernel_compiles_for_every_architecture(every_variant, every_arch)
     kernels |= {f"empf_{name}" for name in ("forward", "backward", "potential", "norm_forward")}
     kernels |= {"empf_norm_sums", "empf_norm_backward"}
     kernels |= {"osr_forward", "osr_lif_forward", "osr_merge", "osr_reduce", "osr_total", "osr_gradient"}
+    kernels |= {"ots_charge", "ots_merge", "ots_fire", "ots_backward"}
+    kernels |= {"mpdr_forward", "mpdr_merge", "mpdr_backward_online", "mpdr_backward_bptt"}
     assert {row["entry"] for row in every_variant.rows} == kernels
     assert len(every_variant.rows) > 100
     pairs = {(row["entry"], str(row["arch"])) for row in every_arch.rows}
@@ -110,8 +113,6 @@ def test_every_kernel_compiles_for_every_architecture(every_variant, every_arch)
         assert all((build.folder / f"{row['name']}.{row['arch']}.cubin").stat().st_size for row in build.rows)
 
 
-# OSR's passes that sum take too many registers yet, and spill on some architectures
-TUNED = ("lif", "standardize", "empf")
 # three states a neuron, or two resets' gradients: a thread takes 16 bytes of float32 state, so 8 of a half type
 CROWDED = re.compile(r"(forward-ndot|backward-bptt-hard).*float16")
 
@@ -121,9 +122,7 @@ def occupancy(row):
 
 
 def test_half_of_the_threads_are_resident(compiled):
-    rows = of(compiled, *TUNED)
-    assert rows
-    assert not [row["name"] for row in rows if occupancy(row) < 0.5]
+    assert not [row["name"] for row in compiled.rows if occupancy(row) < 0.5]
 
 
 def test_every_lif_access_is_128_bits_wide(compiled):
@@ -156,8 +155,7 @@ def test_half_types_are_storage_only(compiled):
 
 
 def test_no_registers_spill(compiled):
-    assert not [row["name"] for row in of(compiled, *TUNED) if row["spills"]]
-    assert max(row["registers"] for row in compiled.rows) <= 255
+    assert not [row["name"] for row in compiled.rows if row["spills"]]
 
 
 def test_float32_and_float64_neurons_need_no_shared_memory(compiled):

@@ -28,7 +28,7 @@ from triton.runtime.jit import JITFunction, create_function_from_signature
 from fastsnn import surrogate
 from fastsnn.backends.triton import KERNELS
 from fastsnn.ops.stats import Affine
-from fastsnn.ops.types import RULES, LIFParams, LIFState, Saved, state_dtype
+from fastsnn.ops.types import RULES, LIFParams, LIFState, Pull, Saved, state_dtype
 from fastsnn.reference.empf import Norm
 
 ARCHS = (75, 80, 86, 89, 90, 100, 120)
@@ -146,6 +146,28 @@ def osr(dtype, last=False, rule=None):
     return kernels.lif_reduce(p, x, x, wide, wide, mean, mean)
 
 
+def ots(dtype, hard, n=2048):
+    """Every kernel of a later training step."""
+    kernels, p = KERNELS["ots"], lif_params("ottt", hard)
+    x, wide = torch.empty(n, dtype=dtype), torch.empty(n, dtype=state_dtype(dtype))
+    threshold = torch.empty((), dtype=torch.float64)
+    kernels.charge(p, x, wide)
+    kernels.fire(p, wide, threshold, wide, wide, dtype)
+    kernels.backward(p, wide, threshold, wide, x, dtype)
+
+
+def mpdr(p, dtype, local, T=3, n=2048):
+    """Forward and backward of a sequence with all that is optional; an online one recomputes its potentials."""
+    kernels, moments = KERNELS["mpdr"], torch.empty(T, 2, dtype=torch.float64)
+    x, u = torch.empty((T, n), dtype=dtype), torch.empty((T, n), dtype=state_dtype(dtype))
+    kernels.forward(p, x, LIFState(keep=u[0]), True, not p.online, u_seq=not p.online, moments_out=moments)
+    pull = Pull(moments, 0.0, 1.0, 0.1, 0.01, local)
+    if p.online:
+        kernels.backward(p, Saved(dtype, True, x=x, potential=u[0], keep=u[0]), x, pull=pull)
+    else:
+        kernels.backward(p, Saved(dtype, True, u=u, keep=u[0]), x, u[0], u, True, pull)
+
+
 def named(*parts):
     return "-".join(str(part).removeprefix("torch.") for part in parts)
 
@@ -169,6 +191,13 @@ def cases():
             yield named("empf", version, dtype), partial(empf, version, dtype)
         for last, rule in itertools.product((False, True), (None, "sltt", "ottt", "ndot")):
             yield named("osr", rule or "alone", "last" if last else "inner", dtype), partial(osr, dtype, last, rule)
+        for hard in (False, True):
+            reset = "hard" if hard else "soft"
+            yield named("ots", reset, dtype), partial(ots, dtype, hard)
+            yield named("mpdr", "bptt", reset, dtype), partial(mpdr, lif_params("bptt", hard), dtype, False)
+        for rule, local in itertools.product(("sltt", "ottt", "ndot", "ndot_released"), (False, True)):
+            name = named("mpdr", rule, "local" if local else "whole", dtype)
+            yield name, partial(mpdr, lif_params(rule), dtype, local)
 
 
 def variants(only=""):

@@ -8,6 +8,8 @@
 #include "../../csrc/core/arguments.h"
 #include "../../csrc/core/empf.h"
 #include "../../csrc/core/lif.h"
+#include "../../csrc/core/mpdr.h"
+#include "../../csrc/core/stats.h"
 
 // Runs every kernel of a core on exactly sized heap buffers, ragged sizes included: AddressSanitizer sees one element
 // too far. Arguments: `tiny` for one small size, `plant` for one element too few, which must be seen.
@@ -106,6 +108,69 @@ void empf(Dtype dtype, int64_t T, int64_t n, int64_t channels, bool innermost, i
                                             value.data(), g_x.data(), sums.data()});
 }
 
+// OSR alone and with a neuron, every moment wanted and none; several parts have room for their sums
+template <class Core>
+void osr(Dtype dtype, int64_t outer, int64_t channels, int64_t inner, int64_t parts, int64_t skew, bool option) {
+  const int64_t n = outer * channels * inner, w = width(dtype), sw = state_width(dtype);
+  const LifParams p = params(0, int(Trace::ndot), 0);
+  const Channels k{outer, channels, inner, parts, dtype};
+  std::vector<double> a(channels, 1.0), b(channels, 1.0), c(channels, 1.0), mean(channels), m2(channels);
+  std::vector<double> sums(2 * channels), room(2 * channels * parts);
+  const auto like = [&](int64_t bytes) { return Buffer(n, bytes, skew); };
+  Buffer x = like(w), y = like(w), u = like(sw), state = like(sw), trace = like(sw), ratio = like(sw), keep = like(sw);
+  OsrForward forward{k, x.data(), a.data(), b.data(), c.data(), y.data(), nullptr, nullptr, room.data()};
+  if (option) forward.mean = mean.data(), forward.m2 = m2.data();
+  Core::osr_forward(forward);
+  const OsrReduce reduce{k, x.data(), y.data(), a.data(), b.data(), sums.data(), room.data()};
+  Core::osr_reduce(reduce);
+  Core::osr_gradient(OsrGradient{k, x.data(), y.data(), a.data(), b.data(), c.data(), sums.data(), y.data()});
+  LifForward lif{};
+  lif.T = 1, lif.n = n, lif.dtype = dtype, lif.spikes = y.data(), lif.u_last = u.data(), lif.trace_seq = trace.data();
+  lif.ratio_last = ratio.data();
+  lif.potential = lif.trace = lif.ratio = state.data_if(option), lif.keep = keep.data_if(option);
+  Core::osr_lif_forward(p, forward, lif);
+  LifBackward backward{};
+  backward.T = 1, backward.n = n, backward.dtype = dtype, backward.g_spikes = y.data(), backward.u = u.data();
+  backward.keep = keep.data_if(option), backward.g_x = y.data();
+  Core::osr_lif_reduce(p, reduce, backward);
+}
+
+template <class Core>
+void ots(Dtype dtype, int64_t n, int64_t skew, bool option) {
+  const int64_t w = width(dtype), sw = state_width(dtype);
+  const LifParams p = params(0, int(Trace::ottt), 0);
+  const double threshold = 1.0;
+  std::vector<double> moments(2), room(2 * (n / 256 + 1));
+  const auto row = [&](int64_t bytes) { return Buffer(n, bytes, skew); };
+  Buffer x = row(w), spikes = row(w), u = row(sw), v = row(sw), trace = row(sw), keep = row(sw);
+  Core::ots_charge(p, OtsCharge{n, dtype, x.data(), v.data_if(option), u.data(), moments.data(), room.data()});
+  Core::ots_fire(p, OtsFire{n, dtype, &threshold, u.data(), trace.data_if(option), keep.data_if(option), spikes.data(),
+                            v.data(), trace.data()});
+  Core::ots_backward(p, OtsBackward{n, dtype, &threshold, u.data(), spikes.data(), keep.data_if(option), x.data()});
+}
+
+template <class Core>
+void mpdr(Dtype dtype, int reset, int64_t T, int64_t n, int64_t skew, bool option) {
+  const int64_t w = width(dtype), sw = state_width(dtype);
+  const LifParams p = params(reset, 0, 1);
+  const auto rows = [&](int64_t bytes) { return Buffer(T * n, bytes, skew); };
+  Buffer x = rows(w), spikes = rows(w), g_x = rows(w), g_local = rows(w), u = rows(sw);
+  std::vector<double> moments(2 * T), room(2 * T * (n / 256 + 1));
+  LifForward forward{T, n, dtype, true, false, x.data()};
+  forward.spikes = spikes.data();
+  forward.u_seq = u.data();
+  Core::mpdr_forward(p, MpdrForward{forward, moments.data(), room.data()});
+  LifBackward backward{T, n, dtype, false, spikes.data()};
+  backward.x = x.data();
+  backward.u = u.data_if(option);
+  backward.g_x = g_x.data();
+  const Mpdr target{-60.0, 10.0, 0.002, 0.01};
+  const MpdrBackward whole{backward, moments.data(), nullptr}, apart{backward, moments.data(), g_local.data()};
+  Core::mpdr_backward_online(p, target, whole);
+  Core::mpdr_backward_online(p, target, apart);
+  if (option || Core::kRecomputes) Core::mpdr_backward_bptt(p, target, whole);
+}
+
 struct Sizes {
   std::vector<int64_t> neurons, steps, columns, skews;
 };
@@ -116,9 +181,16 @@ int all(const Sizes& sizes) {
   for (int dtype = 0; dtype < int(Dtype::count); dtype++) {
     for (int64_t skew : sizes.skews) {
       for (int64_t n : sizes.neurons) {
+        for (const bool option : {false, true}) {
+          ots<Core>(Dtype(dtype), n, skew, option), runs++;
+          if (n > 5000) continue;
+          osr<Core>(Dtype(dtype), 3, 5, n, option ? 2 : 1, skew, option), runs++;
+          osr<Core>(Dtype(dtype), n, 24, 1, option ? 2 : 1, skew, option), runs++;
+        }
         for (int64_t T : sizes.steps) {
           if (n * T > 200000) continue;
           for (const bool option : {false, true}) {
+            for (const int reset : {0, 1}) mpdr<Core>(Dtype(dtype), reset, T, n, skew, option), runs++;
             empf<Core>(Dtype(dtype), T, n, 1, false, skew, option), runs++;
             for (const bool innermost : {false, true}) {
               if (n < 5000) empf<Core>(Dtype(dtype), T, n, 3, innermost, skew, option), runs++;

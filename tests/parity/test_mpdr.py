@@ -1,4 +1,4 @@
-"""LIF with MPDR: the CPU kernels against the reference, and where no kernel has it."""
+"""LIF with MPDR: every backend against the reference."""
 
 import pytest
 import torch
@@ -23,12 +23,6 @@ CLOSE = {
 }
 
 
-@pytest.fixture(params=ISAS)
-def isa(request):
-    backends.cpu._cpu.choose_isa(request.param)
-    fastsnn.use_backend("cpu")
-
-
 def gradients(config, x, g_s, mode="m", **mpdr):
     """Spikes, gradient of x, moments of every step."""
     regularised = MPDR(**TARGET, **{"propagate": True, **mpdr})
@@ -51,29 +45,31 @@ def check(config, x, g_s, **options):
     assert_same(moments, truth[2], **MOMENTS)
 
 
+@pytest.mark.parametrize("columns", [41, 264])
 @pytest.mark.parametrize("mode", ["s", "m"])
 @pytest.mark.parametrize("dtype", DTYPES, ids=dtype_id)
 @pytest.mark.parametrize("config", configurations(taus=(1.7,)))
-def test_configurations(isa, config, dtype, mode):
+def test_configurations(variant, config, dtype, mode, columns):
     config = {**config, "surrogate_function": surrogate.Triangle(2.0)}
-    check(config, current(4, 9, 41, dtype=dtype), torch.randn(4, 9, 41).to(dtype), mode=mode)
+    x, g_s = current(4, 9, columns, dtype=dtype), torch.randn(4, 9, columns).to(dtype)
+    check(config, x, g_s, mode=mode)
 
 
 @pytest.mark.parametrize("n", [1, 15, 17, 2047, 2049, 40_013])
 @pytest.mark.parametrize("rule", ["sltt", "bptt"])
-def test_sizes(isa, rule, n):
+def test_sizes(variant, rule, n):
     check({"rule": rule, "surrogate_function": surrogate.Triangle()}, current(3, n), torch.randn(3, n))
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("mode", ["s", "m"])
-def test_layouts(isa, mode, layout):
+def test_layouts(variant, mode, layout):
     x, g_s = LAYOUTS[layout](current(3, 2, 8, 5, 7)), torch.randn(3, 2, 8, 5, 7)
     check({"rule": "sltt", "surrogate_function": surrogate.Triangle()}, x, g_s, mode=mode)
 
 
 @pytest.mark.parametrize("rule", ["sltt", "bptt"])
-def test_threads_give_the_same_bits_every_time(isa, rule):
+def test_threads_give_the_same_bits_every_time(variant, rule):
     x, g_s, results = current(3, 40_013), torch.randn(3, 40_013), []
     for threads in (1, 2, 2):
         torch.set_num_threads(threads)
@@ -94,7 +90,7 @@ def test_instruction_sets_give_the_same_moments():
     assert all(torch.equal(found[0], other) for other in found)
 
 
-def test_moments_of_a_large_mean(isa):
+def test_moments_of_a_large_mean(variant):
     x = (1e4 + torch.randn(1, 300_000, dtype=torch.float64)).float()
     x[0, 0] = 1e6
     layer = fastsnn.LIF.for_rule("sltt", step_mode="m", mpdr=MPDR(**TARGET, propagate=True))
@@ -107,7 +103,7 @@ def test_moments_of_a_large_mean(isa):
 
 
 @pytest.mark.parametrize("value", [0.1, 0.0, -7.3])
-def test_constant_potentials_are_pulled_by_their_mean(isa, value):
+def test_constant_potentials_are_pulled_by_their_mean(variant, value):
     x, g_s = torch.full((1, 5000), value), torch.zeros(1, 5000)
     _, g_x, moments = gradients({"rule": "sltt", "decay_input": False}, x, g_s)
     assert moments[0, 1] == 0
@@ -116,7 +112,7 @@ def test_constant_potentials_are_pulled_by_their_mean(isa, value):
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_nan_and_infinity_reach_loss_and_gradient(isa, value):
+def test_nan_and_infinity_reach_loss_and_gradient(variant, value):
     x = torch.randn(1, 5000)
     x[0, 4321] = value
     _, g_x, moments = gradients({"rule": "sltt"}, x, torch.zeros(1, 5000))
@@ -125,16 +121,7 @@ def test_nan_and_infinity_reach_loss_and_gradient(isa, value):
 
 
 @pytest.mark.parametrize("rule", RULES)
-def test_no_elements(isa, rule):
+def test_no_elements(variant, rule):
     spikes, g_x, moments = gradients({"rule": rule, "v_reset": None}, torch.randn(2, 0), torch.randn(2, 0))
     assert spikes.shape == g_x.shape == (2, 0)
     assert moments.isnan().all()
-
-
-@pytest.mark.parametrize("name", ["triton", "cuda"])
-def test_backends_without_mpdr_refuse(name):
-    reason = backends.refusal("mpdr", name, torch.device("cpu"))
-    assert reason == f"the {name} backend has no mpdr kernels"
-    layer = fastsnn.LIF.for_rule("sltt", mpdr=MPDR(**TARGET))
-    with fastsnn.use_backend(name), pytest.raises(fastsnn.BackendError, match="no mpdr kernels"):
-        layer(torch.randn(7))

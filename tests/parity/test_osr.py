@@ -22,7 +22,18 @@ from ..cases import (
 
 pytestmark = pytest.mark.usefixtures("poisoned")
 
-SHAPES = [(5, 3), (6, 1, 4), (2, 7, 3, 5), (3, 18, 17, 13), (700, 33), (2, 2, 3000), (3, 2100), (2, 3, 2, 2, 2)]
+SHAPES = [
+    (5, 3),
+    (6, 1, 4),
+    (2, 7, 3, 5),
+    (3, 18, 17, 13),
+    (700, 33),
+    (700, 24),
+    (40, 264),
+    (5, 2, 3000),
+    (3, 2100),
+    (2, 3, 2, 2, 2),
+]
 # sums are in double everywhere: one rounding to x's dtype is all the error there is
 TOLERANCE = {
     torch.float32: {"rtol": 2e-7, "atol": 1e-7},

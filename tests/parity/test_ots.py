@@ -12,7 +12,7 @@ from .test_osr import kernels
 
 pytestmark = pytest.mark.usefixtures("poisoned")
 
-SHAPES = [(1,), (9, 5), (3, 700, 41), (4, 6, 5, 3)]
+SHAPES = [(1,), (9, 5), (3, 700, 41), (24, 701), (4, 6, 5, 3)]
 EXACT = surrogate.Triangle(2.0)
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ...ops.types import EMPTY, Forward, LIFParams, LIFState, Pull, Saved, state_dtype
 from ...reference.surrogate import SHAPES
-from .operands import DTYPES, Give, address
+from .operands import DTYPES, Give, address, room_of_blocks
 
 TRACES = {"none": 0, "ottt": 1, "ndot": 2, "ndot_released": 3}
 
@@ -21,12 +21,19 @@ def _empty_float(x: Tensor) -> Tensor:
 
 class LIFKernels:
     """LIF kernels of one core; signatures as fastsnn.reference.lif, and fastsnn.reference.mpdr where the core has it.
-    `where(x)` is the core's Execution for x, `give(tensor)` what it takes for a tensor or for none."""
+    `where(x)` is the core's Execution for x, `give(tensor)` what it takes for a tensor or for none; room: whether it
+    needs that for the blocks of a sum."""
 
     def __init__(
-        self, name: str, core: Any, where: Callable[[Tensor], Any], saves_u: bool, give: Give = address
+        self,
+        name: str,
+        core: Any,
+        where: Callable[[Tensor], Any],
+        saves_u: bool,
+        room: bool = False,
+        give: Give = address,
     ) -> None:
-        self.NAME, self.SAVES_U = name, saves_u
+        self.NAME, self.SAVES_U, self._room = name, saves_u, room
         self._core, self._where, self._give, self._cached = core, where, give, f"_native_{name}"
 
     def _params(self, p: LIFParams) -> Any:
@@ -97,7 +104,8 @@ class LIFKernels:
         if moments_out is None:
             self._core.lif_forward(*arguments)
         else:
-            self._core.mpdr_forward(*arguments, give(moments_out))
+            room = room_of_blocks(x, len(moments_out), one.numel()) if self._room else None
+            self._core.mpdr_forward(*arguments, give(moments_out), give(room))
         return Forward(spikes, u, v, a, e)
 
     def backward(

@@ -11,14 +11,22 @@ from torch import Tensor
 from ...ops.stats import Affine, Moments
 from ...ops.types import Forward, LIFParams, LIFState, state_dtype
 from .lif import LIFKernels
-from .operands import DTYPES, Give, address
+from .operands import DTYPES, Give, address, room_of_blocks
 
 
-def _channels(x: Tensor) -> tuple[int, int, int, int]:
-    """outer, channels, inner and the dtype's code of x, contiguous or with channels last."""
+def _shape(x: Tensor) -> tuple[int, int, int]:
+    """outer, channels and inner of x, contiguous or with channels last."""
     if x.is_contiguous():
-        return len(x), x.shape[1], x[0, 0].numel() if x.numel() else 0, DTYPES[x.dtype]
-    return x.numel() // x.shape[1], x.shape[1], 1, DTYPES[x.dtype]
+        return len(x), x.shape[1], x[0, 0].numel() if x.numel() else 0
+    return x.numel() // x.shape[1], x.shape[1], 1
+
+
+def _parts(shape: tuple[int, int, int], blocks: int) -> int:
+    """Parts of a channel's sum, a function of the shape alone: of 4096 elements or more in a block, which takes up to
+    128 channels where they are last."""
+    outer, channels, inner = shape
+    groups = max(1, -(-channels // 128) if inner == 1 else channels)
+    return max(1, min(blocks // groups, outer * channels * inner // (4096 * groups)))
 
 
 def _step_moments(x: Tensor) -> Moments:
@@ -28,24 +36,41 @@ def _step_moments(x: Tensor) -> Moments:
 
 
 class OSRKernels:
-    """OSR kernels of one core; signatures as fastsnn.reference.osr. `lif`: the core's LIF kernels."""
+    """OSR kernels of one core; signatures as fastsnn.reference.osr. `lif`: the core's LIF kernels; blocks: of how many,
+    for all channels, a pass makes use."""
 
-    def __init__(self, lif: LIFKernels, core: Any, where: Callable[[Tensor], Any], give: Give = address) -> None:
-        self.NAME, self._lif, self._core, self._where, self._give = lif.NAME, lif, core, where, give
+    def __init__(
+        self, lif: LIFKernels, core: Any, where: Callable[[Tensor], Any], blocks: int = 1, give: Give = address
+    ) -> None:
+        self.NAME, self._lif, self._core = lif.NAME, lif, core
+        self._where, self._blocks, self._give = where, blocks, give
+
+    def _sizes(self, x: Tensor) -> tuple[list[int], int]:
+        """parts, outer, channels, inner; and the dtype's code."""
+        shape = _shape(x)
+        return [_parts(shape, self._blocks), *shape], DTYPES[x.dtype]
+
+    def _room(self, x: Tensor) -> Tensor | None:
+        """For two sums of every part and channel, where the core wants it."""
+        parts, _, channels, _ = self._sizes(x)[0]
+        return None if self._blocks == 1 else x.new_empty((parts, 2, channels), dtype=torch.float64)
 
     def _call(self, kernel: str, x: Tensor, *operands: Tensor | None) -> None:
-        getattr(self._core, kernel)(self._where(x), *_channels(x), *map(self._give, operands))
+        getattr(self._core, kernel)(self._where(x), *self._sizes(x), *map(self._give, operands))
+
+    def _moments(self, x: Tensor, own: Moments | None) -> tuple[Tensor | None, ...]:
+        """mean, m2 and room."""
+        return (None, None, None) if own is None else (own.mean, own.m2, self._room(x))
 
     def normalize(self, x: Tensor, affine: Affine, moments: bool) -> tuple[Tensor, Moments | None]:
         y = torch.empty_like(x)
         own = _step_moments(x) if moments else None
-        mean, m2 = (own.mean, own.m2) if own else (None, None)
-        self._call("osr_forward", x, x, *affine, y, mean, m2)
+        self._call("osr_forward", x, x, *affine, y, *self._moments(x, own))
         return y, own
 
     def reduce(self, x: Tensor, g: Tensor, mean: Tensor, inverse: Tensor) -> Tensor:
         sums = mean.new_zeros(2, len(mean))
-        self._call("osr_reduce", x, x, g, mean, inverse, sums)
+        self._call("osr_reduce", x, x, g, mean, inverse, sums, self._room(x))
         return sums
 
     def gradient(self, x: Tensor, g: Tensor, mean: Tensor, inverse: Tensor, factor: Tensor, means: Tensor) -> Tensor:
@@ -58,7 +83,7 @@ class OSRKernels:
     ) -> tuple[Forward, Moments | None]:
         give, wide = self._give, state_dtype(x.dtype)
         own = _step_moments(x) if moments else None
-        mean, m2 = (own.mean, own.m2) if own else (None, None)
+        sums = self._moments(x, own)
         spikes, u = torch.empty_like(x), torch.empty_like(x, dtype=wide)
         trace = None if p.trace == "none" else torch.empty_like(u)
         ratio = torch.empty_like(u) if p.trace.startswith("ndot") else None
@@ -66,8 +91,8 @@ class OSRKernels:
         self._core.osr_lif_forward(
             self._lif._params(p),
             self._where(x),
-            *_channels(x),
-            *map(give, (x, *affine, mean, m2)),
+            *self._sizes(x),
+            *map(give, (x, *affine, *sums)),
             state.ratio is None,
             state.is_v,
             *map(give, (*before, spikes, u, trace, ratio)),
@@ -77,17 +102,20 @@ class OSRKernels:
     def lif_reduce(
         self, p: LIFParams, x: Tensor, g_s: Tensor, u: Tensor, keep: Tensor | None, mean: Tensor, inverse: Tensor
     ) -> tuple[Tensor, Tensor]:
-        g_y, sums = torch.empty_like(x), mean.new_zeros(2, len(mean))
-        operands = map(self._give, (x, mean, inverse, sums, g_s, keep, u, g_y))
-        self._core.osr_lif_reduce(self._lif._params(p), self._where(x), *_channels(x), *operands)
+        g_y, sums, room = torch.empty_like(x), mean.new_zeros(2, len(mean)), self._room(x)
+        operands = map(self._give, (x, mean, inverse, sums, room, g_s, keep, u, g_y))
+        self._core.osr_lif_reduce(self._lif._params(p), self._where(x), *self._sizes(x), *operands)
         return g_y, sums
 
 
 class OTSKernels:
-    """OTS kernels of one core; signatures as fastsnn.reference.ots. Arguments as `OSRKernels`."""
+    """OTS kernels of one core; signatures as fastsnn.reference.ots. `lif`: the core's LIF kernels; room: whether it
+    needs that for the blocks of a sum."""
 
-    def __init__(self, lif: LIFKernels, core: Any, where: Callable[[Tensor], Any], give: Give = address) -> None:
-        self.NAME, self._lif, self._core, self._where, self._give = lif.NAME, lif, core, where, give
+    def __init__(
+        self, lif: LIFKernels, core: Any, where: Callable[[Tensor], Any], room: bool = False, give: Give = address
+    ) -> None:
+        self.NAME, self._lif, self._core, self._where, self._room, self._give = lif.NAME, lif, core, where, room, give
 
     def _call(self, kernel: str, p: LIFParams, u: Tensor, dtype: torch.dtype, *operands: Tensor | None) -> None:
         run = getattr(self._core, kernel)
@@ -96,7 +124,8 @@ class OTSKernels:
     def charge(self, p: LIFParams, x: Tensor, v: Tensor | None) -> tuple[Tensor, Moments]:
         u = torch.empty_like(x, dtype=state_dtype(x.dtype))
         own = x.new_zeros(2, dtype=torch.float64)
-        self._call("ots_charge", p, u, x.dtype, x, v, u, own)
+        room = room_of_blocks(x, x.numel()) if self._room else None
+        self._call("ots_charge", p, u, x.dtype, x, v, u, own, room)
         return u, Moments(own.new_tensor(float(x.numel())), *own)
 
     def fire(

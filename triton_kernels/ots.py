@@ -1,0 +1,98 @@
+"""OTS (SPEC 6): charge and moments of u in one pass and the merge of its blocks; once the threshold is known, fire,
+reset and trace in another.
+
+Arguments as csrc/core/stats.h has them: all [n]; threshold, moments and room float64; None: absent.
+"""
+
+import triton
+import triton.language as tl
+
+from .arguments import load_or, number, store_if
+from .lif import charge, potential_after
+from .moments import merged, store_block_moments
+from .surrogate import surrogate
+
+
+@triton.jit(do_not_specialize=["leak", "gain", "bias", "v_reset"])
+def ots_charge(
+    x_p,
+    v_p,
+    u_p,
+    room_p,
+    n: tl.int64,
+    leak: tl.int64,
+    gain: tl.int64,
+    bias: tl.int64,
+    v_reset: tl.int64,
+    HARD: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    STATE: tl.constexpr = u_p.dtype.element_ty
+    leak, gain, bias = number(leak, STATE), number(gain, STATE), number(bias, STATE)
+    o_n = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)  # [BLOCK]
+    m_n = o_n < n
+    b_v = load_or(v_p, o_n, m_n, number(v_reset, STATE) if HARD else 0.0, STATE)
+    b_u = charge(b_v, tl.load(x_p + o_n, m_n, 0.0).to(STATE), leak, gain, bias)
+    tl.store(u_p + o_n, b_u, m_n)
+    store_block_moments(room_p, 0, b_u, m_n, n)
+
+
+@triton.jit
+def ots_merge(room_p, moments_p, n: tl.int64, BLOCK: tl.constexpr):
+    mean, m2 = merged(room_p, n, BLOCK)
+    tl.store(moments_p, mean)
+    tl.store(moments_p + 1, m2)
+
+
+@triton.jit(do_not_specialize=["leak", "v_reset"])
+def ots_fire(
+    threshold_p,
+    u_p,
+    trace_p,
+    keep_p,
+    spikes_p,
+    v_p,
+    trace_out_p,
+    n: tl.int64,
+    leak: tl.int64,
+    v_reset: tl.int64,
+    HARD: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    STATE: tl.constexpr = u_p.dtype.element_ty
+    leak, v_reset = number(leak, STATE), number(v_reset, STATE)
+    threshold = tl.load(threshold_p).to(STATE)
+    o_n = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)  # [BLOCK]
+    m_n = o_n < n
+    b_u = tl.load(u_p + o_n, m_n, 0.0)
+    b_fired = b_u >= threshold
+    b_s = tl.where(b_fired, load_or(keep_p, o_n, m_n, 1.0, STATE), 0.0)
+    store_if(spikes_p, o_n, b_s, m_n)
+    tl.store(v_p + o_n, potential_after(b_u, b_fired, threshold, v_reset, HARD), m_n)
+    if trace_out_p is not None:
+        tl.store(trace_out_p + o_n, leak * load_or(trace_p, o_n, m_n, 0.0, STATE) + b_s, m_n)
+
+
+@triton.jit(do_not_specialize=["gain", "height", "slope"])
+def ots_backward(
+    threshold_p,
+    u_p,
+    g_spikes_p,
+    keep_p,
+    g_x_p,
+    n: tl.int64,
+    gain: tl.int64,
+    height: tl.int64,
+    slope: tl.int64,
+    SHAPE: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """g_x = gain * g_s * sg(u - th[t])."""
+    STATE: tl.constexpr = u_p.dtype.element_ty
+    o_n = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)  # [BLOCK]
+    m_n = o_n < n
+    b_z = tl.load(u_p + o_n, m_n, 0.0) - tl.load(threshold_p).to(STATE)
+    b_sg = surrogate(b_z, number(height, STATE), number(slope, STATE), SHAPE)
+    b_g_s = tl.load(g_spikes_p + o_n, m_n, 0.0).to(STATE)
+    b_g_x = number(gain, STATE) * ((b_g_s * load_or(keep_p, o_n, m_n, 1.0, STATE)) * b_sg)
+    store_if(g_x_p, o_n, b_g_x, m_n)
