@@ -14,7 +14,7 @@ from setuptools.command.build_ext import build_ext
 
 CSRC = Path(__file__).parent.resolve() / "csrc"
 CPU_SOURCES = ["bindings/cpu.cpp", "cpu/dispatch.cpp"]
-CUDA_SOURCES = ["cuda/lif_forward.cu", "cuda/lif_backward.cu", "cuda/standardize.cu", "cuda/empf.cu"]
+CUDA_SOURCES = ["cuda/lif_forward.cu", "cuda/lif_backward.cu", "cuda/standardize.cu", "cuda/empf.cu", "cuda/binary.cu"]
 CUDA_ARCHS = "75;80;86;89;90;100;120"
 X86 = platform.machine().lower() in ("x86_64", "amd64")
 PURE_PYTHON = os.environ.get("FASTSNN_PURE_PYTHON") == "1"

@@ -1,3 +1,5 @@
+from collections.abc import Sequence
+
 version: str
 archs: str
 
@@ -66,4 +68,23 @@ def empf_potential(where: Where, sizes: list[int], dtype: int, *pointers: int) -
 def empf_norm_forward(where: Where, sizes: list[int], dtype: int, operands: list[int], *pointers: int) -> None: ...
 def empf_norm_sums(where: Where, sizes: list[int], dtype: int, operands: list[int], *pointers: int) -> None: ...
 def empf_norm_backward(where: Where, sizes: list[int], dtype: int, operands: list[int], *pointers: int) -> None: ...
+def binarize_forward(where: Where, rows: int, cols: int, dtype: int, scaled: bool, *pointers: int) -> None: ...
+def binarize_backward(where: Where, rows: int, cols: int, dtype: int, *pointers: int) -> None: ...
+def packed_product(
+    where: Where,
+    batch: int,
+    channels: int,
+    outputs: int,
+    in_: Sequence[int],
+    out: Sequence[int],
+    kernel: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    x_strides: Sequence[int],
+    y_strides: Sequence[int],
+    bits: int,
+    dtype: int,
+    *pointers: int,
+) -> None: ...
 def refusal(device: int) -> str: ...

@@ -1,4 +1,5 @@
 #include "../cuda/kernels.h"
+#include "binary.h"
 #include "empf.h"
 #include "kernels.h"
 
@@ -37,6 +38,11 @@ struct CudaCore {
   static void empf_norm_backward(const EmpfNormBackward& k, const Execution& on) {
     cuda::empf_norm_backward(k, stream(on));
   }
+  static void binarize_forward(const BinarizeForward& k, const Execution& on) { cuda::binarize_forward(k, stream(on)); }
+  static void binarize_backward(const BinarizeBackward& k, const Execution& on) {
+    cuda::binarize_backward(k, stream(on));
+  }
+  static void packed_product(const PackedProduct& k, const Execution& on) { cuda::packed_product(k, stream(on)); }
 };
 
 }  // namespace
@@ -45,6 +51,7 @@ PYBIND11_MODULE(FASTSNN_MODULE, m) {
   m.doc() = "fastsnn CUDA kernels: raw pointers in, no torch. Use fastsnn.functional.";
   bindings::bind<CudaCore>(m);
   bindings::bind_empf<CudaCore>(m);
+  bindings::bind_binary<CudaCore>(m);
   m.def("refusal", &cuda::refusal, "Why the kernels cannot run on a device; empty where they can.");
   m.attr("archs") = FASTSNN_CUDA_ARCHS;
 }

@@ -3,6 +3,7 @@
 #include <string>
 
 #include "../core/arguments.h"
+#include "../core/bits.h"
 #include "../core/empf.h"
 
 // What the CUDA core provides. Errors are thrown as std::runtime_error.
@@ -25,6 +26,9 @@ void empf_potential(const EmpfPotential& k, const Stream& on);
 void empf_norm_forward(const EmpfNormForward& k, const Stream& on);
 void empf_norm_sums(const EmpfNormSums& k, const Stream& on);
 void empf_norm_backward(const EmpfNormBackward& k, const Stream& on);
+void binarize_forward(const BinarizeForward& k, const Stream& on);
+void binarize_backward(const BinarizeBackward& k, const Stream& on);
+void packed_product(const PackedProduct& k, const Stream& on);
 
 // Why the kernels cannot run on `device`, in CUDA's words; empty where they can.
 std::string refusal(int device);

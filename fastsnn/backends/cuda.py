@@ -43,4 +43,5 @@ KERNELS = {
     "lif": native.LIFKernels("cuda", _cuda, _stream, saves_u=True),
     "standardize": native.StandardizeKernels("cuda", _cuda, _stream),
     "empf": native.EMPFKernels("cuda", _cuda, _stream, blocks=1024),
+    "binary": native.BinaryKernels("cuda", _cuda, _stream),
 }

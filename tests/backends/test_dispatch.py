@@ -160,7 +160,7 @@ def test_without_the_core_forcing_it_raises(no_core):
 HOLDS = {
     "reference": {"lif", "mpdr", "standardize", "empf", "binary", "osr", "ots"},
     "cpu": {"lif", "mpdr", "standardize", "empf", "binary", "osr", "ots", "stgr"},
-    "cuda": {"lif", "standardize", "empf"},
+    "cuda": {"lif", "standardize", "empf", "binary"},
     "triton": {"lif", "standardize", "empf", "osr"},
 }
 

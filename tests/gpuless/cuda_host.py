@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from fastsnn.backends.native import EMPFKernels, LIFKernels, StandardizeKernels
+from fastsnn.backends.native import BinaryKernels, EMPFKernels, LIFKernels, StandardizeKernels
 
 from . import toolkit
 
@@ -86,4 +86,5 @@ class Backend:
             "lif": LIFKernels("cuda-host", core(), _where, saves_u=True),
             "standardize": StandardizeKernels("cuda-host", core(), _where),
             "empf": EMPFKernels("cuda-host", core(), _where, blocks=1024),
+            "binary": BinaryKernels("cuda-host", core(), _where),
         }
