@@ -11,10 +11,11 @@ from . import native
 
 _core: Any = None
 _osr: Any = None
+_binary: Any = None
 try:
-    from .._triton import launch, launch_osr
+    from .._triton import launch, launch_binary, launch_osr
 
-    _core, _osr = launch, launch_osr
+    _core, _osr, _binary = launch, launch_osr, launch_binary
 except ImportError as error:
     _import_error = str(error)
 
@@ -60,4 +61,5 @@ KERNELS: dict[str, Any] = {
     "osr": native.OSRKernels(_LIF, _osr, torch.cuda.device_of, give=_itself),
     "standardize": native.StandardizeKernels("triton", _core, torch.cuda.device_of, give=_itself),
     "empf": native.EMPFKernels("triton", _core, torch.cuda.device_of, PROGRAMS, give=_itself),
+    "binary": native.BinaryKernels("triton", _binary, torch.cuda.device_of, give=_itself),
 }

@@ -161,7 +161,7 @@ HOLDS = {
     "reference": {"lif", "mpdr", "standardize", "empf", "binary", "osr", "ots"},
     "cpu": {"lif", "mpdr", "standardize", "empf", "binary", "osr", "ots", "stgr"},
     "cuda": {"lif", "standardize", "empf", "binary"},
-    "triton": {"lif", "standardize", "empf", "osr"},
+    "triton": {"lif", "standardize", "empf", "osr", "binary"},
 }
 
 
