@@ -11,6 +11,7 @@ from .arguments import load_or, store_if
 from .standardize import load_double
 
 OUTPUTS = tl.constexpr(16)  # of a block
+DEPTH = tl.constexpr(16)  # channels of one product of tiles: with more of them, operands leave the registers
 
 
 @triton.jit
@@ -137,8 +138,8 @@ def packed_few(
     """A program 16 outputs of one position: every word is read once. A step is a word of a tap."""
     PER_WORD: tl.constexpr = 32 // BITS
     i_block, i_p = tl.program_id(0).to(tl.int64), tl.program_id(1).to(tl.int64)
-    words = tl.cdiv(channels, PER_WORD)
-    steps = kernel_h * kernel_w * words
+    words = tl.cdiv(channels, PER_WORD).to(tl.int32)  # a fan-in is below 2^31
+    steps = (kernel_h * kernel_w).to(tl.int32) * words
     o_k = tl.arange(0, PER_WORD)[None, :, None]
     o_o = tl.arange(0, OUTPUTS)
     b_sum = tl.zeros([STEPS, PER_WORD, OUTPUTS], tl.float32)
@@ -199,10 +200,9 @@ def packed_tile(
     PER_WORD: tl.constexpr = 32 // BITS
     o_p = tl.program_id(0).to(tl.int64) * TILE_P + tl.arange(0, TILE_P)
     o_o = tl.program_id(1).to(tl.int64) * TILE_O + tl.arange(0, TILE_O)
-    o_k = tl.arange(0, PER_WORD)
     m_p, m_o = o_p < batch * out_h * out_w, o_o < outputs
-    words, taps = tl.cdiv(channels, PER_WORD), kernel_h * kernel_w
-    words_p += o_o // OUTPUTS * taps * words * OUTPUTS + o_o % OUTPUTS
+    words, taps = tl.cdiv(channels, PER_WORD).to(tl.int32), (kernel_h * kernel_w).to(tl.int32)
+    words_p += o_o // OUTPUTS * (taps * words) * OUTPUTS + o_o % OUTPUTS
     b_sum = tl.zeros([TILE_P, TILE_O], tl.float32)
     for tap in range(taps):
         pixel, inside = pixel_of(
@@ -210,11 +210,14 @@ def packed_tile(
             *(dilation_h, dilation_w, x_n, x_h, x_w),
         )
         for word in range(words):
-            b_words = tl.load(words_p + (tap * words + word) * OUTPUTS, m_o, 0)
-            o_c = word * PER_WORD + o_k
-            b_x = load_spikes(x_p + pixel[:, None], o_c[None, :], (inside & m_p)[:, None], channels, x_c, NEIGHBOURS)
-            b_w = weight_of(b_words[None, :] >> (o_k * BITS)[:, None], BITS).to(b_x.dtype)
-            b_sum = tl.dot(b_x, b_w, b_sum, input_precision="ieee")
+            b_words = tl.load(words_p, m_o, 0)
+            words_p += OUTPUTS
+            for first in tl.static_range(0, PER_WORD, DEPTH):
+                o_k = first + tl.arange(0, DEPTH)
+                o_c = (word * PER_WORD + o_k)[None, :]
+                b_x = load_spikes(x_p + pixel[:, None], o_c, (inside & m_p)[:, None], channels, x_c, NEIGHBOURS)
+                b_w = weight_of(b_words[None, :] >> (o_k * BITS)[:, None], BITS).to(b_x.dtype)
+                b_sum = tl.dot(b_x, b_w, b_sum, input_precision="ieee")
     b_y = finished(b_sum, o_o[None, :], m_o[None, :], scale_p, bias_p)
     line = o_p // out_w
     o_y = line // out_h * y_n + line % out_h * y_h + o_p % out_w * y_w

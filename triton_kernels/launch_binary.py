@@ -15,7 +15,7 @@ from .launch import BLOCK, INTERPRETED, OPTIONS, block_of
 
 FEW = 8  # output positions up to which a tile would mostly be empty
 OUTPUTS = 16  # of a block
-TILE = 64  # positions and outputs
+WARPS = 8
 
 
 def binarize_forward(
@@ -46,18 +46,17 @@ def binarize_backward(
 
 
 def _few(positions: int, outputs: int, bits: int) -> tuple[Any, tuple[int, int], dict[str, Any]]:
-    """Kernel, grid and options where weights are read once."""
-    grid = (triton.cdiv(outputs, OUTPUTS), positions)
-    return binary.packed_few, grid, {"STEPS": 16 * bits, **OPTIONS, "num_warps": 8}
+    """Kernel, grid and block sizes where weights are read once."""
+    return binary.packed_few, (triton.cdiv(outputs, OUTPUTS), positions), {"STEPS": 8 * bits}
 
 
-def _tiles(positions: int, outputs: int) -> tuple[Any, tuple[int, int], dict[str, Any]]:
-    """Kernel, grid and options where tiles fill."""
-    tile_p, tile_o = TILE, TILE
+def _tiles(positions: int, outputs: int, x: Tensor) -> tuple[Any, tuple[int, int], dict[str, Any]]:
+    """Kernel, grid and block sizes where tiles fill; smaller ones without tensor cores."""
+    tile_p = tile_o = 64 if x.element_size() == 2 else 32
     if INTERPRETED:  # which pays for each program: few and large ones
         tile_p, tile_o = (max(OUTPUTS, min(triton.next_power_of_2(n), 512)) for n in (positions, outputs))
     grid = (triton.cdiv(positions, tile_p), triton.cdiv(outputs, tile_o))
-    return binary.packed_tile, grid, {"TILE_P": tile_p, "TILE_O": tile_o, **OPTIONS}
+    return binary.packed_tile, grid, {"TILE_P": tile_p, "TILE_O": tile_o}
 
 
 def packed_product(
@@ -84,7 +83,8 @@ def packed_product(
     positions = batch * prod(out)
     if positions == 0 or outputs == 0:
         return
-    run, grid, options = _few(positions, outputs, bits) if positions <= FEW else _tiles(positions, outputs)
+    run, grid, blocks = _few(positions, outputs, bits) if positions <= FEW else _tiles(positions, outputs, x)
     sizes = (batch, channels, outputs, *in_, *out, *kernel, *stride, *padding, *dilation, *x_strides, *y_strides)
+    options = OPTIONS | {"num_warps": WARPS}
     with device:
-        run[grid](x, words, scale, bias, y, *sizes, BITS=bits, NEIGHBOURS=x_strides[1] == 1, **options)
+        run[grid](x, words, scale, bias, y, *sizes, BITS=bits, NEIGHBOURS=x_strides[1] == 1, **blocks, **options)

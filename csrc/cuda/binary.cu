@@ -123,7 +123,8 @@ __device__ __forceinline__ void write(const PackedProduct& k, int64_t place, int
 template <class T, int V, int bits>
 __device__ __forceinline__ void add_word(const PackedProduct& k, int64_t pixel, int64_t first,
                                          const uint32_t (&words)[kWord], float (&sums)[kWord]) {
-#pragma unroll
+  constexpr int kUnrolled = V > 1 ? kChannels<bits> / V : 4;  // more single loads at once would spill
+#pragma unroll kUnrolled
   for (int c = 0; c < kChannels<bits>; c += V) {
     T spikes[V];
     load_spikes<V>(k, pixel, first + c, spikes);
@@ -191,7 +192,7 @@ struct ScalarTile {
   __device__ __forceinline__ void add(const Cell* cells, const uint32_t* words) {
     uint32_t codes[kWord];
     load_words(words, codes);
-#pragma unroll
+#pragma unroll 8
     for (int c = 0; c < kChannels<bits>; c++) {
 #pragma unroll
       for (int r = 0; r < 4; r++) {
@@ -269,6 +270,7 @@ template <class T, int V, int bits, class Tile>
 __device__ __forceinline__ void gather(const PackedProduct& k, const int64_t* pixels, int64_t first,
                                        typename Tile::Cell* cells) {
   constexpr int N = V > Tile::kCell ? V : Tile::kCell, kGroups = kChannels<bits> / N;
+#pragma unroll 2
   for (int i = threadIdx.x; i < kTile * kGroups; i += kThreads) {
     // neighbours in memory are channels, or else most likely positions
     const int row = V > 1 ? i / kGroups : i % kTile, c = (V > 1 ? i % kGroups : i / kTile) * N;
