@@ -18,6 +18,7 @@ GLOBAL = re.compile(r"^(LDG|STG|LD|ST|RED|ATOMG|ATOM|LDGSTS)\b")
 LOCAL = re.compile(r"^(LDL|STL)\b")
 FUSED = re.compile(r"^(FFMA|DFMA|FFMA2|HFMA2\.BF16|FFMA32I)\b")
 DIVISION = re.compile(r"^(MUFU|FCHK)\b")
+TENSOR = re.compile(r"^HMMA\b")
 JUMP = re.compile(r"^(BRA|BRX|BRXU|JMP|JMX|BSSY|BREAK)\b")
 END = re.compile(r"^(EXIT|RET|BRX|BRXU|JMP)\b")
 

@@ -17,7 +17,7 @@ lacking = (
 pytestmark = pytest.mark.skipif(bool(lacking), reason=lacking)
 
 # per row, not per element: gain, mean, 1/sigma and their gradients
-PER_ROW = {"standardize_forward": 3, "standardize_backward": 4}
+PER_ROW = {"standardize_forward": 3, "standardize_backward": 4, "binarize_forward": 1}
 # parameters of a channel, one value a step
 PER_CHANNEL = {"empf_forward saved": 2, "empf_forward recomputed": 1, "empf_norm_forward": 7}
 ARCHS = [arch for arch in machine_code.ARCHS if cuda._cuda and str(arch) in cuda._cuda.archs.split(";")]
@@ -36,7 +36,9 @@ def test_every_kernel_is_there(compiled):
     resets_and_traces = 4 + 2
     widths, dtypes = 2, 4
     empf_wide, empf_sums = 2 + 1, 2 + 3
-    assert len(compiled) == dtypes * (widths * (resets_and_traces + 1 + 2 + 2 + 2 + empf_wide) + empf_sums)
+    neurons = dtypes * (widths * (resets_and_traces + 1 + 2 + 2 + 2 + empf_wide) + empf_sums)
+    transform, products = dtypes * widths * 2, 3 * widths * 2 * 2
+    assert len(compiled) == neurons + transform + products
     assert {kernel.width * kernels.BYTES[kernel.dtype] for kernel in compiled if kernel.width > 1} == {16}
 
 
@@ -49,10 +51,10 @@ def test_at_least_half_of_the_threads_are_resident(compiled):
 
 
 def test_vector_bodies_access_16_bytes(compiled):
-    wide = [k for k in compiled if k.width > 1 and k.name not in PER_CHANNEL]
+    wide = [k for k in compiled if k.width > 1 and k.name not in PER_CHANNEL and not k.name.startswith("packed")]
     assert not names(k for k in wide if len(k.code.narrow(k.code.body)) > PER_ROW.get(k.name, 0))
     assert not names(k for k in wide if any(k.code.narrow(loop) for loop in k.code.loops))
-    assert all(all(k.code.loop_bytes) for k in wide)
+    assert all(all(k.code.loop_bytes) for k in wide if k.name != "binarize_backward")  # which has no loop
 
 
 def test_parameters_of_a_channel_alone_are_read_narrowly(compiled):
@@ -71,6 +73,29 @@ def test_no_operand_moves_twice_in_a_step(compiled):
     assert {k.unrolled for k in loops} <= {1, 2, 4}
     read = {(k.name, k.dtype): k.code.loop_bytes[0] / k.width / k.unrolled for k in loops}
     assert read == {(k.name, k.dtype): k.streams[0] for k in loops}
+
+
+def products(compiled, name):
+    """(kernel, bits) of a product's kernels, at least one of each."""
+    found = [(k, int(k.name.split()[1])) for k in compiled if k.name.startswith(name)]
+    assert {bits for _, bits in found} == {1, 2}
+    return found
+
+
+def test_products_of_few_positions_load_16_bytes_at_once(compiled):
+    """Spikes, and words of 4 outputs; narrow are the 4 words of a view that starts elsewhere."""
+    for kernel, bits in products(compiled, "packed_few"):
+        if kernel.width > 1:
+            (loop,) = kernel.code.loops
+            assert len(kernel.code.narrow(loop)) == 4
+            assert len(kernel.code.accesses(loop)) == 4 + 1 + 32 // bits // kernel.width
+
+
+def test_tiles_of_16_bit_spikes_run_on_tensor_cores(compiled):
+    """Of 16 channels each, for 4 groups of 8 positions."""
+    for kernel, bits in products(compiled, "packed_tile"):
+        there = kernels.BYTES[kernel.dtype] == 2 and kernel.arch >= 80
+        assert kernel.code.count(machine_code.TENSOR) == (4 * 2 // bits if there else 0)
 
 
 def test_recurrences_hold_no_fma(compiled):
