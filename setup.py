@@ -15,7 +15,7 @@ from setuptools.command.build_ext import build_ext
 CSRC = Path(__file__).parent.resolve() / "csrc"
 CPU_SOURCES = ["bindings/cpu.cpp", "cpu/dispatch.cpp"]
 CUDA_SOURCES = [
-    f"cuda/{name}.cu" for name in ("lif_forward", "lif_backward", "standardize", "empf", "mpdr", "osr", "ots")
+    f"cuda/{name}.cu" for name in ("lif_forward", "lif_backward", "standardize", "empf", "binary", "mpdr", "osr", "ots")
 ]
 CUDA_ARCHS = "75;80;86;89;90;100;120"
 X86 = platform.machine().lower() in ("x86_64", "amd64")

@@ -1,3 +1,5 @@
+from collections.abc import Sequence
+
 version: str
 archs: str
 
@@ -76,4 +78,23 @@ def ots_fire(p: LifParams, where: Where, n: int, dtype: int, *pointers: int) -> 
 def ots_backward(p: LifParams, where: Where, n: int, dtype: int, *pointers: int) -> None: ...
 def mpdr_forward(p: LifParams, where: Where, T: int, n: int, dtype: int, first: bool, *more: int) -> None: ...
 def mpdr_backward(p: LifParams, where: Where, bptt: bool, T: int, n: int, dtype: int, *more: float) -> None: ...
+def binarize_forward(where: Where, rows: int, cols: int, dtype: int, scaled: bool, *pointers: int) -> None: ...
+def binarize_backward(where: Where, rows: int, cols: int, dtype: int, *pointers: int) -> None: ...
+def packed_product(
+    where: Where,
+    batch: int,
+    channels: int,
+    outputs: int,
+    in_: Sequence[int],
+    out: Sequence[int],
+    kernel: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    x_strides: Sequence[int],
+    y_strides: Sequence[int],
+    bits: int,
+    dtype: int,
+    *pointers: int,
+) -> None: ...
 def refusal(device: int) -> str: ...

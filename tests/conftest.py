@@ -71,7 +71,11 @@ def variant(request, monkeypatch):
 
 @pytest.fixture
 def poisoned(monkeypatch):
-    """Uninitialised memory is NaN, so that an element no kernel wrote shows."""
+    """Uninitialised memory is NaN (numbers that have one), so that an element no kernel wrote shows."""
+
+    def filled(tensor):
+        return tensor.fill_(torch.nan) if tensor.is_floating_point() else tensor
+
     for owner, name in ((torch, "empty"), (torch, "empty_like"), (torch.Tensor, "new_empty")):
         allocate = getattr(owner, name)
-        monkeypatch.setattr(owner, name, lambda *args, _f=allocate, **kwargs: _f(*args, **kwargs).fill_(torch.nan))
+        monkeypatch.setattr(owner, name, lambda *args, _f=allocate, **kwargs: filled(_f(*args, **kwargs)))

@@ -14,6 +14,7 @@ from .launch import (
     standardize_backward,
     standardize_forward,
 )
+from .launch_binary import binarize_backward, binarize_forward, packed_product
 from .launch_mpdr import mpdr_backward, mpdr_forward
 from .launch_osr import osr_forward, osr_gradient, osr_lif_forward, osr_lif_reduce, osr_reduce
 from .launch_ots import ots_backward, ots_charge, ots_fire
@@ -21,6 +22,8 @@ from .launch_ots import ots_backward, ots_charge, ots_fire
 __all__ = [
     "INTERPRETED",
     "LifParams",
+    "binarize_backward",
+    "binarize_forward",
     "empf_backward",
     "empf_forward",
     "empf_norm_backward",
@@ -39,6 +42,7 @@ __all__ = [
     "ots_backward",
     "ots_charge",
     "ots_fire",
+    "packed_product",
     "standardize_backward",
     "standardize_forward",
 ]

@@ -1,4 +1,5 @@
 #include "../cuda/kernels.h"
+#include "binary.h"
 #include "empf.h"
 #include "kernels.h"
 #include "mpdr.h"
@@ -64,6 +65,11 @@ struct CudaCore {
   static void mpdr_backward_bptt(const LifParams& p, const Mpdr& m, const MpdrBackward& k, const Execution& on) {
     cuda::mpdr_backward_bptt(p, m, k, stream(on));
   }
+  static void binarize_forward(const BinarizeForward& k, const Execution& on) { cuda::binarize_forward(k, stream(on)); }
+  static void binarize_backward(const BinarizeBackward& k, const Execution& on) {
+    cuda::binarize_backward(k, stream(on));
+  }
+  static void packed_product(const PackedProduct& k, const Execution& on) { cuda::packed_product(k, stream(on)); }
 };
 
 }  // namespace
@@ -74,6 +80,7 @@ PYBIND11_MODULE(FASTSNN_MODULE, m) {
   bindings::bind_empf<CudaCore>(m);
   bindings::bind_stats<CudaCore>(m);
   bindings::bind_mpdr<CudaCore>(m);
+  bindings::bind_binary<CudaCore>(m);
   m.def("refusal", &cuda::refusal, "Why the kernels cannot run on a device; empty where they can.");
   m.attr("archs") = FASTSNN_CUDA_ARCHS;
 }

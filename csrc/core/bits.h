@@ -60,10 +60,55 @@ FASTSNN_HD S straight_through(S g, S w) {
   return (w >= S(-1)) & (w <= S(1)) ? g : S(0);
 }
 
-// The weight j of a nibble: 0 is +1 and 1 is -1 (1 bit), or two's complement (2 bits).
-constexpr float weight_of(int bits, int nibble, int j) {
-  const int code = nibble >> (j * bits) & ((1 << bits) - 1);
-  return bits == 1 ? 1.0f - 2.0f * float(code) : float(code & 1) - float(code & 2);
+// A code's sign bit, and 0 where its weight is 0: 0 is +1 and 1 is -1 (1 bit), or two's complement (2 bits).
+constexpr FASTSNN_HD uint32_t negative(int bits, uint32_t code) { return code >> (bits - 1) & 1; }
+constexpr FASTSNN_HD uint32_t nonzero(int bits, uint32_t code) { return bits == 1 ? 1 : code & 1; }
+
+// The weight j of a nibble
+constexpr FASTSNN_HD float weight_of(int bits, int nibble, int j) {
+  const uint32_t code = uint32_t(nibble) >> (j * bits);
+  return float(nonzero(bits, code)) - 2.0f * float(negative(bits, code));
+}
+
+// The same in the bits of a type whose 1 is `one` and whose sign is bit `sign`
+constexpr FASTSNN_HD uint32_t weight_bits(int bits, uint32_t code, uint32_t one, int sign) {
+  return (one & (0u - nonzero(bits, code))) | negative(bits, code) << sign;
+}
+
+// x times the weight of a code, exactly
+template <int bits>
+FASTSNN_HD float times(float x, uint32_t code) {
+  if (bits == 1) return bit_cast<float>(bit_cast<uint32_t>(x) ^ negative(bits, code) << 31);
+  return x * bit_cast<float>(weight_bits(bits, code, 0x3f800000u, 31));
+}
+
+struct Position {
+  int64_t sample, row, column;
+};
+
+FASTSNN_HD Position position(int64_t index, Plane plane) {
+  const int64_t line = index / plane.width;
+  return {line / plane.height, line % plane.height, index % plane.width};
+}
+
+FASTSNN_HD int64_t offset(Position at, const int64_t (&strides)[4]) {
+  return at.sample * strides[0] + at.row * strides[2] + at.column * strides[3];
+}
+
+// The pixel of x under tap (i, j) of an output position's window; it may lie outside
+FASTSNN_HD Position under_tap(const PackedProduct& k, Position out, int64_t i, int64_t j) {
+  return {out.sample, out.row * k.stride.height - k.padding.height + i * k.dilation.height,
+          out.column * k.stride.width - k.padding.width + j * k.dilation.width};
+}
+
+FASTSNN_HD bool inside(Position at, Plane plane) {
+  return at.row >= 0 && at.row < plane.height && at.column >= 0 && at.column < plane.width;
+}
+
+// y from the sum of signed spikes of output o
+FASTSNN_HD float finished(const PackedProduct& k, float sum, int64_t o) {
+  const float scaled = k.scale ? sum * k.scale[o] : sum;
+  return k.bias ? scaled + k.bias[o] : scaled;
 }
 
 }  // namespace FASTSNN_ISA

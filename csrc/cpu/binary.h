@@ -333,27 +333,12 @@ class PackedTile {
   }
 
  private:
-  struct Position {
-    int64_t sample, row, column;
-  };
-
-  static Position position(int64_t index, Plane plane) {
-    const int64_t line = index / plane.width;
-    return {line / plane.height, line % plane.height, index % plane.width};
-  }
-
-  static int64_t offset(Position at, const int64_t* strides) {
-    return at.sample * strides[0] + at.row * strides[2] + at.column * strides[3];
-  }
-
   // The pixels of x under the taps of an output position, -1 outside.
   void add_window(Position out) {
     for (int64_t i = 0; i < k_.kernel.height; i++) {
-      const int64_t row = out.row * k_.stride.height - k_.padding.height + i * k_.dilation.height;
       for (int64_t j = 0; j < k_.kernel.width; j++) {
-        const int64_t column = out.column * k_.stride.width - k_.padding.width + j * k_.dilation.width;
-        const bool inside = row >= 0 && row < k_.in.height && column >= 0 && column < k_.in.width;
-        windows_.push_back(inside ? (out.sample * k_.in.height + row) * k_.in.width + column : -1);
+        const Position at = under_tap(k_, out, i, j);
+        windows_.push_back(inside(at, k_.in) ? (at.sample * k_.in.height + at.row) * k_.in.width + at.column : -1);
       }
     }
   }
@@ -488,8 +473,7 @@ class PackedTile {
         const float* sums = sums_ + (r * blocks_ + b) * kOutputs;
         T* y = static_cast<T*>(k_.y) + y_offsets_[size_t(r)] + first * k_.y_strides[1];
         for (int64_t o = 0; o < n; o++) {
-          const float scaled = k_.scale ? sums[o] * k_.scale[first + o] : sums[o];
-          narrow(k_.bias ? scaled + k_.bias[first + o] : scaled, y[o * k_.y_strides[1]]);
+          narrow(finished(k_, sums[o], first + o), y[o * k_.y_strides[1]]);
         }
       }
     }

@@ -3,6 +3,7 @@
 #include <string>
 
 #include "../core/arguments.h"
+#include "../core/bits.h"
 #include "../core/empf.h"
 #include "../core/mpdr.h"
 #include "../core/stats.h"
@@ -38,6 +39,9 @@ void ots_backward(const LifParams& p, const OtsBackward& k, const Stream& on);
 void mpdr_forward(const LifParams& p, const MpdrForward& k, const Stream& on);
 void mpdr_backward_online(const LifParams& p, const Mpdr& m, const MpdrBackward& k, const Stream& on);
 void mpdr_backward_bptt(const LifParams& p, const Mpdr& m, const MpdrBackward& k, const Stream& on);
+void binarize_forward(const BinarizeForward& k, const Stream& on);
+void binarize_backward(const BinarizeBackward& k, const Stream& on);
+void packed_product(const PackedProduct& k, const Stream& on);
 
 // Why the kernels cannot run on `device`, in CUDA's words; empty where they can.
 std::string refusal(int device);

@@ -1,19 +1,12 @@
 #include "../core/standardize.h"
+#include "rows.h"
 #include "sums.h"
-#include "vector.h"
 
 // One output channel a block; sums in double, in a fixed order, so that they repeat bitwise.
 namespace fastsnn {
 namespace cuda {
 
 using namespace FASTSNN_ISA;
-
-// body(at) for a thread's vectors of a row; V divides cols
-template <int V, class Body>
-__device__ __forceinline__ void for_each_column(int64_t cols, const Body& body) {
-#pragma unroll 1
-  for (int64_t at = int64_t(threadIdx.x) * V; at < cols; at += int64_t(kThreads) * V) body(at);
-}
 
 template <class T, int V>
 __global__ void __launch_bounds__(kThreads, kBlocksPerSM) standardize_forward_kernel(const StandardizeForward k) {
@@ -86,16 +79,10 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerSM) standardize_backward_k
   if (threadIdx.x == 0) narrow(S(g_xc * inv), static_cast<T*>(k.g_gain)[r]);
 }
 
-// Calls f(V) with V = 16 bytes of T where every row starts on such an address, else 1.
-template <class T, class F>
-void with_row_vector(const Standardize& k, bool aligned, const F& f) {
-  with_vector<T>(aligned && k.cols % kVector<T> == 0, 1, k.cols, f);
-}
-
 void standardize_forward(const StandardizeForward& k, const Stream& on) {
   with_dtype(k.dtype, [&](auto zero) {
     using T = decltype(zero);
-    with_row_vector<T>(k, all_aligned(k.weight, k.out), [&](auto width) {
+    with_row_vector<T>(k.cols, all_aligned(k.weight, k.out), [&](auto width) {
       launch(standardize_forward_kernel<T, decltype(width)::value>, k.rows, on, k);
     });
   });
@@ -104,7 +91,7 @@ void standardize_forward(const StandardizeForward& k, const Stream& on) {
 void standardize_backward(const StandardizeBackward& k, const Stream& on) {
   with_dtype(k.dtype, [&](auto zero) {
     using T = decltype(zero);
-    with_row_vector<T>(k, all_aligned(k.weight, k.g_out, k.g_weight), [&](auto width) {
+    with_row_vector<T>(k.cols, all_aligned(k.weight, k.g_out, k.g_weight), [&](auto width) {
       launch(standardize_backward_kernel<T, decltype(width)::value>, k.rows, on, k);
     });
   });

@@ -51,4 +51,5 @@ KERNELS: dict[str, Any] = {
     "empf": native.EMPFKernels("cuda", _cuda, _stream, blocks=BLOCKS),
     "osr": native.OSRKernels(_LIF, _cuda, _stream, BLOCKS),
     "ots": native.OTSKernels(_LIF, _cuda, _stream, room=True),
+    "binary": native.BinaryKernels("cuda", _cuda, _stream),
 }

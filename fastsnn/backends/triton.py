@@ -59,4 +59,5 @@ KERNELS: dict[str, Any] = {
     "ots": native.OTSKernels(_LIF, _core, torch.cuda.device_of, room=True, give=_itself),
     "standardize": native.StandardizeKernels("triton", _core, torch.cuda.device_of, give=_itself),
     "empf": native.EMPFKernels("triton", _core, torch.cuda.device_of, PROGRAMS, give=_itself),
+    "binary": native.BinaryKernels("triton", _core, torch.cuda.device_of, give=_itself),
 }

@@ -188,8 +188,8 @@ def test_without_the_core_forcing_it_raises(no_core):
 HOLDS = {
     "reference": {"lif", "mpdr", "standardize", "empf", "binary", "osr", "ots"},
     "cpu": {"lif", "mpdr", "standardize", "empf", "binary", "osr", "ots", "stgr"},
-    "cuda": {"lif", "mpdr", "standardize", "empf", "osr", "ots"},
-    "triton": {"lif", "mpdr", "standardize", "empf", "osr", "ots"},
+    "cuda": {"lif", "mpdr", "standardize", "empf", "binary", "osr", "ots"},
+    "triton": {"lif", "mpdr", "standardize", "empf", "binary", "osr", "ots"},
 }
 
 

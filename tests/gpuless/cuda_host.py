@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from fastsnn.backends import cuda
-from fastsnn.backends.native import EMPFKernels, LIFKernels, OSRKernels, OTSKernels, StandardizeKernels
+from fastsnn.backends.native import BinaryKernels, EMPFKernels, LIFKernels, OSRKernels, OTSKernels, StandardizeKernels
 
 from . import toolkit
 
@@ -91,4 +91,5 @@ class Backend:
             "empf": EMPFKernels("cuda-host", core(), _where, blocks=cuda.BLOCKS),
             "osr": OSRKernels(lif, core(), _where, cuda.BLOCKS),
             "ots": OTSKernels(lif, core(), _where, room=True),
+            "binary": BinaryKernels("cuda-host", core(), _where),
         }

@@ -69,7 +69,9 @@ def _cuda_name(demangled):
     words = [RESETS[int(part[-1])] for part in rest if "Reset" in part]
     words += [TRACES[int(part[-1])] for part in rest if "Trace" in part]
     words += [{"true": "saved", "false": "recomputed"}[part] for part in rest if part in ("true", "false")]
-    return " ".join([base, *words]), TYPES[kind], next(int(part) for part in rest if part.isdigit())
+    width, *bits = [int(part) for part in rest if part.isdigit()]
+    words += [f"{number} bits" for number in bits]
+    return " ".join([base, *words]), TYPES[kind], width
 
 
 def cuda_kernels(archs=machine_code.ARCHS):

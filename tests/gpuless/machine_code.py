@@ -19,6 +19,7 @@ LOCAL = re.compile(r"^(LDL|STL)\b")
 ATOMIC = re.compile(r"^(RED|REDG|ATOMG|ATOM|ATOMS)\b")
 FUSED = re.compile(r"^(FFMA|DFMA|FFMA2|HFMA2\.BF16|FFMA32I)\b")
 DIVISION = re.compile(r"^(MUFU|FCHK)\b")
+TENSOR = re.compile(r"^HMMA\b")
 JUMP = re.compile(r"^(BRA|BRX|BRXU|JMP|JMX|BSSY|BREAK)\b")
 END = re.compile(r"^(EXIT|RET|BRX|BRXU|JMP)\b")
 

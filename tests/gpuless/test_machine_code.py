@@ -18,7 +18,7 @@ pytestmark = pytest.mark.skipif(bool(lacking), reason=lacking)
 
 # per row, channel or block, not per element: gain, mean, 1/sigma and their gradients; OSR's vectors, its first element
 # and sums; OTS's threshold or sums
-OUTSIDE = {"standardize_forward": 3, "standardize_backward": 4}
+OUTSIDE = {"standardize_forward": 3, "standardize_backward": 4, "binarize_forward": 1}
 OUTSIDE |= {"osr_forward": 6, "osr_lif_forward": 6, "osr_reduce": 4, "osr_lif_reduce": 4, "osr_gradient": 5}
 OUTSIDE |= {"ots_charge": 2, "ots_fire": 1, "ots_backward": 1}
 # a block's two sums or the layer's two moments
@@ -44,7 +44,8 @@ def test_every_kernel_is_there(compiled):
     osr, ots, mpdr = resets_and_traces + 1 + 2 + 1, 1 + 2 + 1, resets_and_traces + 1 + 2 + 2
     merges = 2 + 4 + 5  # of OSR; of blocks of four widths; and of the widths of each state
     wide = resets_and_traces + 1 + 2 + 2 + 2 + empf_wide + osr + ots + mpdr
-    assert len(compiled) == dtypes * (widths * wide + empf_sums) + merges
+    transform, products = dtypes * widths * 2, 3 * widths * 2 * 2
+    assert len(compiled) == dtypes * (widths * wide + empf_sums) + merges + transform + products
     assert {kernel.width * kernels.BYTES[kernel.dtype] for kernel in compiled if kernel.width > 1} == {16}
 
 
@@ -61,14 +62,16 @@ def test_sums_take_no_atomics(compiled):
 
 
 def test_vector_bodies_access_16_bytes(compiled):
-    wide = [k for k in compiled if k.width > 1 and k.name not in PER_CHANNEL]
+    wide = [k for k in compiled if k.width > 1 and k.name not in PER_CHANNEL and not k.name.startswith("packed")]
     for k in wide:
         family = k.name.split()[0]
         in_step = PER_STEP.get(family, 0)
         assert len(k.code.narrow(k.code.body)) <= OUTSIDE.get(family, in_step), k.name
         assert {len(k.code.narrow(loop)) for loop in k.code.loops} <= {in_step}, k.name
         moved = k.code.loop_bytes
-        assert all(moved) or family.startswith("ots") or (family == "osr_reduce" and moved[0]), k.name
+        assert all(moved) or family.startswith(("ots", "binarize_backward")) or (family == "osr_reduce" and moved[0]), (
+            k.name
+        )
 
 
 def test_parameters_of_a_channel_alone_are_read_narrowly(compiled):
@@ -87,6 +90,29 @@ def test_no_operand_moves_twice_in_a_step(compiled):
     assert {k.unrolled for k in loops} <= {1, 2, 4}
     read = {(k.name, k.dtype): k.code.loop_bytes[0] / k.width / k.unrolled for k in loops}
     assert read == {(k.name, k.dtype): k.streams[0] for k in loops}
+
+
+def products(compiled, name):
+    """(kernel, bits) of a product's kernels, at least one of each."""
+    found = [(k, int(k.name.split()[1])) for k in compiled if k.name.startswith(name)]
+    assert {bits for _, bits in found} == {1, 2}
+    return found
+
+
+def test_products_of_few_positions_load_16_bytes_at_once(compiled):
+    """Spikes, and words of 4 outputs; narrow are the 4 words of a view that starts elsewhere."""
+    for kernel, bits in products(compiled, "packed_few"):
+        if kernel.width > 1:
+            (loop,) = kernel.code.loops
+            assert len(kernel.code.narrow(loop)) == 4
+            assert len(kernel.code.accesses(loop)) == 4 + 1 + 32 // bits // kernel.width
+
+
+def test_tiles_of_16_bit_spikes_run_on_tensor_cores(compiled):
+    """Of 16 channels each, for 4 groups of 8 positions."""
+    for kernel, bits in products(compiled, "packed_tile"):
+        there = kernels.BYTES[kernel.dtype] == 2 and kernel.arch >= 80
+        assert kernel.code.count(machine_code.TENSOR) == (4 * 2 // bits if there else 0)
 
 
 def test_recurrences_hold_no_fma(compiled):

@@ -21,6 +21,7 @@ REPRESENTATIVE = (
     "(ndot-soft|bptt-hard|sltt-soft)-sequence|forward-ottt-soft-step|standardize|empf"
     "|osr-(alone|ndot)-inner-(float32|bfloat16)|osr-ndot-last-float16"
     "|(ots|mpdr-bptt)-hard-(float32|float16)|mpdr-ndot-local-(float32|float16)"
+    "|binary-1bit-neighbours-(float32|bfloat16)|binary-2bit-apart-float16"
 )
 
 pytestmark = pytest.mark.slow
@@ -105,6 +106,7 @@ def test_every_kernel_compiles_for_every_architecture(every_variant, every_arch)
     kernels |= {"osr_forward", "osr_lif_forward", "osr_merge", "osr_reduce", "osr_total", "osr_gradient"}
     kernels |= {"ots_charge", "ots_merge", "ots_fire", "ots_backward"}
     kernels |= {"mpdr_forward", "mpdr_merge", "mpdr_backward_online", "mpdr_backward_bptt"}
+    kernels |= {"binarize_forward", "binarize_backward", "packed_few", "packed_tile"}
     assert {row["entry"] for row in every_variant.rows} == kernels
     assert len(every_variant.rows) > 100
     pairs = {(row["entry"], str(row["arch"])) for row in every_arch.rows}
@@ -122,7 +124,19 @@ def occupancy(row):
 
 
 def test_half_of_the_threads_are_resident(compiled):
-    assert not [row["name"] for row in compiled.rows if occupancy(row) < 0.5]
+    rows = [row for row in compiled.rows if row["entry"] != "packed_tile"]
+    assert not [row["name"] for row in rows if occupancy(row) < 0.5]
+
+
+def test_tiles_keep_a_quarter_of_the_threads(compiled):
+    """Their sums and both operands lie in registers, where each value is used more often for it."""
+    assert not [row["name"] for row in of(compiled, "packed_tile") if occupancy(row) < 0.25]
+
+
+def test_tiles_of_16_bit_spikes_run_on_tensor_cores(compiled):
+    for row in of(compiled, "packed_tile"):
+        there = row["name"].endswith("float16") and row["arch"] >= 80
+        assert bool(re.search(r"\b(wg|tcgen05\.)?mma\b", compiled.text(row, "ptx"))) == there, row["name"]
 
 
 def test_every_lif_access_is_128_bits_wide(compiled):
@@ -147,7 +161,8 @@ def test_standardize_accesses_are_wide_but_for_what_a_row_has_one_of(compiled):
 
 
 def test_nothing_is_fused_or_flushed(compiled):
-    assert not faults(compiled, compiled.rows, fused)
+    # products with 1, -1 and 0 are exact, fused or not
+    assert not faults(compiled, [row for row in compiled.rows if row["entry"] != "packed_tile"], fused)
 
 
 def test_half_types_are_storage_only(compiled):

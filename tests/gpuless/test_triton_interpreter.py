@@ -22,6 +22,13 @@ def double(x_p, y_p, N: tl.constexpr):
     tl.store(y_p + o, b + b)
 
 
+@triton.jit
+def product(x_p, y_p, out_p, N: tl.constexpr):
+    o = tl.arange(0, N)
+    o_square = o[:, None] * N + o[None, :]
+    tl.store(out_p + o_square, tl.dot(tl.load(x_p + o_square), tl.load(y_p + o_square)))
+
+
 pytestmark = pytest.mark.skipif(isinstance(convert, triton.JITFunction), reason="needs TRITON_INTERPRET=1")
 
 TINY = torch.finfo(torch.bfloat16).smallest_normal
@@ -71,6 +78,12 @@ def test_arithmetic_in_bfloat16_is_refused():
     x = torch.ones(8, dtype=torch.bfloat16)
     with pytest.raises(triton.runtime.errors.InterpreterError, match="arithmetic in bfloat16"):
         double[(1,)](x, torch.empty_like(x), 8)
+
+
+def test_dot_takes_bfloat16():
+    x, y, out = torch.randn(16, 16).bfloat16(), torch.randn(16, 16).bfloat16(), torch.empty(16, 16)
+    product[(1,)](x, y, out, 16)
+    torch.testing.assert_close(out, x.float() @ y.float())
 
 
 def test_casts_it_does_not_know_are_refused():

@@ -27,8 +27,10 @@ from triton.runtime.jit import JITFunction, create_function_from_signature
 
 from fastsnn import surrogate
 from fastsnn.backends.triton import KERNELS
+from fastsnn.ops.binary import words_shape
 from fastsnn.ops.stats import Affine
 from fastsnn.ops.types import RULES, LIFParams, LIFState, Pull, Saved, state_dtype
+from fastsnn.reference.binary import Geometry
 from fastsnn.reference.empf import Norm
 
 ARCHS = (75, 80, 86, 89, 90, 100, 120)
@@ -168,6 +170,20 @@ def mpdr(p, dtype, local, T=3, n=2048):
         kernels.backward(p, Saved(dtype, True, u=u, keep=u[0]), x, u[0], u, True, pull)
 
 
+def binary(dtype, bits, neighbours):
+    """Both directions of the transform; products of few positions, and of many, as a convolution."""
+    kernels, weight = KERNELS["binary"], torch.empty((64, 576), dtype=dtype)
+    kernels.backward(weight, kernels.forward(weight, True)[0])
+    if dtype == torch.float64:
+        return
+    shape, one = torch.Size((64, 64, 3, 3)), torch.empty(64)
+    words = torch.empty(words_shape(shape, bits), dtype=torch.int32)
+    for side in (2, 16):
+        x = torch.empty((1, 64, side, side), dtype=dtype)
+        x = x.contiguous(memory_format=torch.channels_last) if neighbours else x
+        kernels.product(x, words, bits, shape, one, one, Geometry(padding=(1, 1)))
+
+
 def named(*parts):
     return "-".join(str(part).removeprefix("torch.") for part in parts)
 
@@ -189,6 +205,9 @@ def cases():
         yield named("standardize", dtype), partial(standardize, dtype)
         for version in ("I", "II", "III"):
             yield named("empf", version, dtype), partial(empf, version, dtype)
+        for bits, neighbours in itertools.product((1, 2), (False, True)):
+            name = named("binary", f"{bits}bit", "neighbours" if neighbours else "apart", dtype)
+            yield name, partial(binary, dtype, bits, neighbours)
         for last, rule in itertools.product((False, True), (None, "sltt", "ottt", "ndot")):
             yield named("osr", rule or "alone", "last" if last else "inner", dtype), partial(osr, dtype, last, rule)
         for hard in (False, True):

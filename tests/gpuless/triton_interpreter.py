@@ -1,8 +1,8 @@
 """Repairs Triton's interpreter (seen in 3.8): its casts to bfloat16 truncate, and it computes on raw bits.
 
 bfloat16 is a storage type here, as in the kernels: it widens to float32 exactly and float32 rounds to it to nearest
-even. Anything else on bfloat16 raises. Divisions by zero, which are data in these kernels, warn no more, and a call
-of a device function no longer patches the language anew, which took most of the time.
+even. A dot takes it so widened; anything else on bfloat16 raises. Divisions by zero, which are data in these kernels,
+warn no more, and a call of a device function no longer patches the language anew, which took most of the time.
 """
 
 import functools
@@ -50,6 +50,18 @@ def arithmetic(original, self, *arguments):
     return original(self, *arguments)
 
 
+def widened(handle):
+    """bfloat16 as float32, anything else as it is."""
+    if not involves_bfloat16(handle.dtype):
+        return handle
+    return interpreter.TensorHandle(from_bfloat16_bits(handle.data), tl.float32)
+
+
+def dot(original, self, a, b, *others):
+    """InterpreterBuilder.create_dot: products of bfloat16 are exact in float32."""
+    return original(self, widened(a), widened(b), *others)
+
+
 def quietly(original, *arguments, **options):
     with np.errstate(all="ignore"):
         return original(*arguments, **options)
@@ -72,7 +84,7 @@ REPAIRS = [
     (interpreter.InterpreterBuilder, "binary_op", arithmetic),
     (interpreter.InterpreterBuilder, "ternary_op", arithmetic),
     (interpreter.InterpreterBuilder, "create_fma", arithmetic),
-    (interpreter.InterpreterBuilder, "create_dot", arithmetic),
+    (interpreter.InterpreterBuilder, "create_dot", dot),
     (interpreter.GridExecutor, "__call__", quietly),
     (interpreter.InterpretedFunction, "__call__", call_device_function),
 ]

@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "fibres.h"
+#include "tensor_cores.h"
 
 #undef __shared__
 #define __shared__ declare_shared_memory_with_FASTSNN_SHARED
