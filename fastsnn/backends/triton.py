@@ -11,7 +11,9 @@ from . import native
 
 _core: Any = None
 try:
-    from .._triton import core as _core
+    from .._triton import core
+
+    _core = core
 except ImportError as error:
     _import_error = str(error)
 
