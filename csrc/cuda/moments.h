@@ -15,6 +15,7 @@ template <class Part>
 __device__ __forceinline__ Moments merge_parts(int64_t parts, Moments (&partial)[kThreads], const Part& part) {
   const int own = int(threadIdx.x);
   Moments mine{0.0, 0.0, 0.0};
+#pragma unroll 1
   for (int64_t i = own; i < parts; i += kThreads) mine = FASTSNN_ISA::merge(mine, part(i));
   partial[own] = mine;
   __syncthreads();

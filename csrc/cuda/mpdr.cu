@@ -15,7 +15,7 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerSM)
   FASTSNN_SHARED(Pair, sums, kThreads);
   const int64_t at = (int64_t(blockIdx.x) * kThreads + threadIdx.x) * V;
   const bool there = at < k.n;
-  S u[V], a[V], e[V];
+  S u[V]{}, a[V]{}, e[V]{};
   if (there) {
     load_or<S>(k.potential, at, initial_v<reset>(p), u);
     if constexpr (trace != Trace::none) load_or<S>(k.trace, at, S(0), a);

@@ -31,7 +31,7 @@ __device__ __forceinline__ double origin_of(const Part& part, const void* x) {
   return widen(static_cast<const T*>(x)[part.place(part.block.begin, part.own())]);
 }
 
-// use(at, x): what becomes of a thread's x, which is normalised then
+// use(at, y): what becomes of a thread's elements; y(c, x) are those from c on, normalised
 template <class T, int V, class Use>
 __device__ __forceinline__ void forward_part(const OsrForward& k, const Tiles& tiles, const Targets& to,
                                              const Use& use) {
@@ -52,10 +52,14 @@ __device__ __forceinline__ void forward_part(const OsrForward& k, const Tiles& t
     if (there) {
       S x[V];
       load(static_cast<const T*>(k.x) + at, x);
-      if (k.mean) tile[0].put(x);
+      tile[0].put(x);
+      use(at, [&](int c, auto& y) {
+        constexpr int N = sizeof(y) / sizeof(S);
 #pragma unroll
-      for (int j = 0; j < V; j++) x[j] = normalize(x[j], center[j], factor[j], shift[j]);
-      use(at, x);
+        for (int j = 0; j < N; j++) {
+          y[j] = normalize(tile[0].at[threadIdx.x * V + c + j], center[c + j], factor[c + j], shift[c + j]);
+        }
+      });
     }
     if (!k.mean) return;
     add_tile<V>(part, row, sums, [&](int i) {
@@ -73,36 +77,40 @@ __device__ __forceinline__ void forward_part(const OsrForward& k, const Tiles& t
 template <class T, int V>
 __global__ void __launch_bounds__(kThreads, kBlocksPerSM)
     osr_forward_kernel(const OsrForward k, const Tiles tiles, const Targets to) {
-  forward_part<T, V>(k, tiles, to, [&](int64_t at, auto& y) { store(static_cast<T*>(k.y) + at, y); });
+  using S = typename StateOf<T>::type;
+  forward_part<T, V>(k, tiles, to, [&](int64_t at, const auto& normalized) {
+    S y[V];
+    normalized(0, y);
+    store(static_cast<T*>(k.y) + at, y);
+  });
 }
 
-// One step of N neurons: 16 bytes of their state, as registers allow
-template <Reset reset, Trace trace, int N, class S>
-__device__ __forceinline__ void fire_neurons(const Lif<S>& p, const LifForward& k, S threshold_prev, int64_t at, S* x) {
-  S s[N], keep[N], u[N], a[N], e[N];
-#pragma unroll
-  for (int j = 0; j < N; j++) s[j] = x[j];
-  load_or<S>(k.potential, at, initial_v<reset>(p), u);
-  load_or<S>(k.keep, at, S(1), keep);
-  if constexpr (trace != Trace::none) load_or<S>(k.trace, at, S(0), a);
-  if constexpr (has_ratio(trace)) load_or<S>(k.ratio, at, S(0), e);
-  advance_all<reset, trace>(p, keep, threshold_prev, k.first, s, u, a, e);
-  store(static_cast<S*>(k.u_last) + at, u);
-  if constexpr (trace != Trace::none) store(static_cast<S*>(k.trace_seq) + at, a);
-  if constexpr (has_ratio(trace)) store_to<S>(k.ratio_last, at, e);
-#pragma unroll
-  for (int j = 0; j < N; j++) x[j] = s[j];
-}
-
+// A step of the neurons on y, 16 bytes of their state after another, as registers allow; spikes wait in shared memory
 template <class T, Reset reset, Trace trace, int V, class S>
 __global__ void __launch_bounds__(kThreads, kBlocksPerSM)
     osr_lif_forward_kernel(const Lif<S> p, const OsrForward norm, const LifForward k, const S threshold_prev,
                            const Tiles tiles, const Targets to) {
-  forward_part<T, V>(norm, tiles, to, [&](int64_t at, S(&x)[V]) {
-    constexpr int N = V < kVector<S> ? V : kVector<S>;
+  constexpr int N = V < kVector<S> ? V : kVector<S>;
+  using Spikes = Pack<T, V>;
+  FASTSNN_SHARED(Spikes, spikes, kThreads);
+  forward_part<T, V>(norm, tiles, to, [&](int64_t first, const auto& normalized) {
+#pragma unroll 1
+    for (int c = 0; c < V; c += N) {
+      const int64_t at = first + c;
+      S x[N], keep[N], u[N], a[N], e[N];
+      normalized(c, x);
+      load_or<S>(k.potential, at, initial_v<reset>(p), u);
+      load_or<S>(k.keep, at, S(1), keep);
+      if constexpr (trace != Trace::none) load_or<S>(k.trace, at, S(0), a);
+      if constexpr (has_ratio(trace)) load_or<S>(k.ratio, at, S(0), e);
+      advance_all<reset, trace>(p, keep, threshold_prev, k.first, x, u, a, e);
 #pragma unroll
-    for (int c = 0; c < V; c += N) fire_neurons<reset, trace, N>(p, k, threshold_prev, at + c, x + c);
-    store(static_cast<T*>(k.spikes) + at, x);
+      for (int j = 0; j < N; j++) narrow(x[j], spikes[threadIdx.x].at[c + j]);
+      store(static_cast<S*>(k.u_last) + at, u);
+      if constexpr (trace != Trace::none) store(static_cast<S*>(k.trace_seq) + at, a);
+      if constexpr (has_ratio(trace)) store_to<S>(k.ratio_last, at, e);
+    }
+    store(static_cast<T*>(k.spikes) + first, spikes[threadIdx.x]);
   });
 }
 
@@ -202,6 +210,7 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerSM)
   FASTSNN_SHARED(Pair, partial, kThreads);
   const int64_t c = blockIdx.x;
   Pair mine{0.0, 0.0};
+#pragma unroll 1
   for (int64_t i = threadIdx.x; i < tiles.parts; i += kThreads) {
     mine.first += room[2 * i * tiles.channels + c];
     mine.second += room[(2 * i + 1) * tiles.channels + c];

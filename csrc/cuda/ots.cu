@@ -19,7 +19,7 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerSM)
   FASTSNN_SHARED(S, origin, 1);
   FASTSNN_SHARED(Pair, sums, kThreads);
   const int64_t at = (int64_t(blockIdx.x) * kThreads + threadIdx.x) * V;
-  S x[V], u[V];
+  S x[V], u[V]{};
   if (at < k.n) {
     load(static_cast<const T*>(k.x) + at, x);
     load_or<S>(k.v, at, start, u);

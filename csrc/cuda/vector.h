@@ -15,7 +15,7 @@ constexpr int kVector = 16 / int(sizeof(T));
 
 // N elements as one access
 template <class P, int N>
-struct Pack {
+struct alignas(sizeof(P) * N) Pack {
   using Access = std::conditional_t<N == 1, P, uint4>;
   static_assert(N == 1 || sizeof(P) * N == sizeof(uint4), "an access is one element or 16 bytes");
   P at[N];
@@ -43,6 +43,13 @@ __device__ __forceinline__ void load(const P* from, S (&to)[V]) {
   }
 }
 
+template <class P, int N>
+__device__ __forceinline__ void store(P* to, const Pack<P, N>& pack) {
+  using Access = typename Pack<P, N>::Access;
+  // a plain assignment may be split into its elements inside loops
+  __stwb(reinterpret_cast<Access*>(to), FASTSNN_ISA::bit_cast<Access>(pack));
+}
+
 template <int V, class P, class S>
 __device__ __forceinline__ void store(P* to, const S (&from)[V]) {
   constexpr int N = V < kVector<P> ? V : kVector<P>;
@@ -51,9 +58,7 @@ __device__ __forceinline__ void store(P* to, const S (&from)[V]) {
     Pack<P, N> pack;
 #pragma unroll
     for (int j = 0; j < N; j++) narrow(from[c + j], pack.at[j]);
-    using Access = typename Pack<P, N>::Access;
-    // a plain assignment may be split into its elements inside loops
-    __stwb(reinterpret_cast<Access*>(to + c), FASTSNN_ISA::bit_cast<Access>(pack));
+    store(to + c, pack);
   }
 }
 

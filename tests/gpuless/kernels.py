@@ -48,6 +48,8 @@ class Compiled:
         if self.name.startswith("lif_backward_bptt"):  # g_s, keep, u, the gradient of each v; g_x
             return moved + state * 3, moved
         if self.name.startswith("osr_lif_forward"):  # x, keep, u; s, u; trace and ratio of both
+            if moved < state:  # the state passes in a loop of its own
+                return None
             traced = state * (("none" not in self.name) + ("ndot" in self.name))
             return moved + state * 2 + traced, moved + state + traced
         if self.name == "osr_lif_reduce":  # x, g_s, keep, u; g_y

@@ -184,8 +184,8 @@ int all(const Sizes& sizes) {
         for (const bool option : {false, true}) {
           ots<Core>(Dtype(dtype), n, skew, option), runs++;
           if (n > 5000) continue;
-          osr<Core>(Dtype(dtype), 3, 5, n, option ? 2 : 1, skew, option), runs++;
-          osr<Core>(Dtype(dtype), n, 24, 1, option ? 2 : 1, skew, option), runs++;
+          osr<Core>(Dtype(dtype), 3, 2, n, option ? 2 : 1, skew, option), runs++;
+          osr<Core>(Dtype(dtype), n, 8, 1, option ? 2 : 1, skew, option), runs++;
         }
         for (int64_t T : sizes.steps) {
           if (n * T > 200000) continue;
