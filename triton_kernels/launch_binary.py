@@ -11,7 +11,7 @@ import triton
 from torch import Tensor
 
 from . import binary
-from .launch import BLOCK, INTERPRETED, OPTIONS, block_of
+from .launch import INTERPRETED, OPTIONS, block_of
 
 FEW = 8  # output positions up to which a tile would mostly be empty
 OUTPUTS = 16  # of a block
@@ -30,8 +30,9 @@ def binarize_forward(
 ) -> None:
     if rows == 0 or cols == 0:
         return
+    block = block_of(cols, weight)
     with device:
-        binary.binarize_forward[(rows,)](weight, scale, out, cols, SCALED=scaled, BLOCK=BLOCK, **OPTIONS)
+        binary.binarize_forward[(rows,)](weight, scale, out, cols, SCALED=scaled, BLOCK=block, **OPTIONS)
 
 
 def binarize_backward(
@@ -52,7 +53,7 @@ def _few(positions: int, outputs: int, bits: int) -> tuple[Any, tuple[int, int],
 
 def _tiles(positions: int, outputs: int, x: Tensor) -> tuple[Any, tuple[int, int], dict[str, Any]]:
     """Kernel, grid and block sizes where tiles fill; smaller ones without tensor cores."""
-    tile_p = tile_o = 64 if x.element_size() == 2 else 32
+    tile_p, tile_o = 64 if x.element_size() == 2 else 32, 32
     if INTERPRETED:  # which pays for each program: few and large ones
         tile_p, tile_o = (max(OUTPUTS, min(triton.next_power_of_2(n), 512)) for n in (positions, outputs))
     grid = (triton.cdiv(positions, tile_p), triton.cdiv(outputs, tile_o))

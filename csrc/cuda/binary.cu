@@ -104,8 +104,9 @@ __device__ __forceinline__ void load_spikes(const PackedProduct& k, int64_t pixe
   }
 }
 
+template <int V>
 __device__ __forceinline__ void load_words(const uint32_t* from, uint32_t (&words)[kWord]) {
-  if (reinterpret_cast<uintptr_t>(from) % 16 == 0) {
+  if constexpr (V > 1) {
     const uint4 pack = *reinterpret_cast<const uint4*>(from);
     words[0] = pack.x, words[1] = pack.y, words[2] = pack.z, words[3] = pack.w;
   } else {
@@ -167,7 +168,7 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerSM) packed_few_kernel(cons
     const int64_t pixel = pixel_of(k, out, step / words);
     if (pixel < 0) continue;
     uint32_t codes[kWord];
-    load_words(of_block + int64_t(step) * kOutputs + threadIdx.x % kThreadsOfWord * kWord, codes);
+    load_words<V>(of_block + int64_t(step) * kOutputs + threadIdx.x % kThreadsOfWord * kWord, codes);
     add_word<T, V, bits>(k, pixel, step % words * kChannels<bits>, codes, sums);
   }
   const float total = sum_of_output(sums, partial);
@@ -179,7 +180,7 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerSM) packed_few_kernel(cons
 // word's channels and what keeps rows in different banks; a thread adds words of its own outputs to its own sums.
 
 // Without tensor cores: 4 outputs by 4 positions a thread
-template <class T, int bits>
+template <class T, int V, int bits>
 struct ScalarTile {
   using Cell = float;
   static constexpr int kCell = 1, kRow = kChannels<bits> + 4, kEach = kTile / 4;
@@ -191,7 +192,7 @@ struct ScalarTile {
 
   __device__ __forceinline__ void add(const Cell* cells, const uint32_t* words) {
     uint32_t codes[kWord];
-    load_words(words, codes);
+    load_words<V>(words, codes);
 #pragma unroll 8
     for (int c = 0; c < kChannels<bits>; c++) {
 #pragma unroll
@@ -283,7 +284,7 @@ __device__ __forceinline__ void gather(const PackedProduct& k, const int64_t* pi
 
 template <class T, int V, int bits>
 __global__ void __launch_bounds__(kThreads, kBlocksPerSM) packed_tile_kernel(const PackedProduct k) {
-  using Tile = std::conditional_t<kTensorCores<T>, TensorTile<T, bits>, ScalarTile<T, bits>>;
+  using Tile = std::conditional_t<kTensorCores<T>, TensorTile<T, bits>, ScalarTile<T, V, bits>>;
   constexpr int kCells = kTile * Tile::kRow;
   FASTSNN_SHARED(typename Tile::Cell, cells, 2 * kCells);
   FASTSNN_SHARED(int64_t, places, kTile);
@@ -313,13 +314,13 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerSM) packed_tile_kernel(con
   });
 }
 
-// Calls f(T, V, bits): V is 16 bytes of T where a pixel's channels lie in whole such vectors, else 1.
+// Calls f(T, V, bits): V is 16 bytes of T where a pixel's channels lie in whole such vectors and so do words, else 1.
 template <class F>
 void with_product(const PackedProduct& k, const F& f) {
   with_dtype(k.dtype, [&](auto zero) {
     using T = decltype(zero);
     if constexpr (sizeof(T) < sizeof(double)) {
-      bool whole = all_aligned(k.x) && k.x_strides[1] == 1 && k.channels % kVector<T> == 0;
+      bool whole = all_aligned(k.x, k.words) && k.x_strides[1] == 1 && k.channels % kVector<T> == 0;
       for (const int side : {0, 2, 3}) whole = whole && k.x_strides[side] % kVector<T> == 0;
       with_vector<T>(whole, 1, k.channels, [&](auto width) {
         k.bits == 1 ? f(zero, width, std::integral_constant<int, 1>())

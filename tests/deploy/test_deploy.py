@@ -51,9 +51,17 @@ def outputs(net, frames):
     return torch.stack([net(frame) for frame in frames])
 
 
-def test_packed_equals_training_network(trained):
+def test_packed_equals_training_network(backend, trained):
     frames = torch.randn(4, 3, 2, 8, 8)
     assert_same(outputs(deploy.pack(trained), frames), outputs(trained, frames), atol=1e-5)
+
+
+def test_what_is_packed_moves_with_the_network(trained):
+    packed = deploy.pack(trained).to("meta").half()
+    assert {buffer.device.type for layer in (packed[2], packed[8]) for buffer in layer.buffers()} == {"meta"}
+    assert [layer.words.dtype for layer in (packed[2], packed[8])] == [torch.int32] * 2
+    x = torch.empty(3, 24 * 16, dtype=torch.float16, device="meta")
+    assert packed[8](x).shape == (3, 30)
 
 
 def test_packing_leaves_the_network_as_it_was(trained):

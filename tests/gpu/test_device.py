@@ -85,3 +85,16 @@ def test_cpu_and_device_fire_the_same_spikes(device_backend):
     for here, there in zip(on_cpu, on_device, strict=True):
         if here is not None:
             torch.testing.assert_close(there.cpu(), here, rtol=0, atol=0)
+
+
+def test_a_packed_network_moves_to_the_device(device_backend):
+    """Linear layers and convolutions, one and many positions, in float32 and on tensor cores."""
+    conv, linear = fastsnn.BinaryConv2d(48, 40, 3, padding=1), fastsnn.BinaryLinear(40 * 6 * 7, 30)
+    with fastsnn.use_backend("cpu"):
+        packed = fastsnn.deploy.pack(torch.nn.Sequential(conv, torch.nn.ReLU(), torch.nn.Flatten(), linear).eval())
+        x = torch.randn(5, 48, 6, 7)
+        expected = packed(x)
+    packed = packed.to("cuda")
+    torch.testing.assert_close(packed(x.cuda()).cpu(), expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(packed(x[:1].cuda()).cpu(), expected[:1], rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(packed(x.cuda().half()).cpu().float(), expected, rtol=2e-2, atol=2e-1)

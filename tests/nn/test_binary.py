@@ -8,16 +8,15 @@ import torch
 import torch.nn.functional as F
 
 import fastsnn
-from fastsnn import backends
 
-from ..cases import assert_same
+from ..cases import ON_DEVICE, VARIANTS, assert_same
 
 GOLDEN = {
     name: torch.from_numpy(value) for name, value in np.load(Path(__file__).parents[1] / "golden" / "bconv.npz").items()
 }
 
 
-@pytest.mark.parametrize("variant", ["reference", *(f"cpu:{isa}" for isa in backends.cpu._cpu.isas())], indirect=True)
+@pytest.mark.parametrize("variant", ["reference", *(v for v in VARIANTS if v not in ON_DEVICE)], indirect=True)
 def test_golden(variant):
     layer = fastsnn.BinaryConv2d(6, 7, 3, padding=1, bias=False, dtype=torch.float64)
     layer.weight.data = GOLDEN["weight"].clone()

@@ -12,6 +12,7 @@ from fastsnn.ops.binary import Geometry
 from fastsnn.reference import binary as reference
 
 from ..cases import DTYPES, LAYOUTS, VARIANTS, assert_same, dtype_id, on_reference
+from ..gpuless import cuda_host
 
 pytestmark = pytest.mark.usefixtures("poisoned")
 
@@ -147,6 +148,33 @@ def test_every_instruction_set_and_thread_count_gives_the_same_bits(variant, sha
     for threads in (1, 2, 3):
         torch.set_num_threads(threads)
         assert_same((packed_conv2d(x, packed), packed_linear(flat, linear)), expected)
+
+
+HOST = [v for v in VARIANTS if v.startswith("cuda-host")]
+
+
+@pytest.mark.skipif(not HOST, reason="needs the headers of a CUDA toolkit")
+@pytest.mark.parametrize("variant", HOST[:1], indirect=True)
+def test_every_order_of_threads_gives_the_same_bits(variant):
+    packed, x = binary.pack(weights(40, 70, 3, 3, zeros=True)), spikes(2, 70, 5, 6)
+    linear, flat, weight = binary.pack(weights(70, 900)), spikes(3, 900), weights(5, 300).float()
+
+    def results():
+        return packed_conv2d(x, packed), packed_conv2d(x.half(), packed), packed_linear(flat, linear), binarize(weight)
+
+    expected = results()
+    for order in cuda_host.ORDERS.values():
+        cuda_host.controls().gpuless_order(order)
+        assert_same(results(), expected)
+
+
+@EVERY
+def test_words_may_start_at_any_address(variant):
+    """Vectors of 16 bytes do not."""
+    packed, x = binary.pack(weights(40, 70)), spikes(9, 70)
+    words = torch.empty(packed.words.numel() + 1, dtype=torch.int32)[1:].view(packed.words.shape).copy_(packed.words)
+    for rows in (1, 9):
+        assert_same(packed_linear(x[:rows], packed._replace(words=words)), packed_linear(x[:rows], packed))
 
 
 def test_a_spike_reaches_its_own_outputs_alone(variant):
