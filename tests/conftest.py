@@ -67,6 +67,13 @@ def variant(request, monkeypatch):
 
 
 @pytest.fixture
+def no_graphs():
+    """torch.compile starts anew."""
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+
+
+@pytest.fixture
 def poisoned(monkeypatch):
     """Uninitialised memory is NaN, so that an element no kernel wrote shows."""
     for owner, name in ((torch, "empty"), (torch, "empty_like"), (torch.Tensor, "new_empty")):

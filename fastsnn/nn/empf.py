@@ -12,6 +12,7 @@ from ..ops import empf as op
 from ..ops.lif import check_input
 from ..ops.types import number
 from .neuron import Neuron
+from .state import counted
 from .traced import plain
 
 __all__ = ["EMPF", "EMPFState"]
@@ -20,14 +21,20 @@ VERSIONS = ("I", "II", "III")
 
 
 class EMPFState(NamedTuple):
-    """v [N, *] after the last step, None before the first and in version III; t: steps done."""
+    """v [N, *] after the last step, None before the first and in version III; t: steps done (after a step in a graph
+    of torch.compile a tensor [])."""
 
     v: Tensor | None = None
-    t: int = 0
+    t: int | Tensor = 0
 
     def map(self, fn: Any) -> EMPFState:
-        """fn of every tensor."""
+        """fn of v."""
         return self if self.v is None else self._replace(v=fn(self.v))
+
+
+def _at(values: Tensor, t: int | Tensor) -> Tensor:
+    """Those of step t, of values [T, *]."""
+    return values.index_select(0, t.view(1)).squeeze(0) if isinstance(t, Tensor) else values[t]
 
 
 class EMPF(Neuron):
@@ -47,8 +54,8 @@ class EMPF(Neuron):
         step_mode: "s": forward takes one step [N, *], the T of them in order; "m": all of them, [T, N, *].
         eps, momentum: of version II's batch norm, as in torch.nn.BatchNorm2d.
 
-    `fastsnn.reset(net)` starts the next sequence. State is not in `state_dict`. torch.compile runs the layer eagerly,
-    between graphs.
+    `fastsnn.reset(net)` starts the next sequence. State is not in `state_dict`. torch.compile takes the layer into
+    its graph, with fullgraph=True: the first step after a reset and the later ones are two graphs.
 
     Raises TypeError or ValueError for arguments out of range; forward raises ValueError where T of the input is not
     `steps`, and RuntimeError for a step after the last.
@@ -109,39 +116,55 @@ class EMPF(Neuron):
         """Spikes of one step [N, *], or of all T [T, N, *] in step mode "m"."""
         x, sequence = plain(x), self._step_mode == "m"
         check_input(x, sequence)
-        done, given = self._state.t, len(x) if sequence else 1
+        given = len(x) if sequence else 1
         if sequence and given != self.steps:
             raise ValueError(f"x has T = {given} steps and this layer has parameters for steps = {self.steps}")
-        if done + given > self.steps:
-            raise RuntimeError(
-                f"step {done + given} of steps = {self.steps}: call fastsnn.reset(net) before a new sequence"
-            )
+        t = self._steps_done(given)
+        if self.version == "II" and sequence:
+            return torch.stack([self._norm_step(x_t, t + i) for i, x_t in enumerate(x)])
         if self.version == "II":
-            return torch.stack([self._norm_step(x_t) for x_t in x]) if sequence else self._norm_step(x)
+            return self._norm_step(x, t)
         if sequence:
             spikes, v = op.empf_sequence(x, self._state.v, leak=self.leak, threshold=self.threshold)
         else:
-            leak = None if self.leak is None else self.leak[done]
-            spikes, v = op.empf_step(x, self._state.v, leak=leak, threshold=self.threshold[done])
-        self._state = EMPFState(v, done + given)
+            leak = None if self.leak is None else _at(self.leak, t)
+            spikes, v = op.empf_step(x, self._state.v, leak=leak, threshold=_at(self.threshold, t))
+        self._keep(v, t + given)
         return spikes
 
-    def _norm_step(self, x: Tensor) -> Tensor:
+    def _steps_done(self, given: int) -> int | Tensor:
+        """t before this call. Raises RuntimeError where `given` steps more are too many."""
         t = self._state.t
-        running = None if self.training else (self.running_mean[t], self.running_var[t])
+        remedy = f"of steps = {self.steps}: call fastsnn.reset(net) before a new sequence"
+        if isinstance(t, Tensor):
+            if torch.compiler.is_compiling():
+                torch._assert_async(t + given <= self.steps, f"a step after the last {remedy}")
+                return t
+            t = int(t)
+        if t + given > self.steps:
+            raise RuntimeError(f"step {t + given} {remedy}")
+        return t
+
+    def _keep(self, v: Tensor | None, t: int | Tensor) -> None:
+        self._state = EMPFState(v, counted(t, self.threshold.device) if self._step_mode == "s" else t)
+
+    def _norm_step(self, x: Tensor, t: int | Tensor) -> Tensor:
+        running = None if self.training else (_at(self.running_mean, t), _at(self.running_var, t))
         names = ("leak", "threshold", "alpha", "beta", "weight", "bias")
-        parameters = {name: getattr(self, name)[t] for name in names}
+        parameters = {name: _at(getattr(self, name), t) for name in names}
         out = op.empf_norm_step(x, self._state.v, **parameters, running=running, eps=self.eps)
         if out.mean is not None and out.var is not None:
             self._follow(t, out.mean, out.var, x.numel() // len(out.mean))
-        self._state = EMPFState(out.v, t + 1)
+        self._keep(out.v, t + 1)
         return out.spikes
 
     @torch.no_grad()
-    def _follow(self, t: int, mean: Tensor, var: Tensor, count: int) -> None:
+    def _follow(self, t: int | Tensor, mean: Tensor, var: Tensor, count: int) -> None:
         """Running statistics of step t, the variance unbiased, as batch norm has them."""
-        self.running_mean[t].lerp_(mean.to(self.running_mean.dtype), self.momentum)
-        self.running_var[t].lerp_((var * (count / (count - 1))).to(self.running_var.dtype), self.momentum)
+        for running, new in ((self.running_mean, mean), (self.running_var, var * (count / (count - 1)))):
+            row = _at(running, t).lerp_(new.to(running.dtype), self.momentum)
+            if isinstance(t, Tensor):  # then the row is a copy
+                running.index_copy_(0, t.view(1), row.unsqueeze(0))
 
     def explain(self, device: str | torch.device = "cpu") -> str:
         """For every backend whether it would run on `device`, and why."""

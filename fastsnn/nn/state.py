@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 __all__ = ["Stateful", "detach", "load_states", "reset", "states"]
@@ -23,6 +24,14 @@ class Stateful(nn.Module, ABC):
     @abstractmethod
     def detach(self) -> None:
         """Cut the state out of the graph."""
+
+
+def counted(steps: int | Tensor, device: torch.device) -> int | Tensor:
+    """Steps as they are kept: inside a graph of torch.compile in a tensor, as a number would make a graph of its own
+    each; else as they are."""
+    if isinstance(steps, Tensor) or not torch.compiler.is_compiling():
+        return steps
+    return torch.full((), steps, device=device)
 
 
 def _stateful(net: nn.Module) -> Iterator[tuple[str, Stateful]]:

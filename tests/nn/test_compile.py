@@ -6,7 +6,6 @@ import operator
 import pytest
 import torch
 from torch import nn
-from torch._dynamo.utils import counters
 from torch.nn import functional as F
 
 import fastsnn
@@ -14,23 +13,12 @@ from fastsnn import TracedSpikes, surrogate
 from fastsnn.nn import plain
 from fastsnn.ops.types import RULES
 
-from ..cases import ONLINE, assert_same, current
+from ..cases import ONLINE, assert_same, compiled, current, graphs
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*assigned during export", "ignore:.*side effects happened")
-
-
-@pytest.fixture(autouse=True)
-def _fresh():
-    torch._dynamo.reset()
-    counters.clear()
-
-
-def graphs():
-    return counters["stats"]["unique_graphs"]
-
-
-def compiled(net, backend="aot_eager", **kwargs):
-    return torch.compile(net, fullgraph=True, backend=backend, **kwargs)
+pytestmark = [
+    pytest.mark.usefixtures("no_graphs"),
+    pytest.mark.filterwarnings("ignore:.*assigned during export", "ignore:.*side effects happened"),
+]
 
 
 def convolutional(rule, **kwargs):

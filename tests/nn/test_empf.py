@@ -306,10 +306,3 @@ def test_nan_weights_stop_the_training_and_nothing_is_lost(mode):
         online.train_batch(net, x, y, optimizer, mode=mode)
     for name, parameter in net.named_parameters():
         assert_same(parameter.detach(), before[name], equal_nan=True)
-
-
-def test_compiled_networks_run_the_layer_between_graphs():
-    layer, x = neuron(), images()
-    expected = run(layer, x)
-    layer.reset()
-    assert_same(run(torch.compile(layer, backend="eager"), x), expected)

@@ -8,8 +8,10 @@ from torch.library import opcheck
 
 import fastsnn
 from fastsnn import backends, surrogate
-from fastsnn.ops import lif, registered
+from fastsnn.ops import lif
 from fastsnn.ops import standardize as ws
+from fastsnn.ops.registered import lif as registered
+from fastsnn.ops.registered.standardize import standardize_backward, standardize_forward
 from fastsnn.ops.types import EMPTY, RULES, LIFParams, LIFState, params_of, state_dtype
 
 from ..cases import DTYPES, LAYOUTS, assert_same, current, dtype_id, keep_of, resets_of
@@ -110,9 +112,9 @@ def test_standardize_passes_opcheck(channels_last, dtype, backend):
     weight = weight.to(memory_format=torch.channels_last) if channels_last else weight
     gain = torch.rand(5, 1, 1, 1, dtype=dtype)
     with fastsnn.use_backend(backend):
-        _, mean, inverse = registered.standardize_forward(weight, gain, 1e-4)
-        opcheck(registered.standardize_backward, (weight, gain, mean, inverse, torch.randn_like(weight), 1e-4))
-        opcheck(registered.standardize_forward, (weight.requires_grad_(), gain.requires_grad_(), 1e-4))
+        _, mean, inverse = standardize_forward(weight, gain, 1e-4)
+        opcheck(standardize_backward, (weight, gain, mean, inverse, torch.randn_like(weight), 1e-4))
+        opcheck(standardize_forward, (weight.requires_grad_(), gain.requires_grad_(), 1e-4))
 
 
 def tensors(values):

@@ -1,48 +1,19 @@
-"""The kernels as operators of torch.library (namespace `fastsnn`), for torch.compile and torch.export.
-
-Eager calls go from the families' autograd.Functions to the kernels and do not come here. Operators take tensors in any
-layout, choose the backend when they run, and return tensors laid out as their fake implementations say. An output that
-a rule does not have is an empty tensor.
-"""
+"""The LIF family as operators."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from .. import backends
-from . import layout
-from .autograd import first_order
-from .types import EMPTY, RULES, Forward, LIFParams, LIFState, Saved, params_of, state_dtype
+from ... import backends
+from .. import layout
+from ..autograd import first_order
+from ..types import EMPTY, RULES, Forward, LIFParams, LIFState, Saved, params_of
+from . import NAME, PARAMS, STATE, define, empty_like
 
-NAME = "torch.compile"
-
-STATE = "Tensor? potential, Tensor? trace, Tensor? ratio, Tensor? keep, bool is_v"
-PARAMS = (  # LIFParams.arguments
-    "float tau, bool decay_input, float v_threshold, float? v_reset, str shape, float height, float slope, "
-    "bool detach_reset, str rule"
-)
-
-
-def _define(name: str, schema: str, fake: Callable[..., Any]) -> Callable[..., Any]:
-    """Decorator: the operator `fastsnn::name` that runs the decorated function."""
-
-    def register(run: Callable[..., Any]) -> Any:
-        torch.library.define(f"fastsnn::{name}", schema)
-        torch.library.impl(f"fastsnn::{name}", "default", run)
-        torch.library.register_fake(f"fastsnn::{name}", fake)
-        return getattr(torch.ops.fastsnn, name).default
-
-    return register
-
-
-def _empty_like(x: Tensor, model: Tensor | None) -> Tensor:
-    """A tensor of x's state dtype, laid out as model; empty for None."""
-    dtype = state_dtype(x.dtype)
-    return x.new_empty(0, dtype=dtype) if model is None else torch.empty_like(model, dtype=dtype)
+__all__ = ["NAME", "forward"]
 
 
 def _fake_lif_forward(x: Tensor, *given: Any) -> tuple[Tensor, ...]:
@@ -56,10 +27,10 @@ def _fake_lif_forward(x: Tensor, *given: Any) -> tuple[Tensor, ...]:
         None if trace_rule == "none" else x,
         one if trace_rule.startswith("ndot") else None,
     )
-    return torch.empty_like(x), *(_empty_like(x, model) for model in models)
+    return torch.empty_like(x), *(empty_like(x, model) for model in models)
 
 
-@_define(
+@define(
     "lif_forward",
     f"(Tensor x, {STATE}, bool sequence, bool v_seq, bool u_seq, {PARAMS}) -> "
     "(Tensor spikes, Tensor u, Tensor v, Tensor trace_seq, Tensor last_ratio)",
@@ -75,7 +46,7 @@ def lif_forward(x: Tensor, *given: Any) -> tuple[Tensor, ...]:
         out = out._replace(v=None)
     one = x[0] if sequence else x
     return tuple(
-        _empty_like(x, None) if value is None else layout.like(value, x if value.dim() == x.dim() else one)
+        empty_like(x, None) if value is None else layout.like(value, x if value.dim() == x.dim() else one)
         for value in out
     )
 
@@ -85,10 +56,10 @@ def _fake_lif_backward(g_s: Tensor | None, g_v: Tensor | None, *given: Any) -> t
     model = _model(_saved(u, x, potential, keep, dtype, is_v, sequence))
     one = model[0] if sequence else model
     g_x = torch.empty_like(model, dtype=dtype)
-    return g_x, _empty_like(g_x, one if want_v else None)
+    return g_x, empty_like(g_x, one if want_v else None)
 
 
-@_define(
+@define(
     "lif_backward",
     "(Tensor? g_s, Tensor? g_v, Tensor? u, Tensor? x, Tensor? potential, Tensor? keep, ScalarType dtype, bool is_v, "
     f"bool sequence, bool v_seq, bool want_v, {PARAMS}) -> (Tensor g_x, Tensor g_potential)",
@@ -104,7 +75,7 @@ def lif_backward(g_s: Tensor | None, g_v: Tensor | None, *given: Any) -> tuple[T
     kernels = backends.select("lif", model)
     g_x, g_potential = kernels.backward(params_of(*given[9:]), saved, g_s, last, every, want_v)
     if g_potential is None:
-        return layout.like(g_x, model), _empty_like(g_x, None)
+        return layout.like(g_x, model), empty_like(g_x, None)
     return layout.like(g_x, model), layout.like(g_potential, model[0] if sequence else model)
 
 
@@ -180,54 +151,3 @@ def forward(
         None if rule == "none" else trace,
         ratio if rule.startswith("ndot") else None,
     )
-
-
-def _fake_standardize_forward(weight: Tensor, gain: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
-    mean = weight.new_empty(weight.shape[0], dtype=torch.float64)
-    return torch.empty_like(weight, memory_format=torch.contiguous_format), mean, torch.empty_like(mean)
-
-
-@_define(
-    "standardize_forward",
-    "(Tensor weight, Tensor gain, float eps) -> (Tensor value, Tensor mean, Tensor inverse)",
-    _fake_standardize_forward,
-)
-def standardize_forward(weight: Tensor, gain: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
-    """A backend's standardisation: W_hat, mean and 1/sqrt(var*N + eps)."""
-    return backends.select("standardize", weight).forward(weight.contiguous(), gain.contiguous(), eps)
-
-
-def _fake_standardize_backward(
-    weight: Tensor, gain: Tensor, mean: Tensor, inverse: Tensor, g_out: Tensor, eps: float
-) -> tuple[Tensor, Tensor]:
-    contiguous = torch.contiguous_format
-    return torch.empty_like(weight, memory_format=contiguous), torch.empty_like(gain, memory_format=contiguous)
-
-
-@_define(
-    "standardize_backward",
-    "(Tensor weight, Tensor gain, Tensor mean, Tensor inverse, Tensor g_out, float eps) -> "
-    "(Tensor g_weight, Tensor g_gain)",
-    _fake_standardize_backward,
-)
-def standardize_backward(
-    weight: Tensor, gain: Tensor, mean: Tensor, inverse: Tensor, g_out: Tensor, eps: float
-) -> tuple[Tensor, Tensor]:
-    """A backend's gradient of the standardisation."""
-    operands = (weight.contiguous(), gain.contiguous(), mean, inverse, g_out.contiguous())
-    return backends.select("standardize", weight).backward(*operands, eps)
-
-
-def _keep_statistics(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    weight, gain, ctx.eps = inputs
-    _, mean, inverse = output
-    ctx.mark_non_differentiable(mean, inverse)
-    ctx.save_for_backward(weight, gain, mean, inverse)
-
-
-@first_order
-def _standardize_gradient(ctx: Any, g_value: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
-    return *standardize_backward(*ctx.saved_tensors, g_value, ctx.eps), None
-
-
-torch.library.register_autograd("fastsnn::standardize_forward", _standardize_gradient, setup_context=_keep_statistics)
