@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -34,8 +33,9 @@ def counted(steps: int | Tensor, device: torch.device) -> int | Tensor:
     return torch.full((), steps, device=device)
 
 
-def _stateful(net: nn.Module) -> Iterator[tuple[str, Stateful]]:
-    return ((name, module) for name, module in net.named_modules() if isinstance(module, Stateful))
+def _stateful(net: nn.Module) -> list[tuple[str, Stateful]]:
+    # all before the first changes: torch.compile does not walk modules that have
+    return [(name, module) for name, module in net.named_modules() if isinstance(module, Stateful)]
 
 
 def reset(net: nn.Module) -> None:

@@ -151,6 +151,39 @@ def test_a_sequence_marked_dynamic_is_compiled_once():
     assert graphs() == 1
 
 
+MPDR = fastsnn.online.MPDR(0.2, 0.7, 0.5, 0.02, propagate=True)
+
+
+def moments(net):
+    return [module.moments for module in net.modules() if isinstance(module, fastsnn.LIF)]
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_mpdr_in_steps_equals_eager(rule):
+    x, results = images(), []
+    for prepare in (lambda net: net, compiled):
+        net = convolutional(rule, mpdr=MPDR, dropout=0.2)
+        torch.manual_seed(2)
+        run = backward_at_end if rule == "bptt" else train_by_step
+        results.append([*run(net, prepare(net), x), *moments(net)])
+    assert_same(results[1], results[0])
+    assert graphs() == 2
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_mpdr_in_sequences_equals_eager(rule):
+    net, other = sequential(rule, mpdr=MPDR), sequential(rule, mpdr=MPDR)
+    step = compiled(other)
+    for T, B in ((4, 3), (6, 5), (9, 2), (2, 7)):
+        x = current(T, B, 8)
+        assert_same(one_call(other, step, x), one_call(net, net, x))
+        assert_same(moments(other), moments(net))
+    assert graphs() == 2
+    free = sequential(rule)
+    one_call(free, free, x)
+    assert not torch.allclose(free[0].weight.grad, net[0].weight.grad)
+
+
 @pytest.mark.parametrize("rule", ["bptt", "ottt"])
 def test_no_recompilation_of_steps_as_time_and_batch_change(rule):
     net, other = convolutional(rule), convolutional(rule)

@@ -1,4 +1,4 @@
-"""The LIF family as operators."""
+"""The LIF family as operators, with MPDR or without."""
 
 from __future__ import annotations
 
@@ -10,16 +10,24 @@ from torch import Tensor
 from ... import backends
 from .. import layout
 from ..autograd import first_order
-from ..types import EMPTY, RULES, Forward, LIFParams, LIFState, Saved, params_of
+from ..passes.mpdr import room
+from ..types import EMPTY, RULES, Forward, LIFParams, LIFState, Pull, Saved, params_of
 from . import NAME, PARAMS, STATE, define, empty_like
 
-__all__ = ["NAME", "forward"]
+__all__ = ["NAME", "forward", "regularised"]
+
+TARGET = "float[]? mpdr"  # mean, std, weight and mu_M
+
+
+def _family(mpdr: list[float] | None) -> str:
+    return "lif" if mpdr is None else "mpdr"
 
 
 def _fake_lif_forward(x: Tensor, *given: Any) -> tuple[Tensor, ...]:
-    potential, trace, ratio, keep, is_v, sequence, v_seq, u_seq, *params = given
+    potential, trace, ratio, keep, is_v, sequence, v_seq, u_seq, mpdr, *params = given
     x, _ = layout.aligned(x, LIFState(potential, is_v, trace, ratio, keep), sequence)
     one = x[0] if sequence else x
+    steps = 0 if mpdr is None else x.shape[0] if sequence else 1
     online, trace_rule = RULES[params[-1]]
     models = (
         x if u_seq else one,
@@ -27,28 +35,33 @@ def _fake_lif_forward(x: Tensor, *given: Any) -> tuple[Tensor, ...]:
         None if trace_rule == "none" else x,
         one if trace_rule.startswith("ndot") else None,
     )
-    return torch.empty_like(x), *(empty_like(x, model) for model in models)
+    moments = x.new_empty(steps, 2, dtype=torch.float64)
+    return torch.empty_like(x), *(empty_like(x, model) for model in models), moments
 
 
 @define(
     "lif_forward",
-    f"(Tensor x, {STATE}, bool sequence, bool v_seq, bool u_seq, {PARAMS}) -> "
-    "(Tensor spikes, Tensor u, Tensor v, Tensor trace_seq, Tensor last_ratio)",
+    f"(Tensor x, {STATE}, bool sequence, bool v_seq, bool u_seq, {TARGET}, {PARAMS}) -> "
+    "(Tensor spikes, Tensor u, Tensor v, Tensor trace_seq, Tensor last_ratio, Tensor moments)",
     _fake_lif_forward,
 )
 def lif_forward(x: Tensor, *given: Any) -> tuple[Tensor, ...]:
-    """A backend's LIF forward. u and v are those of the last step, or of every step with u_seq, v_seq."""
-    potential, trace, ratio, keep, is_v, sequence, v_seq, u_seq, *params = given
+    """A backend's LIF forward. u and v are those of the last step, or of every step with u_seq, v_seq; moments those of
+    u of every step with mpdr."""
+    potential, trace, ratio, keep, is_v, sequence, v_seq, u_seq, mpdr, *params = given
     p = params_of(*params)
     x, state = layout.aligned(x, LIFState(potential, is_v, trace, ratio, keep), sequence)
-    out = backends.select("lif", x).forward(p, x, state, sequence, v_seq, EMPTY, u_seq)
+    moments = x.new_empty(0, 2, dtype=torch.float64) if mpdr is None else room(x, sequence)
+    wanted = {} if mpdr is None else {"moments_out": moments}
+    out = backends.select(_family(mpdr), x).forward(p, x, state, sequence, v_seq, EMPTY, u_seq, **wanted)
     if p.online and not v_seq:
         out = out._replace(v=None)
     one = x[0] if sequence else x
-    return tuple(
+    laid_out = (
         empty_like(x, None) if value is None else layout.like(value, x if value.dim() == x.dim() else one)
         for value in out
     )
+    return *laid_out, moments
 
 
 def _fake_lif_backward(g_s: Tensor | None, g_v: Tensor | None, *given: Any) -> tuple[Tensor, Tensor]:
@@ -62,18 +75,19 @@ def _fake_lif_backward(g_s: Tensor | None, g_v: Tensor | None, *given: Any) -> t
 @define(
     "lif_backward",
     "(Tensor? g_s, Tensor? g_v, Tensor? u, Tensor? x, Tensor? potential, Tensor? keep, ScalarType dtype, bool is_v, "
-    f"bool sequence, bool v_seq, bool want_v, {PARAMS}) -> (Tensor g_x, Tensor g_potential)",
+    f"bool sequence, bool v_seq, bool want_v, Tensor moments, {TARGET}, {PARAMS}) -> (Tensor g_x, Tensor g_potential)",
     _fake_lif_backward,
 )
 def lif_backward(g_s: Tensor | None, g_v: Tensor | None, *given: Any) -> tuple[Tensor, Tensor]:
     """A backend's LIF backward, from u of every step, or from x of a sequence and the potential before it."""
-    u, x, potential, keep, dtype, is_v, sequence, v_seq, want_v = given[:9]
+    u, x, potential, keep, dtype, is_v, sequence, v_seq, want_v, moments, mpdr, *params = given
     saved = _saved(u, x, potential, keep, dtype, is_v, sequence)
     model = _model(saved)
     g_s, g_v = layout.fitted(g_s, saved, sequence), layout.fitted(g_v, saved, v_seq)
     last, every = (None, g_v) if v_seq else (g_v, None)
-    kernels = backends.select("lif", model)
-    g_x, g_potential = kernels.backward(params_of(*given[9:]), saved, g_s, last, every, want_v)
+    pull = {} if mpdr is None else {"pull": Pull(*(moments, *mpdr, False))}
+    kernels = backends.select(_family(mpdr), model)
+    g_x, g_potential, *_ = kernels.backward(params_of(*params), saved, g_s, last, every, want_v, **pull)
     if g_potential is None:
         return layout.like(g_x, model), empty_like(g_x, None)
     return layout.like(g_x, model), layout.like(g_potential, model[0] if sequence else model)
@@ -101,13 +115,13 @@ def _model(saved: Saved) -> Tensor:
 
 def _keep_for_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     x, potential, _, _, keep, is_v, sequence, v_seq, u_seq, *params = inputs
-    _, u, v, trace, ratio = output
+    _, u, v, trace, ratio, moments = output
     ctx.set_materialize_grads(False)
-    ctx.mark_non_differentiable(u, trace, ratio, *([v] if RULES[params[-1]].online else []))
+    ctx.mark_non_differentiable(u, trace, ratio, moments, *([v] if RULES[params[-1]].online else []))
     if sequence and not u_seq:
-        ctx.save_for_backward(None, x, potential, keep)
+        ctx.save_for_backward(None, x, potential, keep, moments)
     else:
-        ctx.save_for_backward(u, None, None, keep)
+        ctx.save_for_backward(u, None, None, keep, moments)
     ctx.kept = (x.dtype, is_v, sequence, v_seq, params)
 
 
@@ -118,7 +132,9 @@ def _lif_gradient(ctx: Any, g_s: Tensor | None, _: None, g_v: Tensor | None, *__
     if g_s is None and g_v is None:
         return None, None, *rest
     want_v = ctx.needs_input_grad[1] and not RULES[params[-1]].online
-    g_x, g_potential = lif_backward(g_s, g_v, *ctx.saved_tensors, dtype, is_v, sequence, v_seq, want_v, *params)
+    *saved, moments = ctx.saved_tensors
+    flags = is_v, sequence, v_seq, want_v
+    g_x, g_potential = lif_backward(g_s, g_v, *saved, dtype, *flags, moments, *params)
     return g_x, g_potential if want_v else None, *rest
 
 
@@ -126,28 +142,36 @@ torch.library.register_autograd("fastsnn::lif_forward", _lif_gradient, setup_con
 
 
 @torch.compiler.assume_constant_result
-def _saves_u(device: torch.device, forced: str | None) -> bool:
+def _saves_u(family: str, device: torch.device, forced: str | None) -> bool:
     """Whether the kernels that would run now need u of a sequence; `forced` makes a graph depend on the override."""
-    return backends.select("lif", torch.empty(0, device=device)).SAVES_U
+    return backends.select(family, torch.empty(0, device=device)).SAVES_U
 
 
 def forward(
     p: LIFParams, x: Tensor, state: LIFState, sequence: bool, v_seq: bool = False, into: LIFState = EMPTY
 ) -> Forward:
     """As a backend's forward, inside a graph and with gradient."""
+    return regularised(p, x, state, sequence, v_seq, None)[0]
+
+
+def regularised(
+    p: LIFParams, x: Tensor, state: LIFState, sequence: bool, v_seq: bool, mpdr: list[float] | None
+) -> tuple[Forward, Tensor]:
+    """As `forward`, and the moments of u; with the gradient that pulls u to the target mpdr, where there is one."""
     potential, is_v, trace, ratio, keep = state
     differentiable = torch.is_grad_enabled() and (
         x.requires_grad or (potential is not None and potential.requires_grad)
     )
     through_time = differentiable and sequence and not p.online
-    u_seq = through_time and _saves_u(x.device, backends._forced)
-    out = lif_forward(x, potential, trace, ratio, keep, is_v, sequence, v_seq, u_seq, *p.arguments)
-    spikes, u, v, trace, ratio = out
+    u_seq = through_time and _saves_u(_family(mpdr), x.device, backends._forced)
+    out = lif_forward(x, potential, trace, ratio, keep, is_v, sequence, v_seq, u_seq, mpdr, *p.arguments)
+    spikes, u, v, trace, ratio, moments = out
     rule = RULES[p.rule].trace
-    return Forward(
+    done = Forward(
         spikes,
         u,
         None if p.online and not v_seq else v,
         None if rule == "none" else trace,
         ratio if rule.startswith("ndot") else None,
     )
+    return done, moments
