@@ -129,24 +129,26 @@ class EMPF(Neuron):
         else:
             leak = None if self.leak is None else _at(self.leak, t)
             spikes, v = op.empf_step(x, self._state.v, leak=leak, threshold=_at(self.threshold, t))
-        self._keep(v, t + given)
+        self._keep(v, t + given, x)
         return spikes
 
     def _steps_done(self, given: int) -> int | Tensor:
         """t before this call. Raises RuntimeError where `given` steps more are too many."""
         t = self._state.t
-        remedy = f"of steps = {self.steps}: call fastsnn.reset(net) before a new sequence"
         if isinstance(t, Tensor):
             if torch.compiler.is_compiling():
-                torch._assert_async(t + given <= self.steps, f"a step after the last {remedy}")
-                return t
+                torch._assert_async(t + given <= self.steps, f"a step after the last of {self._remedy()}")
+                return t.to(self.threshold.device)
             t = int(t)
         if t + given > self.steps:
-            raise RuntimeError(f"step {t + given} {remedy}")
+            raise RuntimeError(f"step {t + given} of {self._remedy()}")
         return t
 
-    def _keep(self, v: Tensor | None, t: int | Tensor) -> None:
-        self._state = EMPFState(v, counted(t, self.threshold.device) if self._step_mode == "s" else t)
+    def _remedy(self) -> str:
+        return f"steps = {self.steps}: call fastsnn.reset(net) before a new sequence"
+
+    def _keep(self, v: Tensor | None, t: int | Tensor, x: Tensor) -> None:
+        self._state = EMPFState(v, counted(t, x) if self._step_mode == "s" else t)
 
     def _norm_step(self, x: Tensor, t: int | Tensor) -> Tensor:
         running = None if self.training else (_at(self.running_mean, t), _at(self.running_var, t))
@@ -155,7 +157,7 @@ class EMPF(Neuron):
         out = op.empf_norm_step(x, self._state.v, **parameters, running=running, eps=self.eps)
         if out.mean is not None and out.var is not None:
             self._follow(t, out.mean, out.var, x.numel() // len(out.mean))
-        self._keep(out.v, t + 1)
+        self._keep(out.v, t + 1, x)
         return out.spikes
 
     @torch.no_grad()

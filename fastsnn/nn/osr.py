@@ -123,7 +123,7 @@ class OSR(Stateful):
     def _accumulate(self, step: Moments) -> None:
         taken, *held = self.state
         total = step if held[0] is None else merge(Moments(*held), step)
-        taken = counted(taken + 1, total.n.device)
+        taken = counted(taken + 1, total.n)
         if isinstance(taken, Tensor):
             # no question about values: a sequence that ends goes on as one of no steps
             ends = taken >= self.steps

@@ -47,7 +47,7 @@ class ThresholdStabilizer(Stateful):
         steps, quantile = self.state
         th_0 = torch.full_like(moments.mean, start)
         if self.fixed and not self.training:
-            self.state = OTSState(counted(steps + 1, th_0.device))
+            self.state = OTSState(counted(steps + 1, th_0))
             return self._known(steps) if len(self.running_threshold) else th_0
         if self.fixed and torch.compiler.is_compiling():
             raise RuntimeError(
@@ -55,7 +55,7 @@ class ThresholdStabilizer(Stateful):
                 "train outside of torch.compile; evaluation can be compiled"
             )
         threshold, quantile = _stabilized(moments, th_0, quantile)
-        self.state = OTSState(counted(steps + 1, th_0.device), quantile)
+        self.state = OTSState(counted(steps + 1, th_0), quantile)
         if self.fixed:
             self._keep(int(steps), threshold)
         return threshold

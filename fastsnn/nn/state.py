@@ -25,12 +25,12 @@ class Stateful(nn.Module, ABC):
         """Cut the state out of the graph."""
 
 
-def counted(steps: int | Tensor, device: torch.device) -> int | Tensor:
+def counted(steps: int | Tensor, beside: Tensor) -> int | Tensor:
     """Steps as they are kept: inside a graph of torch.compile in a tensor, as a number would make a graph of its own
     each; else as they are."""
     if isinstance(steps, Tensor) or not torch.compiler.is_compiling():
         return steps
-    return torch.full((), steps, device=device)
+    return torch.full((), steps, device=beside.device)
 
 
 def _stateful(net: nn.Module) -> list[tuple[str, Stateful]]:

@@ -101,16 +101,15 @@ def _check_parameters(x: Tensor, **parameters: Tensor | None) -> int:
     return channels
 
 
-def _checked(v: Tensor | None, x: Tensor) -> Tensor | None:
+def _checked(v: Tensor, x: Tensor) -> Tensor:
     """v, detached. Raises TypeError or ValueError where it does not fit one step x."""
-    if v is None:
-        return None
     check_state(x, LIFState(v, True), False)
     return v.detach()
 
 
-def _learns(*tensors: Tensor | None) -> bool:
-    return torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in tensors)
+def _fitted(v: Tensor, x: Tensor) -> Tensor:
+    """As `_checked`, in the memory order of x."""
+    return layout.like(_checked(v, x), x)
 
 
 def empf_sequence(x: Tensor, v: Tensor | None = None, *, leak: Tensor | None, threshold: Tensor) -> EMPFResult:
@@ -123,13 +122,15 @@ def empf_sequence(x: Tensor, v: Tensor | None = None, *, leak: Tensor | None, th
     """
     check_input(x, True)
     channels = _check_parameters(x, leak=leak, threshold=threshold)
-    learns = _learns(x, leak, threshold)
-    v = None if leak is None else _checked(v, x[0])
+    learned = [p for p in (x, leak, threshold) if p is not None and p.requires_grad]
+    learns = bool(learned) and torch.is_grad_enabled()
+    v = None if leak is None else v
     if torch.compiler.is_compiling():
+        v = None if v is None else _checked(v, x[0])
         spikes, after = registered.fire(x, v, leak, threshold, channels, True, learns)
     else:
         x, view = passes.viewed(x, channels)
-        kernels, v = backends.select("empf", x), layout.like_or_none(v, x[0])
+        kernels, v = backends.select("empf", x), None if v is None else _fitted(v, x[0])
         if learns:
             spikes, after = Fire.apply(x, v, leak, threshold, (kernels, view))
         else:
@@ -145,7 +146,7 @@ def empf_step(x: Tensor, v: Tensor | None = None, *, leak: Tensor | None, thresh
     leak, threshold = None if leak is None else leak.unsqueeze(0), threshold.unsqueeze(0)
     if torch.compiler.is_compiling():
         channels = _check_parameters(x.unsqueeze(0), leak=leak, threshold=threshold)
-        v = None if leak is None else _checked(v, x)
+        v = None if leak is None or v is None else _checked(v, x)
         return EMPFResult(*registered.fire(x, v, leak, threshold, channels, False, False))
     spikes, v = empf_sequence(x.unsqueeze(0), v, leak=leak, threshold=threshold)
     return EMPFResult(spikes.squeeze(0), v)
@@ -179,10 +180,12 @@ def empf_norm_step(
         raise ValueError(f"x has shape {tuple(x.shape)}; batch statistics need more than one value a channel")
     names = ("leak", "threshold", "alpha", "beta", "weight", "bias")
     parameters = (leak, threshold, alpha, beta, weight, bias)
-    _check_parameters(x.unsqueeze(0), **{name: p.unsqueeze(0) for name, p in zip(names, parameters, strict=True)})
-    v = _checked(v, x)
+    wide = x.unsqueeze(0)
+    _check_parameters(wide, **{name: p.unsqueeze(0) for name, p in zip(names, parameters, strict=True)})
     if torch.compiler.is_compiling():
+        v = None if v is None else _checked(v, x)
         return EMPFNormResult(*registered.norm_fire(x, v, parameters, running, eps))
-    x, view = passes.step_viewed(x)
-    call = (backends.select("empf", x), view)
-    return EMPFNormResult(*NormFire.apply(x, layout.like_or_none(v, x), running, eps, call, *parameters))
+    wide, view = passes.viewed(wide, channels)
+    x = wide.squeeze(0)
+    kernels, v = backends.select("empf", x), None if v is None else _fitted(v, x)
+    return EMPFNormResult(*NormFire.apply(x, v, running, eps, (kernels, view), *parameters))
