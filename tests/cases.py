@@ -99,6 +99,16 @@ def on_reference(fn, *args, **kwargs):
         return fn(*args, **kwargs)
 
 
+def compiled(net, backend="aot_eager", **kwargs):
+    """net in one graph of torch.compile, or an error."""
+    return torch.compile(net, fullgraph=True, backend=backend, **kwargs)
+
+
+def graphs():
+    """How many graphs were made since the fixture `no_graphs`."""
+    return torch._dynamo.utils.counters["stats"]["unique_graphs"]
+
+
 def assert_same(actual, expected, rtol=0.0, atol=0.0, equal_nan=False):
     """Equal shape and dtype and, by default, exactly equal values; tuples are compared item by item."""
     if isinstance(expected, (tuple, list)):

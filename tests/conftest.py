@@ -70,6 +70,13 @@ def variant(request, monkeypatch):
 
 
 @pytest.fixture
+def no_graphs():
+    """torch.compile starts anew."""
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+
+
+@pytest.fixture
 def poisoned(monkeypatch):
     """Uninitialised memory is NaN (numbers that have one), so that an element no kernel wrote shows."""
 

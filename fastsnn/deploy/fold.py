@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from ..models import EMPFBlock
 from ..nn import EMPF, EMPFState, plain, reset
-from ..nn.empf import steps_given
+from ..nn.empf import at_step, steps_done, steps_given
 from ..nn.neuron import Neuron
+from ..nn.state import counted
 from .packed import refuse_training, replace
 
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
@@ -79,13 +80,15 @@ class StepAffine(Neuron):
 
     def forward(self, x: Tensor) -> Tensor:
         """y, in x's dtype."""
-        sequence, done = self._step_mode == "m", self._state.t
-        x = plain(x)
-        given = steps_given(x, sequence, done, len(self.weight))
-        self._state = EMPFState(t=done + given)
-        steps = slice(None) if sequence else done
+        x, sequence = plain(x), self._step_mode == "m"
+        given = steps_given(x, sequence, len(self.weight))
+        t = steps_done(self._state.t, given, len(self.weight), self.weight.device)
+        self._state = EMPFState(t=t + given if sequence else counted(t + given, x))
         inner = [1] * (x.dim() - 2 - sequence)
-        weight, bias = (values[steps].unsqueeze(-2).unflatten(-1, (-1, *inner)) for values in (self.weight, self.bias))
+        weight, bias = (
+            (values if sequence else at_step(values, t)).unsqueeze(-2).unflatten(-1, (-1, *inner))
+            for values in (self.weight, self.bias)
+        )
         return (weight * x + bias).to(x.dtype)
 
     def extra_repr(self) -> str:

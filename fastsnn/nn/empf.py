@@ -12,6 +12,7 @@ from ..ops import empf as op
 from ..ops.lif import check_input
 from ..ops.types import number
 from .neuron import Neuron
+from .state import counted
 from .traced import plain
 
 __all__ = ["EMPF", "EMPFState"]
@@ -20,24 +21,40 @@ VERSIONS = ("I", "II", "III")
 
 
 class EMPFState(NamedTuple):
-    """v [N, *] after the last step, None before the first and in version III; t: steps done."""
+    """v [N, *] after the last step, None before the first and in version III; t: steps done (after a step in a graph
+    of torch.compile a tensor [])."""
 
     v: Tensor | None = None
-    t: int = 0
+    t: int | Tensor = 0
 
     def map(self, fn: Any) -> EMPFState:
-        """fn of every tensor."""
+        """fn of v."""
         return self if self.v is None else self._replace(v=fn(self.v))
 
 
-def steps_given(x: Tensor, sequence: bool, done: int, steps: int) -> int:
-    """How many of the `steps` a call with x does after those done. Raises ValueError or RuntimeError for a wrong T."""
-    given = len(x) if sequence else 1
-    if sequence and given != steps:
-        raise ValueError(f"x has T = {given} steps and this layer has parameters for steps = {steps}")
-    if done + given > steps:
-        raise RuntimeError(f"step {done + given} of steps = {steps}: call fastsnn.reset(net) before a new sequence")
-    return given
+def at_step(values: Tensor, t: int | Tensor) -> Tensor:
+    """Those of step t, of values [T, *]."""
+    return values.index_select(0, t.view(1)).squeeze(0) if isinstance(t, Tensor) else values[t]
+
+
+def steps_given(x: Tensor, sequence: bool, steps: int) -> int:
+    """How many steps a call with x does. Raises ValueError for a sequence of another number than `steps`."""
+    if sequence and len(x) != steps:
+        raise ValueError(f"x has T = {len(x)} steps and this layer has parameters for steps = {steps}")
+    return len(x) if sequence else 1
+
+
+def steps_done(t: int | Tensor, given: int, steps: int, device: torch.device) -> int | Tensor:
+    """t before a call of `given` steps. Raises RuntimeError where they are too many."""
+    remedy = f"steps = {steps}: call fastsnn.reset(net) before a new sequence"
+    if isinstance(t, Tensor):
+        if torch.compiler.is_compiling():
+            torch._assert_async(t + given <= steps, f"a step after the last of {remedy}")
+            return t.to(device)
+        t = int(t)
+    if t + given > steps:
+        raise RuntimeError(f"step {t + given} of {remedy}")
+    return t
 
 
 class EMPF(Neuron):
@@ -57,8 +74,8 @@ class EMPF(Neuron):
         step_mode: "s": forward takes one step [N, *], the T of them in order; "m": all of them, [T, N, *].
         eps, momentum: of version II's batch norm, as in torch.nn.BatchNorm2d.
 
-    `fastsnn.reset(net)` starts the next sequence. State is not in `state_dict`. torch.compile runs the layer eagerly,
-    between graphs.
+    `fastsnn.reset(net)` starts the next sequence. State is not in `state_dict`. torch.compile takes the layer into
+    its graph, with fullgraph=True: the first step after a reset and the later ones are two graphs.
 
     Raises TypeError or ValueError for arguments out of range; forward raises ValueError where T of the input is not
     `steps`, and RuntimeError for a step after the last.
@@ -119,34 +136,40 @@ class EMPF(Neuron):
         """Spikes of one step [N, *], or of all T [T, N, *] in step mode "m"."""
         x, sequence = plain(x), self._step_mode == "m"
         check_input(x, sequence)
-        done = self._state.t
-        given = steps_given(x, sequence, done, self.steps)
+        given = steps_given(x, sequence, self.steps)
+        t = steps_done(self._state.t, given, self.steps, self.threshold.device)
+        if self.version == "II" and sequence:
+            return torch.stack([self._norm_step(x_t, t + i) for i, x_t in enumerate(x)])
         if self.version == "II":
-            return torch.stack([self._norm_step(x_t) for x_t in x]) if sequence else self._norm_step(x)
+            return self._norm_step(x, t)
         if sequence:
             spikes, v = op.empf_sequence(x, self._state.v, leak=self.leak, threshold=self.threshold)
         else:
-            leak = None if self.leak is None else self.leak[done]
-            spikes, v = op.empf_step(x, self._state.v, leak=leak, threshold=self.threshold[done])
-        self._state = EMPFState(v, done + given)
+            leak = None if self.leak is None else at_step(self.leak, t)
+            spikes, v = op.empf_step(x, self._state.v, leak=leak, threshold=at_step(self.threshold, t))
+        self._keep(v, t + given, x)
         return spikes
 
-    def _norm_step(self, x: Tensor) -> Tensor:
-        t = self._state.t
-        running = None if self.training else (self.running_mean[t], self.running_var[t])
+    def _keep(self, v: Tensor | None, t: int | Tensor, x: Tensor) -> None:
+        self._state = EMPFState(v, counted(t, x) if self._step_mode == "s" else t)
+
+    def _norm_step(self, x: Tensor, t: int | Tensor) -> Tensor:
+        running = None if self.training else (at_step(self.running_mean, t), at_step(self.running_var, t))
         names = ("leak", "threshold", "alpha", "beta", "weight", "bias")
-        parameters = {name: getattr(self, name)[t] for name in names}
+        parameters = {name: at_step(getattr(self, name), t) for name in names}
         out = op.empf_norm_step(x, self._state.v, **parameters, running=running, eps=self.eps)
         if out.mean is not None and out.var is not None:
             self._follow(t, out.mean, out.var, x.numel() // len(out.mean))
-        self._state = EMPFState(out.v, t + 1)
+        self._keep(out.v, t + 1, x)
         return out.spikes
 
     @torch.no_grad()
-    def _follow(self, t: int, mean: Tensor, var: Tensor, count: int) -> None:
+    def _follow(self, t: int | Tensor, mean: Tensor, var: Tensor, count: int) -> None:
         """Running statistics of step t, the variance unbiased, as batch norm has them."""
-        self.running_mean[t].lerp_(mean.to(self.running_mean.dtype), self.momentum)
-        self.running_var[t].lerp_((var * (count / (count - 1))).to(self.running_var.dtype), self.momentum)
+        for running, new in ((self.running_mean, mean), (self.running_var, var * (count / (count - 1)))):
+            row = at_step(running, t).lerp_(new.to(running.dtype), self.momentum)
+            if isinstance(t, Tensor):  # then the row is a copy
+                running.index_copy_(0, t.view(1), row.unsqueeze(0))
 
     def explain(self, device: str | torch.device = "cpu") -> str:
         """For every backend whether it would run on `device`, and why."""

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from .. import backends, surrogate
 from ..ops import lif as op
 from ..ops import ots
-from ..ops.mpdr import MPDR, Regularised, own_synapse
+from ..ops.mpdr import MPDR, Regularised, RegularisedInGraph, own_synapse
 from ..ops.types import EMPTY, RULES, LIFParams, LIFState, number, state_dtype
 from ..reference.mpdr import z_score
 from .neuron import Neuron
@@ -72,20 +72,22 @@ class LIF(Neuron):
         dropout: probability of dropping a neuron for the whole sequence, in training; kept spikes are scaled
             by 1/(1-p), reset and ratio see the unmasked spike, the trace the masked one. Default 0.
         mpdr: `fastsnn.online.MPDR`, a regularisation of the distribution of u; `moments`, `mpdr_loss` and `z_score`
-            then tell of the last call, in evaluation too (not inside torch.compile). Default None.
+            then tell of the last call, in evaluation too (not inside torch.compile, which trains propagate=True alone).
+            Default None.
         threshold: "ots": the threshold follows the mean and deviation of the layer's u, from v_threshold at t = 1 on
             (online threshold stabiliser, Zhu et al. 2024; rules "sltt" and "ottt"): th[t] = mean + q*std over the whole
             tensor of a step, q such that th[1] = v_threshold. A soft reset subtracts th[t]. A sample's spikes then
             depend on its batch, in evaluation too. None: constant. Default None.
         fixed_threshold: with "ots", keep a running th for each t in training (a buffer of the layer) and use it in
-            evaluation, where samples no longer depend on each other. Default False.
+            evaluation, where samples no longer depend on each other. Trains outside of torch.compile. Default False.
 
     In training mode a traced rule returns `TracedSpikes`; in evaluation every rule returns plain spikes.
     `v` is the potential after reset, as in SpikingJelly. State is not in `state_dict`; it stays until
     `fastsnn.reset(net)`, and another input shape without a reset raises.
 
     torch.compile takes the neuron into its graph, with fullgraph=True; the first step after a reset and the later
-    ones are two graphs. torch.export takes step mode "m": the exported program starts every call at t = 1.
+    ones are two graphs; step mode "m" with threshold="ots" is unrolled, a graph for each T. torch.export takes step
+    mode "m": the exported program starts every call at t = 1.
 
     Raises TypeError or ValueError for arguments out of range, and for "ndot" rules with hard reset.
     """
@@ -250,7 +252,7 @@ class LIF(Neuron):
             state = state._replace(keep=self._draw_keep(x[0] if sequence else x))
         return params, state
 
-    def _after(self, ran: op.Ran, sequence: bool, regularised: Regularised | None = None) -> Tensor:
+    def _after(self, ran: op.Ran, sequence: bool, regularised: Any = None) -> Tensor:
         """Keeps the new state and returns the spikes, with their trace where there is one."""
         # nn.Module.__setattr__ costs as much as a small step
         self.__dict__["_state"] = ran.state
@@ -265,7 +267,7 @@ class LIF(Neuron):
                 trace = ran.spikes.detach()
         return ran.spikes if trace is None else TracedSpikes.of(ran.spikes, trace)
 
-    def _regularised(self, x: Tensor) -> Regularised | None:
+    def _regularised(self, x: Tensor) -> Regularised | RegularisedInGraph | None:
         """What puts MPDR around the kernels of this call."""
         mpdr, compiling = self._mpdr, torch.compiler.is_compiling()
         if mpdr is None or (compiling and not self.training):
@@ -276,7 +278,7 @@ class LIF(Neuron):
                 "from lower layers; pass MPDR(propagate=True)"
             )
         if compiling:
-            raise RuntimeError("MPDR trains outside torch.compile: it has no registered operator")
+            return RegularisedInGraph(mpdr)
         own = None if mpdr.propagate else own_synapse(x)
         return Regularised(mpdr, own)
 

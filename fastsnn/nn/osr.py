@@ -8,23 +8,21 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import fusion
 
-from .. import backends
 from ..ops import lif as op_lif
 from ..ops import osr as op
-from ..ops.lif import Ran
-from ..ops.stats import Moments, group_of_all, merge
-from ..ops.types import LIFState, map_tensors, number
+from ..ops.stats import Moments, merge
+from ..ops.types import map_tensors, number
 from .lif import LIF, defaults_of
-from .state import Stateful
+from .state import Stateful, counted
 from .traced import TracedSpikes, TraceError
 
 __all__ = ["OSR", "OSRLIF", "OSR1d", "OSR2d", "OSR3d", "OSRState", "convert_batchnorm", "fold"]
 
 
 class OSRState(NamedTuple):
-    """What a sequence has accumulated: its steps so far, and the moments [C] of their inputs."""
+    """What a sequence has accumulated: its steps so far (`counted`), and the moments [C] of their inputs."""
 
-    steps: int = 0
+    steps: int | Tensor = 0
     n: Tensor | None = None
     mean: Tensor | None = None
     m2: Tensor | None = None
@@ -62,7 +60,8 @@ class OSR(Stateful):
     Parameters and buffers have BatchNorm's names; num_batches_tracked counts folds. In a process group of several ranks
     the statistics are the global batch's, also of unequal batches. One element a channel raises ValueError in training;
     an empty batch changes nothing but counts as a step. Traced spikes raise TraceError: the norm belongs before the
-    neuron. A forward that gradient checkpointing repeats counts twice, as with BatchNorm.
+    neuron. A forward that gradient checkpointing repeats counts twice, as with BatchNorm. In a graph of torch.compile
+    steps are counted in a tensor: the first step after a reset and the later ones are two graphs.
     """
 
     DIMS: tuple[int, ...] | None = None
@@ -105,9 +104,8 @@ class OSR(Stateful):
         self._check(x)
         if not self.training:
             return op.evaluate(x, self.weight, self.bias, self.running_mean, self.running_var, self.eps)
-        running = self._running()
-        y = op.renormalize(x, self.weight, self.bias, running)
-        self._accumulate(running.moments)
+        y, moments = op.renormalize(x, self.weight, self.bias, self._running())
+        self._accumulate(moments)
         return y
 
     def _check(self, x: Tensor) -> None:
@@ -119,31 +117,40 @@ class OSR(Stateful):
         op.check_input(x, self.num_features, self.DIMS)
 
     def _running(self) -> op.Running:
-        return op.Running(self.running_mean, self.running_var, self.eps, self.max_ratio, group_of_all())
+        return op.Running(self.running_mean, self.running_var, self.eps, self.max_ratio, self.strict)
 
     @torch.no_grad()
     def _accumulate(self, step: Moments) -> None:
-        if self.strict and not bool((step.mean + step.m2).isfinite().all()):
-            raise FloatingPointError("the input holds NaN or infinity; its statistics are not accumulated")
         taken, *held = self.state
         total = step if held[0] is None else merge(Moments(*held), step)
-        self.state = OSRState(taken + 1, *total)
-        if taken + 1 >= self.steps:
-            self.reset()
+        taken = counted(taken + 1, total.n)
+        if isinstance(taken, Tensor):
+            # no question about values: a sequence that ends goes on as one of no steps
+            ends = taken >= self.steps
+            self._fold(total, ends)
+            self.state = OSRState(torch.where(ends, 0, taken), *(torch.where(ends, 0, value) for value in total))
+        else:
+            self.state = OSRState(taken, *total)
+            if taken >= self.steps:
+                self.reset()
+
+    def _fold(self, total: Moments, ends: Tensor | bool = True) -> None:
+        """Into the running statistics, where the sequence ends."""
+        # no elements at all: no news
+        weight = (1 - self.momentum) * (total.n > 0).double()
+        for running, new in ((self.running_mean, total.mean), (self.running_var, total.variance)):
+            after = running + (weight * (new - running)).to(running.dtype)
+            running.copy_(torch.where(ends, after, running) if isinstance(ends, Tensor) else after)
+        self.num_batches_tracked += ends
 
     @torch.no_grad()
     def reset(self) -> None:
         """End the sequence: what it has accumulated goes into the running statistics."""
-        if self.state.steps:
-            total = Moments(*self.state[1:])
-            # no elements at all: no news
-            weight = (1 - self.momentum) * (total.n > 0).double()
-            for running, new in (
-                (self.running_mean, total.mean),
-                (self.running_var, total.m2 / total.n.clamp(min=1)),
-            ):
-                running += (weight * (new - running)).to(running.dtype)
-            self.num_batches_tracked += 1
+        taken, *held = self.state
+        if isinstance(taken, Tensor):
+            self._fold(Moments(*held), taken > 0)
+        elif taken:
+            self._fold(Moments(*held))
         self.state = EMPTY
 
     def detach(self) -> None:
@@ -225,7 +232,7 @@ class OSRLIF(nn.Module):
 
     The same as `nn.Sequential(OSR2d(num_features, steps, ...), LIF(...))`, whose layers it has as `norm` (of [N, C, *])
     and `neuron`. Rule "bptt", step mode "m" ([T, N, C, *]), `store_v_seq`, threshold="ots" and evaluation run them one
-    after the other.
+    after the other; torch.compile unrolls step mode "m", a graph for each T.
 
     Args: num_features, steps, eps, momentum, max_ratio, strict as OSR's; the others, by keyword, as `fastsnn.LIF`'s.
     """
@@ -260,11 +267,9 @@ class OSRLIF(nn.Module):
         norm._check(x)
         params, state = neuron._before(x, False)
         op_lif.check_state(x, state, False)
-        running = norm._running()
-        out = op.renormalized_lif(x, norm.weight, norm.bias, running, params, state)
-        norm._accumulate(running.moments)
-        after = LIFState(out.u, False, out.trace, out.ratio, state.keep)
-        return neuron._after(Ran(out.spikes, after, out.trace, out.v, backends.select("osr", x).NAME), False)
+        ran, moments = op.renormalized_lif(x, norm.weight, norm.bias, norm._running(), params, state)
+        norm._accumulate(moments)
+        return neuron._after(ran, False)
 
     def _fuses(self) -> bool:
         neuron = self.neuron

@@ -9,13 +9,14 @@ from torch import Tensor
 
 from ..ops.stats import Moments
 from ..ops.types import map_tensors
-from .state import Stateful
+from .state import Stateful, counted
 
 
 class OTSState(NamedTuple):
-    """Steps so far, and q = (th_0 - mean)/std of the first of them that had a spread; None before the first step."""
+    """Steps so far (`counted`), and q = (th_0 - mean)/std of the first of them that had a spread; None before the first
+    step."""
 
-    steps: int = 0
+    steps: int | Tensor = 0
     quantile: Tensor | None = None
 
     def map(self, fn: Any) -> OTSState:
@@ -27,7 +28,8 @@ class ThresholdStabilizer(Stateful):
     """th[t] = mean + q*std of the layer's u[t], std unbiased; th[1] = th_0. Where u has no spread, th_0.
 
     fixed: keep a running th for each t in training (`running_threshold`, a buffer that grows to the longest sequence;
-    momentum 0.9), and use it in evaluation: the last one from there on, th_0 where there is none.
+    momentum 0.9), and use it in evaluation: the last one from there on, th_0 where there is none. The buffer cannot
+    grow inside a graph of torch.compile: training there raises.
     """
 
     MOMENTUM = 0.9
@@ -45,14 +47,24 @@ class ThresholdStabilizer(Stateful):
         steps, quantile = self.state
         th_0 = torch.full_like(moments.mean, start)
         if self.fixed and not self.training:
-            self.state = OTSState(steps + 1)
-            known = self.running_threshold[: steps + 1]
-            return known[-1].double() if len(known) else th_0
+            self.state = OTSState(counted(steps + 1, th_0))
+            return self._known(steps) if len(self.running_threshold) else th_0
+        if self.fixed and torch.compiler.is_compiling():
+            raise RuntimeError(
+                "fixed_threshold=True keeps a threshold for every step in a buffer that grows, which a graph cannot: "
+                "train outside of torch.compile; evaluation can be compiled"
+            )
         threshold, quantile = _stabilized(moments, th_0, quantile)
-        self.state = OTSState(steps + 1, quantile)
+        self.state = OTSState(counted(steps + 1, th_0), quantile)
         if self.fixed:
-            self._keep(steps, threshold)
+            self._keep(int(steps), threshold)
         return threshold
+
+    def _known(self, steps: int | Tensor) -> Tensor:
+        last = len(self.running_threshold) - 1
+        if isinstance(steps, Tensor):
+            return self.running_threshold.index_select(0, steps.clamp(max=last).view(1)).squeeze(0).double()
+        return self.running_threshold[min(steps, last)].double()
 
     def _keep(self, step: int, threshold: Tensor) -> None:
         new, kept = threshold.to(self.running_threshold), self.running_threshold

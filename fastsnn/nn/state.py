@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 __all__ = ["Stateful", "detach", "load_states", "reset", "states"]
@@ -25,8 +25,17 @@ class Stateful(nn.Module, ABC):
         """Cut the state out of the graph."""
 
 
-def _stateful(net: nn.Module) -> Iterator[tuple[str, Stateful]]:
-    return ((name, module) for name, module in net.named_modules() if isinstance(module, Stateful))
+def counted(steps: int | Tensor, beside: Tensor) -> int | Tensor:
+    """Steps as they are kept: inside a graph of torch.compile in a tensor, as a number would make a graph of its own
+    each; else as they are."""
+    if isinstance(steps, Tensor) or not torch.compiler.is_compiling():
+        return steps
+    return torch.full((), steps, device=beside.device)
+
+
+def _stateful(net: nn.Module) -> list[tuple[str, Stateful]]:
+    # all before the first changes: torch.compile does not walk modules that have
+    return [(name, module) for name, module in net.named_modules() if isinstance(module, Stateful)]
 
 
 def reset(net: nn.Module) -> None:

@@ -7,11 +7,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .. import backends
 from ..reference import binary as reference
 from ..reference.binary import OUTPUTS, Geometry, output_shape
 from .autograd import first_order
-from .registered import _define
+from .passes import binary as passes
+from .registered import binary as registered
 from .types import FLOATING
 
 SPIKES = (torch.float32, torch.bfloat16, torch.float16)  # what packed weights multiply
@@ -31,49 +31,24 @@ class Binarize(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, weight: Tensor, scaled: bool) -> Tensor:
         ctx.save_for_backward(weight)
-        out, scale = backends.select("binary", weight).forward(weight.contiguous(), scaled)
-        # a sum over NaN is NaN; on a device the question would wait for it
-        if not scale.is_cuda and not bool(scale.isfinite().all()):
-            raise ValueError("weight holds NaN or infinite values; binary weights need finite ones")
-        return out
+        return passes.binarize(weight, scaled)
 
     @staticmethod
     @first_order
     def backward(ctx: Any, g_out: Tensor) -> Any:
         (weight,) = ctx.saved_tensors
-        return backends.select("binary", weight).backward(weight.contiguous(), g_out.contiguous()), None
-
-
-def _fake_binarize(weight: Tensor, *_: Any) -> Tensor:
-    return torch.empty_like(weight, memory_format=torch.contiguous_format)
-
-
-@_define("binarize", "(Tensor weight, bool scaled) -> Tensor", _fake_binarize)
-def _binarize(weight: Tensor, scaled: bool) -> Tensor:
-    return backends.select("binary", weight).forward(weight.contiguous(), scaled)[0]
-
-
-@_define("binarize_backward", "(Tensor weight, Tensor g_out) -> Tensor", _fake_binarize)
-def _binarize_backward(weight: Tensor, g_out: Tensor) -> Tensor:
-    return backends.select("binary", weight).backward(weight.contiguous(), g_out.contiguous())
-
-
-torch.library.register_autograd(
-    "fastsnn::binarize",
-    first_order(lambda ctx, g_out: (_binarize_backward(*ctx.saved_tensors, g_out), None)),
-    setup_context=lambda ctx, inputs, output: ctx.save_for_backward(inputs[0]),
-)
+        return passes.binarize_gradient(weight, g_out), None
 
 
 def binarize(weight: Tensor, scaled: bool = True) -> Tensor:
     """W_b = scale_o * sign(W), scale_o = mean |W| per output channel, detached; sign(0) = 0 (EM-PF, Hao et al. 2024).
 
     weight [out, in, *kernel]. scaled False: the bare sign. The gradient passes where -1 <= W <= 1, without the scale.
-    Raises TypeError or ValueError for other weights; for NaN or infinite ones on the CPU, outside torch.compile.
+    Raises TypeError or ValueError for other weights, and for NaN or infinite ones on the CPU.
     """
     _check_weight(weight)
     if torch.compiler.is_compiling():
-        return _binarize(weight, scaled)
+        return registered.binarize(weight, scaled)
     return Binarize.apply(weight, scaled)
 
 
@@ -139,34 +114,9 @@ def _check_product(x: Tensor, packed: Packed, bias: Tensor | None) -> None:
         raise RuntimeError("packed weights are for inference: use torch.no_grad(), or train the binary layer itself")
 
 
-def _float(value: Tensor | None) -> Tensor | None:
-    return value if value is None else value.float().contiguous()
-
-
 def _product(x: Tensor, packed: Packed, bias: Tensor | None, geometry: Geometry) -> Tensor:
-    run = _packed_product if torch.compiler.is_compiling() else _run_product
+    run = registered.packed_product if torch.compiler.is_compiling() else passes.product
     return run(x, packed.words, packed.bits, packed.shape, packed.scale, bias, *geometry)
-
-
-def _run_product(
-    x: Tensor, words: Tensor, bits: int, shape: Any, scale: Tensor | None, bias: Tensor | None, *geometry: Any
-) -> Tensor:
-    kernels, over = backends.select("binary", x), Geometry(*map(tuple, geometry))
-    return kernels.product(x, words.contiguous(), bits, torch.Size(shape), _float(scale), _float(bias), over)
-
-
-def _fake_product(
-    x: Tensor, words: Tensor, bits: int, shape: Any, scale: Tensor | None, bias: Tensor | None, *geometry: Any
-) -> Tensor:
-    return x.new_empty(output_shape(x.shape, shape, Geometry(*geometry)))
-
-
-_packed_product = _define(
-    "packed_product",
-    "(Tensor x, Tensor words, int bits, SymInt[] shape, Tensor? scale, Tensor? bias, int[] stride, int[] padding, "
-    "int[] dilation) -> Tensor",
-    _fake_product,
-)(_run_product)
 
 
 def packed_linear(x: Tensor, packed: Packed, bias: Tensor | None = None) -> Tensor:

@@ -39,6 +39,11 @@ def like(x: Tensor, model: Any) -> Tensor:
     return torch.empty_strided(model.shape, model.stride(), dtype=x.dtype, device=x.device).copy_(x)
 
 
+def like_or_none(x: Tensor | None, model: Tensor) -> Tensor | None:
+    """As `like`; None for None."""
+    return None if x is None else like(x, model)
+
+
 def sequence_like(x: Tensor, one: Tensor) -> Tensor:
     """A sequence x whose every step lies as the dense tensor `one`."""
     strides = (one.numel(), *one.stride())

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from .. import backends, surrogate
-from . import layout, memory, registered
+from . import layout, memory
 from .autograd import first_order
+from .registered import lif as registered
 from .types import EMPTY, FIELDS, FLOATING, Forward, LIFParams, LIFState, Saved, cached_params, state_dtype
 
 __all__ = ["LIFResult", "lif_sequence", "lif_step", "run"]

@@ -11,9 +11,11 @@ from torch import Tensor
 
 from ..reference import mpdr as formulas
 from . import lif, synapse
+from .passes.mpdr import room
+from .registered import lif as registered
 from .types import EMPTY, Forward, LIFParams, LIFState, Pull, Saved, number
 
-__all__ = ["MPDR", "Regularised"]
+__all__ = ["MPDR", "Regularised", "RegularisedInGraph"]
 
 WEIGHTS = {"cifar10": 0.002, "cifar100": 0.0035, "dvs-cifar10": 0.0035, "imagenet": 0.0006}
 
@@ -91,10 +93,7 @@ class Regularised:
         into: LIFState = EMPTY,
         u_seq: bool = False,
     ) -> Forward:
-        steps = len(x) if sequence else 1
-        self.moments = torch.empty(steps, 2, dtype=torch.float64, device=x.device)
-        if x.numel() == 0:
-            self.moments.fill_(math.nan)
+        self.moments = room(x, sequence)
         return self.kernels.forward(p, x, state, sequence, v_seq, into, u_seq, moments_out=self.moments)
 
     def backward(
@@ -112,6 +111,30 @@ class Regularised:
         if self.own is not None:
             synapse.add_to_weights(self.own, local)
         return g_x, g_v_first
+
+
+class RegularisedInGraph:
+    """As `Regularised`, inside a graph of torch.compile. Raises RuntimeError for propagate=False."""
+
+    NAME = registered.NAME
+
+    def __init__(self, mpdr: MPDR) -> None:
+        if not mpdr.propagate:
+            raise RuntimeError(
+                "MPDR(propagate=False) keeps its gradient to one synapse by that synapse's node in autograd, which a "
+                "graph of torch.compile does not have: pass propagate=True, or train outside of torch.compile"
+            )
+        self.mpdr = mpdr
+
+    def around(self, kernels: Any) -> RegularisedInGraph:
+        return self
+
+    def forward(
+        self, p: LIFParams, x: Tensor, state: LIFState, sequence: bool, v_seq: bool = False, into: LIFState = EMPTY
+    ) -> Forward:
+        m = self.mpdr
+        out, self.moments = registered.regularised(p, x, state, sequence, v_seq, [m.mean, m.std, m.weight, m.mu_m])
+        return out
 
 
 def own_synapse(x: Tensor) -> Any:

@@ -12,6 +12,7 @@ from .. import backends
 from . import layout
 from .autograd import first_order
 from .lif import Ran, as_v, check_input, check_state
+from .registered import ots as registered
 from .stats import Moments
 from .types import LIFParams, LIFState
 
@@ -54,7 +55,6 @@ class StabilizedLIF(torch.autograd.Function):
         return g_x, None, None, None, None
 
 
-@torch.compiler.disable
 def run(p: LIFParams, x: Tensor, state: LIFState, stabilize: Stabilize) -> Ran:
     """One step of p from `state`; stabilize(moments of u) is the threshold, float64 [].
 
@@ -62,9 +62,14 @@ def run(p: LIFParams, x: Tensor, state: LIFState, stabilize: Stabilize) -> Ran:
     """
     check_input(x, False)
     check_state(x, state, False)
-    x, state = layout.aligned(x, state, False)
-    state = state._replace(potential=as_v(p, state), is_v=True)
-    out: list[Any] = []
-    spikes = StabilizedLIF.apply(x, p, state, stabilize, out)
-    v, trace, name = out
+    if torch.compiler.is_compiling():
+        u, moments = registered.charge(p, x, as_v(p, state))
+        spikes, v, trace = registered.fire(p, x, u, stabilize(moments), state.trace, state.keep)
+        name = registered.NAME
+    else:
+        x, state = layout.aligned(x, state, False)
+        state = state._replace(potential=as_v(p, state), is_v=True)
+        out: list[Any] = []
+        spikes = StabilizedLIF.apply(x, p, state, stabilize, out)
+        v, trace, name = out
     return Ran(spikes, LIFState(v, True, trace, None, state.keep), trace, v, name)

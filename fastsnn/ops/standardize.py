@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from .. import backends
-from . import registered
 from .autograd import first_order
+from .registered import standardize as registered
 from .types import FLOATING
 
 EPS = 1e-4

@@ -65,7 +65,8 @@ def forward(
     out = lif.forward(p, x, state, sequence, v_seq, into, u_seq=True)
     assert out.u is not None
     moments_out.copy_(moments(out.u if sequence else out.u.unsqueeze(0)))
-    return out._replace(u=out.u[-1]) if sequence and not u_seq else out
+    # the last u must not keep the memory of all
+    return out._replace(u=out.u[-1].clone()) if sequence and not u_seq else out
 
 
 def backward(

@@ -6,7 +6,6 @@ import operator
 import pytest
 import torch
 from torch import nn
-from torch._dynamo.utils import counters
 from torch.nn import functional as F
 
 import fastsnn
@@ -14,23 +13,12 @@ from fastsnn import TracedSpikes, surrogate
 from fastsnn.nn import plain
 from fastsnn.ops.types import RULES
 
-from ..cases import ONLINE, assert_same, current
+from ..cases import ONLINE, assert_same, compiled, current, graphs
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*assigned during export", "ignore:.*side effects happened")
-
-
-@pytest.fixture(autouse=True)
-def _fresh():
-    torch._dynamo.reset()
-    counters.clear()
-
-
-def graphs():
-    return counters["stats"]["unique_graphs"]
-
-
-def compiled(net, backend="aot_eager", **kwargs):
-    return torch.compile(net, fullgraph=True, backend=backend, **kwargs)
+pytestmark = [
+    pytest.mark.usefixtures("no_graphs"),
+    pytest.mark.filterwarnings("ignore:.*assigned during export", "ignore:.*side effects happened"),
+]
 
 
 def convolutional(rule, **kwargs):
@@ -161,6 +149,39 @@ def test_a_sequence_marked_dynamic_is_compiled_once():
         x = current(T, B, 8)
         assert_same(one_call(other, step, x), one_call(net, net, x))
     assert graphs() == 1
+
+
+MPDR = fastsnn.online.MPDR(0.2, 0.7, 0.5, 0.02, propagate=True)
+
+
+def moments(net):
+    return [module.moments for module in net.modules() if isinstance(module, fastsnn.LIF)]
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_mpdr_in_steps_equals_eager(rule):
+    x, results = images(), []
+    for prepare in (lambda net: net, compiled):
+        net = convolutional(rule, mpdr=MPDR, dropout=0.2)
+        torch.manual_seed(2)
+        run = backward_at_end if rule == "bptt" else train_by_step
+        results.append([*run(net, prepare(net), x), *moments(net)])
+    assert_same(results[1], results[0])
+    assert graphs() == 2
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_mpdr_in_sequences_equals_eager(rule):
+    net, other = sequential(rule, mpdr=MPDR), sequential(rule, mpdr=MPDR)
+    step = compiled(other)
+    for T, B in ((4, 3), (6, 5), (9, 2), (2, 7)):
+        x = current(T, B, 8)
+        assert_same(one_call(other, step, x), one_call(net, net, x))
+        assert_same(moments(other), moments(net))
+    assert graphs() == 2
+    free = sequential(rule)
+    one_call(free, free, x)
+    assert not torch.allclose(free[0].weight.grad, net[0].weight.grad)
 
 
 @pytest.mark.parametrize("rule", ["bptt", "ottt"])

@@ -316,10 +316,3 @@ def test_training_with_another_number_of_steps_is_refused(steps):
     with pytest.raises(ValueError, match=rf"x has T = {steps} steps and \S+ has parameters for steps = {T}"):
         online.train_batch(net, [x[0]] * steps, y, optimizer)
     assert_same([*net.state_dict().values()], [*before.values()])
-
-
-def test_compiled_networks_run_the_layer_between_graphs():
-    layer, x = neuron(), images()
-    expected = run(layer, x)
-    layer.reset()
-    assert_same(run(torch.compile(layer, backend="eager"), x), expected)

@@ -400,20 +400,6 @@ def test_osrlif_changes_layout_in_mid_sequence(layout):
         assert_same([s.spikes for s in found], [s.spikes for s in expected])
 
 
-def test_compiled_networks_train_as_eager_ones():
-    """The normalisation runs outside of the graph."""
-    net = nn.Sequential(nn.Linear(4, 5), fastsnn.OSR1d(5, 2), fastsnn.OSRLIF.for_rule("sltt", 5, 2))
-    other = copy.deepcopy(net)
-    compiled = torch.compile(other, backend="eager")
-    for x_t in current(3, 6, 4):
-        expected, found = net(x_t), compiled(x_t)
-        assert_same(found, expected)
-        expected.sum().backward()
-        found.sum().backward()
-    assert_same([p.grad for p in other.parameters()], [p.grad for p in net.parameters()])
-    assert_same([*other.buffers()], [*net.buffers()])
-
-
 def test_passes_over_memory(monkeypatch):
     """Bytes of the tensors as large as x that every kernel call takes: it reads or writes each of them once."""
     net, calls, kernels = fastsnn.OSRLIF.for_rule("sltt", 5, 9), [], backends.select("osr", torch.empty(0))

@@ -8,8 +8,10 @@ from torch.library import opcheck
 
 import fastsnn
 from fastsnn import backends, surrogate
-from fastsnn.ops import lif, registered
+from fastsnn.ops import lif
 from fastsnn.ops import standardize as ws
+from fastsnn.ops.registered import lif as registered
+from fastsnn.ops.registered.standardize import standardize_backward, standardize_forward
 from fastsnn.ops.types import EMPTY, RULES, LIFParams, LIFState, params_of, state_dtype
 
 from ..cases import DTYPES, LAYOUTS, assert_same, current, dtype_id, keep_of, resets_of
@@ -37,9 +39,9 @@ def state_of(x, rule, kind):
     return LIFState(filled(), rule == "bptt", filled(trace != "none"), filled(trace.startswith("ndot")), keep_of(x))
 
 
-def forward_arguments(x, state, p, sequence, v_seq=False, u_seq=False):
+def forward_arguments(x, state, p, sequence, v_seq=False, u_seq=False, mpdr=None):
     potential, is_v, trace, ratio, keep = state
-    return x, potential, trace, ratio, keep, is_v, sequence, v_seq, u_seq, *p.arguments
+    return x, potential, trace, ratio, keep, is_v, sequence, v_seq, u_seq, mpdr, *p.arguments
 
 
 def inputs(sequence, dtype=torch.float32, T=4):
@@ -93,13 +95,33 @@ def test_lif_backward_passes_opcheck(rule, given, backend):
     g_v = torch.randn_like(x[0]) if has_v and rule == "bptt" else None
     potential = torch.rand_like(x[0]) if has_potential else None
     keep = keep_of(x[0]) if has_keep else None
-    flags = (torch.float32, True, True, False, rule == "bptt")
+    mpdr = torch.empty(0, 2, dtype=torch.float64), None
+    flags = (torch.float32, True, True, False, rule == "bptt", *mpdr)
     with fastsnn.use_backend(backend):
         opcheck(registered.lif_backward, (g_s, g_v, None, x, potential, keep, *flags, *params(rule).arguments))
         u = torch.randn_like(x[0])
         g_s = None if g_s is None else g_s[0]
-        flags = (torch.bfloat16, False, False, False, rule == "bptt")
+        flags = (torch.bfloat16, False, False, False, rule == "bptt", *mpdr)
         opcheck(registered.lif_backward, (g_s, g_v, u, None, None, keep, *flags, *params(rule).arguments))
+
+
+TARGET = [0.2, 0.7, 0.01, 0.02]
+
+
+@BOTH
+@pytest.mark.parametrize("dtype", DTYPES, ids=dtype_id)
+@pytest.mark.parametrize("sequence", [False, True], ids=["step", "sequence"])
+@pytest.mark.parametrize("rule", ["bptt", "ndot"])
+def test_mpdr_passes_opcheck(rule, sequence, dtype, backend):
+    x = inputs(sequence, dtype)
+    with fastsnn.use_backend(backend):
+        opcheck(registered.lif_forward, forward_arguments(x, EMPTY, params(rule), sequence, mpdr=TARGET))
+        out = registered.lif_forward(*forward_arguments(x.detach(), EMPTY, params(rule), sequence, mpdr=TARGET))
+        moments, u = out[-1], torch.randn_like(x, dtype=state_dtype(dtype)).detach()
+        saved = (None, x.detach(), None, None) if sequence else (u, None, None, None)
+        flags = (dtype, False, sequence, False, rule == "bptt", moments, TARGET)
+        g_s = torch.randn_like(x).detach()
+        opcheck(registered.lif_backward, (g_s, None, *saved, *flags, *params(rule).arguments))
 
 
 @BOTH
@@ -110,9 +132,9 @@ def test_standardize_passes_opcheck(channels_last, dtype, backend):
     weight = weight.to(memory_format=torch.channels_last) if channels_last else weight
     gain = torch.rand(5, 1, 1, 1, dtype=dtype)
     with fastsnn.use_backend(backend):
-        _, mean, inverse = registered.standardize_forward(weight, gain, 1e-4)
-        opcheck(registered.standardize_backward, (weight, gain, mean, inverse, torch.randn_like(weight), 1e-4))
-        opcheck(registered.standardize_forward, (weight.requires_grad_(), gain.requires_grad_(), 1e-4))
+        _, mean, inverse = standardize_forward(weight, gain, 1e-4)
+        opcheck(standardize_backward, (weight, gain, mean, inverse, torch.randn_like(weight), 1e-4))
+        opcheck(standardize_forward, (weight.requires_grad_(), gain.requires_grad_(), 1e-4))
 
 
 def tensors(values):

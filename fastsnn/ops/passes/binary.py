@@ -1,0 +1,37 @@
+"""Binary weights from float ones, and the product with packed ones."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ... import backends
+from ...reference.binary import Geometry
+
+
+def binarize(weight: Tensor, scaled: bool) -> Tensor:
+    """scale_o * sign(W), or sign(W). Raises ValueError for NaN or infinite weights on the CPU."""
+    out, scale = backends.select("binary", weight).forward(weight.contiguous(), scaled)
+    # a sum over NaN is NaN; on a device the question would wait for it
+    if not scale.is_cuda and not bool(scale.isfinite().all()):
+        raise ValueError("weight holds NaN or infinite values; binary weights need finite ones")
+    return out
+
+
+def binarize_gradient(weight: Tensor, g_out: Tensor) -> Tensor:
+    """The straight-through gradient."""
+    return backends.select("binary", weight).backward(weight.contiguous(), g_out.contiguous())
+
+
+def _float(value: Tensor | None) -> Tensor | None:
+    return value if value is None else value.float().contiguous()
+
+
+def product(
+    x: Tensor, words: Tensor, bits: int, shape: Any, scale: Tensor | None, bias: Tensor | None, *geometry: Any
+) -> Tensor:
+    """W_b x + bias of packed weights; geometry: stride, padding and dilation of a convolution."""
+    kernels, over = backends.select("binary", x), Geometry(*map(tuple, geometry))
+    return kernels.product(x, words.contiguous(), bits, torch.Size(shape), _float(scale), _float(bias), over)

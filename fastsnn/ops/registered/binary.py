@@ -1,0 +1,56 @@
+"""Binary synapses as operators."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...reference.binary import Geometry, output_shape
+from ..autograd import first_order
+from ..passes import binary as passes
+from . import contiguous_like, define
+
+
+def _fake_binarize(weight: Tensor, *_: Any) -> Tensor:
+    return contiguous_like(weight)
+
+
+binarize = define("binarize", "(Tensor weight, bool scaled) -> Tensor", _fake_binarize)(passes.binarize)
+binarize_backward = define("binarize_backward", "(Tensor weight, Tensor g_out) -> Tensor", _fake_binarize)(
+    passes.binarize_gradient
+)
+
+
+@first_order
+def _binarize_gradient(ctx: Any, g_out: Tensor) -> tuple[Tensor, None]:
+    return binarize_backward(*ctx.saved_tensors, g_out), None
+
+
+torch.library.register_autograd(
+    "fastsnn::binarize",
+    _binarize_gradient,
+    setup_context=lambda ctx, inputs, output: ctx.save_for_backward(inputs[0]),
+)
+
+
+def _laid_out(y: Tensor, x: Tensor) -> Tensor:
+    """A product in the memory order of its spikes: contiguous, or channels last."""
+    last = x.dim() == 4 and not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last)
+    return y.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
+
+
+def _fake_product(x: Tensor, words: Tensor, bits: int, shape: Any, scale: Any, bias: Any, *geometry: Any) -> Tensor:
+    return _laid_out(x.new_empty(output_shape(x.shape, shape, Geometry(*geometry))), x)
+
+
+@define(
+    "packed_product",
+    "(Tensor x, Tensor words, int bits, SymInt[] shape, Tensor? scale, Tensor? bias, int[] stride, int[] padding, "
+    "int[] dilation) -> Tensor",
+    _fake_product,
+)
+def packed_product(x: Tensor, *given: Any) -> Tensor:
+    """The product of spikes with packed weights."""
+    return _laid_out(passes.product(x, *given), x)

@@ -1,0 +1,166 @@
+"""Online spiking renormalisation as operators. Processes exchange statistics inside of them, in the default group."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ... import backends
+from .. import layout
+from ..autograd import first_order
+from ..passes import osr as passes
+from ..passes.osr import Running, Used
+from ..stats import Moments, group_of_all
+from ..types import RULES, Forward, LIFParams, LIFState, params_of
+from . import NAME, PARAMS, STATE, define, empty_like
+
+__all__ = ["NAME", "renormalize", "renormalized_lif"]
+
+AFFINE = "Tensor weight, Tensor bias"
+RUNNING = "Tensor running_mean, Tensor running_var, float eps, float? max_ratio, bool strict"
+USED = "Tensor statistics, Tensor n"  # Used, its vectors in one tensor
+
+
+def _together(used: Used) -> tuple[Tensor, Tensor]:
+    *vectors, n = used
+    return torch.stack(vectors), n
+
+
+def _apart(statistics: Tensor, n: Tensor) -> Used:
+    return Used(*(*statistics.unbind(), n))
+
+
+def _fake_used(x: Tensor) -> tuple[Tensor, Tensor]:
+    statistics = x.new_empty(len(Used._fields) - 1, x.shape[1], dtype=torch.float64)
+    return statistics, statistics.new_empty(())
+
+
+def _fake_normalize(x: Tensor, *_: Any) -> tuple[Tensor, ...]:
+    return torch.empty_like(passes.laid_out(x)), *_fake_used(x)
+
+
+@define("osr_normalize", f"(Tensor x, {AFFINE}, {RUNNING}) -> (Tensor y, {USED})", _fake_normalize)
+def _normalize(x: Tensor, weight: Tensor, bias: Tensor, *running: Any) -> tuple[Tensor, ...]:
+    x = passes.laid_out(x)
+    y, used = passes.renormalize(backends.select("osr", x), x, weight, bias, Running(*running), group_of_all())
+    return y, *_together(used)
+
+
+def _fake_gradients(g: Tensor, x: Tensor, *given: Any) -> tuple[Tensor, Tensor, Tensor]:
+    dtype = next(value for value in given if isinstance(value, torch.dtype))
+    g_weight = x.new_empty(x.shape[1], dtype=dtype)
+    return torch.empty_like(passes.laid_out(x)), g_weight, torch.empty_like(g_weight)
+
+
+GRADIENTS = "(Tensor g_x, Tensor g_weight, Tensor g_bias)"
+
+
+@define("osr_normalize_backward", f"(Tensor g, Tensor x, {USED}, ScalarType dtype) -> {GRADIENTS}", _fake_gradients)
+def _normalize_backward(
+    g: Tensor, x: Tensor, statistics: Tensor, n: Tensor, dtype: torch.dtype
+) -> tuple[Tensor, Tensor, Tensor]:
+    x, used = passes.laid_out(x), _apart(statistics, n)
+    return passes.renormalize_gradient(backends.select("osr", x), x, g, used, group_of_all(), dtype)
+
+
+def _keep_normalized(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    x, weight, *_ = inputs
+    _, statistics, n = output
+    ctx.set_materialize_grads(False)
+    ctx.mark_non_differentiable(statistics, n)
+    ctx.save_for_backward(x, statistics, n)
+    ctx.dtype, ctx.inputs = weight.dtype, len(inputs)
+
+
+@first_order
+def _normalize_gradient(ctx: Any, g: Tensor | None, *_: None) -> tuple[Tensor | None, ...]:
+    if g is None:
+        return (None,) * ctx.inputs
+    gradients = _normalize_backward(g, *ctx.saved_tensors, ctx.dtype)
+    return *gradients, *(None,) * (ctx.inputs - len(gradients))
+
+
+torch.library.register_autograd("fastsnn::osr_normalize", _normalize_gradient, setup_context=_keep_normalized)
+
+
+def renormalize(x: Tensor, weight: Tensor, bias: Tensor, running: Running) -> tuple[Tensor, Moments]:
+    """y and the moments of x, inside a graph and with gradient."""
+    y, statistics, n = _normalize(x, weight, bias, *running)
+    return y, _apart(statistics, n).moments
+
+
+def _fake_lif_forward(x: Tensor, *given: Any) -> tuple[Tensor, ...]:
+    x, trace = passes.laid_out(x), RULES[given[-1]].trace
+    models = (x, None if trace == "none" else x, x if trace.startswith("ndot") else None)
+    return torch.empty_like(x), *(empty_like(x, model) for model in models), *_fake_used(x)
+
+
+@define(
+    "osr_lif_forward",
+    f"(Tensor x, {AFFINE}, {RUNNING}, {STATE}, {PARAMS}) -> "
+    f"(Tensor spikes, Tensor u, Tensor trace_after, Tensor ratio_after, {USED})",
+    _fake_lif_forward,
+)
+def _lif_forward(x: Tensor, weight: Tensor, bias: Tensor, *given: Any) -> tuple[Any, ...]:
+    running, (potential, trace, ratio, keep, is_v), params = given[:5], given[5:10], given[10:]
+    x = passes.laid_out(x)
+    state = LIFState(potential, is_v, trace, ratio, keep).map(lambda tensor: layout.like(tensor, x))
+    kernels, p, group = backends.select("osr", x), params_of(*params), group_of_all()
+    out, used = passes.renormalized_lif(kernels, p, x, weight, bias, Running(*running), state, group)
+    after = (value if isinstance(value, Tensor) else empty_like(x, None) for value in (out.trace, out.ratio))
+    return out.spikes, out.u, *after, *_together(used)
+
+
+@define(
+    "osr_lif_backward",
+    f"(Tensor g_s, Tensor x, Tensor u, Tensor? keep, {USED}, ScalarType dtype, {PARAMS}) -> {GRADIENTS}",
+    _fake_gradients,
+)
+def _lif_backward(
+    g_s: Tensor,
+    x: Tensor,
+    u: Tensor,
+    keep: Tensor | None,
+    statistics: Tensor,
+    n: Tensor,
+    dtype: torch.dtype,
+    *params: Any,
+) -> tuple[Tensor, Tensor, Tensor]:
+    x, used = passes.laid_out(x), _apart(statistics, n)
+    u, keep = layout.like(u, x), layout.like_or_none(keep, x)
+    kernels, p = backends.select("osr", x), params_of(*params)
+    return passes.renormalized_lif_gradient(kernels, p, x, g_s, u, keep, used, group_of_all(), dtype)
+
+
+def _keep_lif(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    (x, weight, *_), keep, params = inputs[:2], inputs[11], inputs[13:]
+    u, *_, statistics, n = output[1:]
+    ctx.set_materialize_grads(False)
+    ctx.mark_non_differentiable(*output[1:])
+    ctx.save_for_backward(x, u, keep, statistics, n)
+    ctx.kept, ctx.inputs = (weight.dtype, *params), len(inputs)
+
+
+@first_order
+def _lif_gradient(ctx: Any, g_s: Tensor | None, *_: None) -> tuple[Tensor | None, ...]:
+    if g_s is None:
+        return (None,) * ctx.inputs
+    gradients = _lif_backward(g_s, *ctx.saved_tensors, *ctx.kept)
+    return *gradients, *(None,) * (ctx.inputs - len(gradients))
+
+
+torch.library.register_autograd("fastsnn::osr_lif_forward", _lif_gradient, setup_context=_keep_lif)
+
+
+def renormalized_lif(
+    p: LIFParams, x: Tensor, weight: Tensor, bias: Tensor, running: Running, state: LIFState
+) -> tuple[Forward, Moments]:
+    """A step of the neuron and the moments of x, inside a graph and with gradient."""
+    potential, is_v, trace, ratio, keep = state
+    out = _lif_forward(x, weight, bias, *running, potential, trace, ratio, keep, is_v, *p.arguments)
+    spikes, u, trace, ratio, statistics, n = out
+    rule = RULES[p.rule].trace
+    done = Forward(spikes, u, None, None if rule == "none" else trace, ratio if rule.startswith("ndot") else None)
+    return done, _apart(statistics, n).moments

@@ -1,0 +1,62 @@
+"""Weight standardisation as operators."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ... import backends
+from ..autograd import first_order
+from . import contiguous_like, define
+
+
+def _fake_standardize_forward(weight: Tensor, gain: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
+    mean = weight.new_empty(weight.shape[0], dtype=torch.float64)
+    return contiguous_like(weight), mean, torch.empty_like(mean)
+
+
+@define(
+    "standardize_forward",
+    "(Tensor weight, Tensor gain, float eps) -> (Tensor value, Tensor mean, Tensor inverse)",
+    _fake_standardize_forward,
+)
+def standardize_forward(weight: Tensor, gain: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
+    """A backend's standardisation: W_hat, mean and 1/sqrt(var*N + eps)."""
+    return backends.select("standardize", weight).forward(weight.contiguous(), gain.contiguous(), eps)
+
+
+def _fake_standardize_backward(
+    weight: Tensor, gain: Tensor, mean: Tensor, inverse: Tensor, g_out: Tensor, eps: float
+) -> tuple[Tensor, Tensor]:
+    return contiguous_like(weight), contiguous_like(gain)
+
+
+@define(
+    "standardize_backward",
+    "(Tensor weight, Tensor gain, Tensor mean, Tensor inverse, Tensor g_out, float eps) -> "
+    "(Tensor g_weight, Tensor g_gain)",
+    _fake_standardize_backward,
+)
+def standardize_backward(
+    weight: Tensor, gain: Tensor, mean: Tensor, inverse: Tensor, g_out: Tensor, eps: float
+) -> tuple[Tensor, Tensor]:
+    """A backend's gradient of the standardisation."""
+    operands = (weight.contiguous(), gain.contiguous(), mean, inverse, g_out.contiguous())
+    return backends.select("standardize", weight).backward(*operands, eps)
+
+
+def _keep_statistics(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    weight, gain, ctx.eps = inputs
+    _, mean, inverse = output
+    ctx.mark_non_differentiable(mean, inverse)
+    ctx.save_for_backward(weight, gain, mean, inverse)
+
+
+@first_order
+def _standardize_gradient(ctx: Any, g_value: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
+    return *standardize_backward(*ctx.saved_tensors, g_value, ctx.eps), None
+
+
+torch.library.register_autograd("fastsnn::standardize_forward", _standardize_gradient, setup_context=_keep_statistics)
