@@ -1,4 +1,5 @@
-"""One of two processes that train a normalised network on unequal parts of one batch: `ddp_osr_worker.py FOLDER RANK`.
+"""One of two processes that train a normalised network on unequal parts of one batch, MODE eager or compiled:
+`ddp_osr_worker.py FOLDER RANK MODE`.
 
 Each leaves its gradients, buffers and outputs. The loss is a sum over samples times the number of ranks, so that the
 mean over ranks, which DistributedDataParallel takes, is the sum over the batch.
@@ -46,15 +47,16 @@ def train(call, net, x, weight=1.0):
     return torch.stack(outputs)
 
 
-def main(folder, rank):
+def main(folder, rank, mode):
     torch.distributed.init_process_group("gloo", f"file://{folder}/store", rank=rank, world_size=2)
     net = network()
     x = images().split([SPLIT, 8 - SPLIT], 1)[rank]
-    outputs = train(DistributedDataParallel(net), net, x, 2.0)
+    layers = torch.compile(net, fullgraph=True, backend="aot_eager") if mode == "compiled" else net
+    outputs = train(DistributedDataParallel(layers), net, x, 2.0)
     left = {"gradients": [p.grad for p in net.parameters()], "buffers": dict(net.named_buffers()), "outputs": outputs}
     torch.save(left, folder / f"rank{rank}")
     torch.distributed.destroy_process_group()
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]))
+    main(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3])

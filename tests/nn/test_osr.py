@@ -390,9 +390,10 @@ def test_passes_over_memory(monkeypatch):
 
 
 @pytest.mark.skipif(not torch.distributed.is_available(), reason="torch was built without distributed")
-def test_two_processes_train_as_one(tmp_path):
+@pytest.mark.parametrize("mode", ["eager", "compiled"])
+def test_two_processes_train_as_one(mode, tmp_path):
     worker = Path(__file__).with_name("ddp_osr_worker.py")
-    ranks = [subprocess.Popen([sys.executable, worker, tmp_path, str(rank)]) for rank in range(2)]
+    ranks = [subprocess.Popen([sys.executable, worker, tmp_path, str(rank), mode]) for rank in range(2)]
     assert [rank.wait(timeout=120) for rank in ranks] == [0, 0]
     first, second = (torch.load(tmp_path / f"rank{rank}") for rank in range(2))
     assert_same([*first["buffers"].values()], [*second["buffers"].values()])
