@@ -1,6 +1,5 @@
-"""One of two processes that train a normalised network on parts of one batch: `ddp_osr_worker.py FOLDER RANK SPLIT`.
-
-Rank 0 has SPLIT of 8 samples, rank 1 the others.
+"""One of two processes that train a normalised network on parts of one batch, MODE eager or compiled:
+`ddp_osr_worker.py FOLDER RANK SPLIT MODE`. Rank 0 has SPLIT of 8 samples, rank 1 the others.
 
 Each leaves its gradients, buffers and outputs. The loss is a sum over samples times the number of ranks, so that the
 mean over ranks, which DistributedDataParallel takes, is the sum over the batch.
@@ -46,15 +45,16 @@ def train(call, net, x, weight=1.0):
     return torch.stack(outputs)
 
 
-def main(folder, rank, split):
+def main(folder, rank, split, mode):
     torch.distributed.init_process_group("gloo", f"file://{folder}/store", rank=rank, world_size=2)
     net = network()
     x = images().split([split, 8 - split], 1)[rank]
-    outputs = train(DistributedDataParallel(net), net, x, 2.0)
+    layers = torch.compile(net, fullgraph=True, backend="aot_eager") if mode == "compiled" else net
+    outputs = train(DistributedDataParallel(layers), net, x, 2.0)
     left = {"gradients": [p.grad for p in net.parameters()], "buffers": dict(net.named_buffers()), "outputs": outputs}
     torch.save(left, folder / f"rank{rank}")
     torch.distributed.destroy_process_group()
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))
+    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4])

@@ -426,10 +426,14 @@ def test_passes_over_memory(monkeypatch):
 
 
 @pytest.mark.skipif(not torch.distributed.is_available(), reason="torch was built without distributed")
-@pytest.mark.parametrize("split", [5, 8], ids=["unequal", "one-without-samples"])
-def test_two_processes_train_as_one(split, tmp_path):
+@pytest.mark.parametrize(
+    ("split", "mode"),
+    [(5, "eager"), (8, "eager"), (5, "compiled")],
+    ids=["unequal", "one-without-samples", "compiled"],
+)
+def test_two_processes_train_as_one(split, mode, tmp_path):
     worker = Path(__file__).with_name("ddp_osr_worker.py")
-    ranks = [subprocess.Popen([sys.executable, worker, tmp_path, str(rank), str(split)]) for rank in range(2)]
+    ranks = [subprocess.Popen([sys.executable, worker, tmp_path, str(rank), str(split), mode]) for rank in range(2)]
     assert [rank.wait(timeout=120) for rank in ranks] == [0, 0]
     first, second = (torch.load(tmp_path / f"rank{rank}") for rank in range(2))
     assert_same([*first["buffers"].values()], [*second["buffers"].values()])
