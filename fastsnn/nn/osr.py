@@ -99,6 +99,17 @@ class OSR(Stateful):
         self.register_buffer("num_batches_tracked", torch.tensor(0))
         self.state = EMPTY
 
+    @property
+    def state(self) -> OSRState:
+        """What the sequence has accumulated."""
+        self._settle()
+        return self._state
+
+    @state.setter
+    def state(self, value: OSRState) -> None:
+        self._state: OSRState = value
+        self._coming: op.Coming | None = None
+
     def forward(self, x: Tensor) -> Tensor:
         """y of one step [N, C, *], in x's dtype."""
         self._check(x)
@@ -119,18 +130,34 @@ class OSR(Stateful):
     def _running(self) -> op.Running:
         return op.Running(self.running_mean, self.running_var, self.eps, self.max_ratio, self.strict)
 
+    def _accumulate(self, step: Moments | op.Coming) -> None:
+        self._settle()
+        if isinstance(step, Moments):
+            self._add(step)
+            return
+        self._coming = step  # between processes while the layers behind this one work
+        if self._state.steps + 1 >= self.steps:
+            self._settle()
+
+    def _settle(self) -> None:
+        """Wait for the step that is coming."""
+        if self._coming is not None:
+            step, self._coming = self._coming, None
+            self._add(step.moments)
+
     @torch.no_grad()
-    def _accumulate(self, step: Moments) -> None:
-        taken, *held = self.state
+    def _add(self, step: Moments) -> None:
+        held: Any
+        taken, *held = self._state
         total = step if held[0] is None else merge(Moments(*held), step)
         taken = counted(taken + 1, total.n)
         if isinstance(taken, Tensor):
             # no question about values: a sequence that ends goes on as one of no steps
             ends = taken >= self.steps
             self._fold(total, ends)
-            self.state = OSRState(torch.where(ends, 0, taken), *(torch.where(ends, 0, value) for value in total))
+            self._state = OSRState(torch.where(ends, 0, taken), *(torch.where(ends, 0, value) for value in total))
         else:
-            self.state = OSRState(taken, *total)
+            self._state = OSRState(taken, *total)
             if taken >= self.steps:
                 self.reset()
 
@@ -146,6 +173,7 @@ class OSR(Stateful):
     @torch.no_grad()
     def reset(self) -> None:
         """End the sequence: what it has accumulated goes into the running statistics."""
+        held: Any
         taken, *held = self.state
         if isinstance(taken, Tensor):
             self._fold(Moments(*held), taken > 0)
@@ -164,6 +192,10 @@ class OSR(Stateful):
         super()._apply(fn, recurse)
         self.state = self.state.map(lambda tensor: tensor.to(self.running_mean.device))
         return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        self._settle()
+        return self.__dict__.copy()
 
     def _replicate_for_data_parallel(self) -> Any:
         raise RuntimeError(

@@ -13,7 +13,7 @@ from . import layout
 from .autograd import first_order
 from .lif import Ran
 from .passes import osr as passes
-from .passes.osr import Running
+from .passes.osr import Coming, Running
 from .registered import osr as registered
 from .stats import Moments, group_of_all
 from .types import FLOATING, LIFParams, LIFState
@@ -35,7 +35,7 @@ class Renormalize(torch.autograd.Function):
     """y of one training step; `out` receives the rest."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, running: Running, out: list[passes.Used]) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, running: Running, out: list[Any]) -> Tensor:
         ctx.kernels, ctx.group, ctx.dtype = backends.select("osr", x), group_of_all(), weight.dtype
         ctx.save_for_backward(x)
         y, ctx.used = passes.renormalize(ctx.kernels, x, weight, bias, running, ctx.group)
@@ -46,7 +46,11 @@ class Renormalize(torch.autograd.Function):
     @first_order
     def backward(ctx: Any, g: Tensor) -> Any:
         (x,) = ctx.saved_tensors
-        return *passes.renormalize_gradient(ctx.kernels, x, g, ctx.used, ctx.group, ctx.dtype), None, None
+        return (
+            *passes.renormalize_gradient(ctx.kernels, x, g, passes.arrived(ctx.used), ctx.group, ctx.dtype),
+            None,
+            None,
+        )
 
 
 class RenormalizedLIF(torch.autograd.Function):
@@ -73,8 +77,9 @@ class RenormalizedLIF(torch.autograd.Function):
     @first_order
     def backward(ctx: Any, g_s: Tensor) -> Any:
         x, u, keep = ctx.saved_tensors
+        used = passes.arrived(ctx.used)
         return (
-            *passes.renormalized_lif_gradient(ctx.kernels, ctx.p, x, g_s, u, keep, ctx.used, ctx.group, ctx.dtype),
+            *passes.renormalized_lif_gradient(ctx.kernels, ctx.p, x, g_s, u, keep, used, ctx.group, ctx.dtype),
             None,
             None,
             None,
@@ -82,25 +87,30 @@ class RenormalizedLIF(torch.autograd.Function):
         )
 
 
-def renormalize(x: Tensor, weight: Tensor, bias: Tensor, running: Running) -> tuple[Tensor, Moments]:
+def renormalize(x: Tensor, weight: Tensor, bias: Tensor, running: Running) -> tuple[Tensor, Moments | Coming]:
     """y = weight*(x - running mean)/sqrt(running variance + eps) + bias of a training step, with OSR's gradient, and
-    the step's own moments.
+    the step's own moments, which in a process group may be coming yet.
 
     x [N, C, *]; the vectors [C]. Raises ValueError for one element a channel, FloatingPointError for NaN or infinity
     where strict, BackendError where no backend runs.
     """
     if torch.compiler.is_compiling():
         return registered.renormalize(x, weight, bias, running)
-    out: list[passes.Used] = []
+    out: list[Any] = []
     y = Renormalize.apply(passes.laid_out(x), weight, bias, running, out)
-    return y, out[0].moments
+    return y, _moments_of(out[0])
+
+
+def _moments_of(used: passes.Used | Coming) -> Moments | Coming:
+    return used if isinstance(used, Coming) else used.moments
 
 
 def renormalized_lif(
     x: Tensor, weight: Tensor, bias: Tensor, running: Running, p: LIFParams, state: LIFState
-) -> tuple[Ran, Moments]:
+) -> tuple[Ran, Moments | Coming]:
     """One step of a neuron of an online rule on `renormalize(x, ...)`, in one pass over memory, and the moments of x.
     Errors as there."""
+    moments: Moments | Coming
     if torch.compiler.is_compiling():
         done, moments = registered.renormalized_lif(p, x, weight, bias, running, state)
         spikes, name = done.spikes, registered.NAME
@@ -110,7 +120,7 @@ def renormalized_lif(
         out: list[Any] = []
         spikes = RenormalizedLIF.apply(x, weight, bias, running, p, state, out)
         done, used, name = out
-        moments = used.moments
+        moments = _moments_of(used)
     after = LIFState(done.u, False, done.trace, done.ratio, state.keep)
     return Ran(spikes, after, done.trace, None, name), moments
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
@@ -53,15 +54,22 @@ def group_of_all() -> Any:
     return None
 
 
-def gather(local: Moments, group: Any) -> Moments:
-    """Moments over all ranks of `group`, merged in the order of ranks: the same bits on each. One collective."""
-    mine = torch.cat([local.n.view(1), local.mean, local.m2])
-    ranks = [torch.empty_like(mine) for _ in range(torch.distributed.get_world_size(group))]
-    torch.distributed.all_gather(ranks, mine, group)
-    whole, *others = (Moments(rank[0], *rank[1:].chunk(2)) for rank in ranks)
-    for other in others:
-        whole = merge(whole, other)
-    return whole
+class Gathering:
+    """The moments of all ranks of a group, on their way to each. One collective."""
+
+    def __init__(self, local: Moments, group: Any) -> None:
+        mine = torch.cat([local.n.view(1), local.mean, local.m2])
+        self._ranks = [torch.empty_like(mine) for _ in range(torch.distributed.get_world_size(group))]
+        self._work = torch.distributed.all_gather(self._ranks, mine, group, async_op=True)
+
+    @cached_property
+    def moments(self) -> Moments:
+        """Waits for them; merged in the order of ranks: the same bits on each."""
+        self._work.wait()
+        whole, *others = (Moments(rank[0], *rank[1:].chunk(2)) for rank in self._ranks)
+        for other in others:
+            whole = merge(whole, other)
+        return whole
 
 
 def sum_over(sums: Tensor, group: Any) -> Tensor:

@@ -1,5 +1,6 @@
-"""One of two processes that train a normalised network on parts of one batch, MODE eager or compiled:
-`ddp_osr_worker.py FOLDER RANK SPLIT MODE`. Rank 0 has SPLIT of 8 samples, rank 1 the others.
+"""One of two processes that train a normalised network on parts of one batch, MODE eager, compiled or overlapped (no
+fallback, so that a step's moments travel while the layers behind work): `ddp_osr_worker.py FOLDER RANK SPLIT MODE`.
+Rank 0 has SPLIT of 8 samples, rank 1 the others.
 
 Each leaves its gradients, buffers and outputs. The loss is a sum over samples times the number of ranks, so that the
 mean over ranks, which DistributedDataParallel takes, is the sum over the batch.
@@ -15,14 +16,15 @@ from torch.nn.parallel import DistributedDataParallel
 import fastsnn
 
 
-def network():
+def network(mode="eager"):
     torch.manual_seed(1)
+    fallback = {"max_ratio": None} if mode == "overlapped" else {}
     layers = [
         nn.Conv2d(2, 4, 3),
-        fastsnn.OSR2d(4, 2),
+        fastsnn.OSR2d(4, 2, **fallback),
         fastsnn.LIF.for_rule("ottt"),
         nn.Conv2d(4, 3, 3),
-        fastsnn.OSRLIF.for_rule("sltt", 3, 2, max_ratio=0.0),
+        fastsnn.OSRLIF.for_rule("sltt", 3, 2, **({"max_ratio": 0.0} | fallback)),
         nn.Flatten(),
         nn.Linear(12, 5),
     ]
@@ -45,14 +47,29 @@ def train(call, net, x, weight=1.0):
     return torch.stack(outputs)
 
 
+def travelling(net):
+    """For every normalisation whether a step's moments are on their way."""
+    return [norm._coming is not None for norm in (net[1], net[4].norm)]
+
+
+def check_overlap(net, x):
+    """The moments of a step of a new sequence travel until the state is asked for."""
+    net(x)
+    assert travelling(net) == [True, True]
+    assert [net[1].state.steps, net[4].norm.state.steps] == [1, 1]
+    assert travelling(net) == [False, False]
+
+
 def main(folder, rank, split, mode):
     torch.distributed.init_process_group("gloo", f"file://{folder}/store", rank=rank, world_size=2)
-    net = network()
+    net = network(mode)
     x = images().split([split, 8 - split], 1)[rank]
     layers = torch.compile(net, fullgraph=True, backend="aot_eager") if mode == "compiled" else net
     outputs = train(DistributedDataParallel(layers), net, x, 2.0)
     left = {"gradients": [p.grad for p in net.parameters()], "buffers": dict(net.named_buffers()), "outputs": outputs}
     torch.save(left, folder / f"rank{rank}")
+    if mode == "overlapped":
+        check_overlap(net, x[0])
     torch.distributed.destroy_process_group()
 
 

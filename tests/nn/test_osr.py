@@ -428,8 +428,8 @@ def test_passes_over_memory(monkeypatch):
 @pytest.mark.skipif(not torch.distributed.is_available(), reason="torch was built without distributed")
 @pytest.mark.parametrize(
     ("split", "mode"),
-    [(5, "eager"), (8, "eager"), (5, "compiled")],
-    ids=["unequal", "one-without-samples", "compiled"],
+    [(5, "eager"), (8, "eager"), (5, "compiled"), (5, "overlapped")],
+    ids=["unequal", "one-without-samples", "compiled", "overlapped"],
 )
 def test_two_processes_train_as_one(split, mode, tmp_path):
     worker = Path(__file__).with_name("ddp_osr_worker.py")
@@ -437,7 +437,7 @@ def test_two_processes_train_as_one(split, mode, tmp_path):
     assert [rank.wait(timeout=120) for rank in ranks] == [0, 0]
     first, second = (torch.load(tmp_path / f"rank{rank}") for rank in range(2))
     assert_same([*first["buffers"].values()], [*second["buffers"].values()])
-    net = ddp_osr_worker.network()
+    net = ddp_osr_worker.network(mode)
     outputs = ddp_osr_worker.train(net, net, ddp_osr_worker.images())
     for name, buffer in net.named_buffers():
         assert_same(first["buffers"][name], buffer, rtol=1e-6, atol=1e-6)

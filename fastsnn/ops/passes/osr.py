@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .. import layout
-from ..stats import Affine, Moments, gather, sum_over
+from ..stats import Affine, Gathering, Moments, sum_over
 from ..types import Forward, LIFParams, LIFState
 
 
@@ -52,6 +52,29 @@ class Used(NamedTuple):
         return Moments(self.n, self.mean, self.m2)
 
 
+class Coming:
+    """`Used` of a step whose moments are still on their way between processes: what asks for them waits."""
+
+    def __init__(self, affine: Affine, scale: Tensor, eps: float, gathering: Gathering) -> None:
+        self._affine, self._scale, self._eps, self._gathering = affine, scale, eps, gathering
+
+    @property
+    def moments(self) -> Moments:
+        return self._gathering.moments
+
+    def used(self) -> Used:
+        return _used(self._affine, self._scale, self.moments, self._eps)
+
+
+def _used(affine: Affine, scale: Tensor, moments: Moments, eps: float) -> Used:
+    inverse = (moments.variance + eps).rsqrt()
+    return Used(affine.center, affine.factor, scale, moments.mean, moments.m2, inverse, moments.n)
+
+
+def arrived(used: Used | Coming) -> Used:
+    return used.used() if isinstance(used, Coming) else used
+
+
 def check_enough(x: Tensor, group: Any) -> None:
     """Raises ValueError for one element a channel: its gradient would be zero everywhere."""
     if group is None and x.numel() == x.shape[1]:
@@ -74,22 +97,25 @@ def affine_of(mean: Tensor, variance: Tensor, weight: Tensor, bias: Tensor, eps:
 
 def _normalized(
     weight: Tensor, bias: Tensor, running: Running, group: Any, run: Callable[[Affine, bool], Any]
-) -> tuple[Any, Used]:
+) -> tuple[Any, Used | Coming]:
     """run(affine, moments wanted) with the running statistics or, where the fallback wants it, with the batch's."""
     affine, scale = affine_of(running.mean, running.variance, weight, bias, running.eps)
-    out, local = run(affine, True)
-    moments = local if group is None else gather(local, group)
+    out, moments = run(affine, True)
+    if group is not None:
+        gathering = Gathering(moments, group)
+        if running.max_ratio is None and not running.strict:
+            return out, Coming(affine, scale, running.eps, gathering)
+        moments = gathering.moments
     running.check(moments)
-    inverse = (moments.variance + running.eps).rsqrt()
     if running.exceeded(moments):
         affine, scale = affine_of(moments.mean, moments.variance, weight, bias, running.eps)
         out, _ = run(affine, False)
-    return out, Used(affine.center, affine.factor, scale, moments.mean, moments.m2, inverse, moments.n)
+    return out, _used(affine, scale, moments, running.eps)
 
 
 def renormalize(
     kernels: Any, x: Tensor, weight: Tensor, bias: Tensor, running: Running, group: Any
-) -> tuple[Tensor, Used]:
+) -> tuple[Tensor, Used | Coming]:
     """y. x: of `laid_out`."""
     check_enough(x, group)
     return _normalized(weight, bias, running, group, lambda affine, own: kernels.normalize(x, affine, own))
@@ -104,7 +130,7 @@ def renormalized_lif(
     running: Running,
     state: LIFState,
     group: Any,
-) -> tuple[Forward, Used]:
+) -> tuple[Forward, Used | Coming]:
     """A step of the neuron on y. x: of `laid_out`, and the state in its memory order."""
     check_enough(x, group)
     return _normalized(weight, bias, running, group, lambda affine, own: kernels.lif_forward(p, x, affine, state, own))

@@ -45,7 +45,7 @@ def _fake_normalize(x: Tensor, *_: Any) -> tuple[Tensor, ...]:
 def _normalize(x: Tensor, weight: Tensor, bias: Tensor, *running: Any) -> tuple[Tensor, ...]:
     x = passes.laid_out(x)
     y, used = passes.renormalize(backends.select("osr", x), x, weight, bias, Running(*running), group_of_all())
-    return y, *_together(used)
+    return y, *_together(passes.arrived(used))
 
 
 def _fake_gradients(g: Tensor, x: Tensor, *given: Any) -> tuple[Tensor, Tensor, Tensor]:
@@ -110,7 +110,7 @@ def _lif_forward(x: Tensor, weight: Tensor, bias: Tensor, *given: Any) -> tuple[
     kernels, p, group = backends.select("osr", x), params_of(*params), group_of_all()
     out, used = passes.renormalized_lif(kernels, p, x, weight, bias, Running(*running), state, group)
     after = (value if isinstance(value, Tensor) else empty_like(x, None) for value in (out.trace, out.ratio))
-    return out.spikes, out.u, *after, *_together(used)
+    return out.spikes, out.u, *after, *_together(passes.arrived(used))
 
 
 @define(
