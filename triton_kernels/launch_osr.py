@@ -11,7 +11,7 @@ from torch import Tensor
 from . import osr
 from .launch import INTERPRETED, OPTIONS, WARPS
 
-MERGE = {"BLOCK_P": 32, "BLOCK_C": 16, **OPTIONS}
+MERGE = {"BLOCK_P": 16, "BLOCK_C": 16, **OPTIONS}
 
 
 def grid_of(sizes: list[int], x: Tensor, neurons: bool = False) -> tuple[tuple[int, int], dict[str, Any]]:

@@ -9,7 +9,9 @@ pytestmark = [
     pytest.mark.skipif(bool(toolkit.lacks_cuda_headers()), reason=toolkit.lacks_cuda_headers()),
 ]
 
-SOURCES = [toolkit.INCLUDE.parent / "sanitize.cpp", *sorted(cuda_host.CSRC.glob("cuda/*.cu"))]
+RUN_APART = {"binary"}  # by test_binary_sanitizers.py
+KERNELS = [source for source in sorted(cuda_host.CSRC.glob("cuda/*.cu")) if source.stem not in RUN_APART]
+SOURCES = [toolkit.INCLUDE.parent / "sanitize.cpp", *KERNELS]
 
 
 @pytest.fixture(scope="module")

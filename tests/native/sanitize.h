@@ -12,7 +12,7 @@
 #include "../../csrc/core/stats.h"
 
 // Runs every kernel of a core on exactly sized heap buffers, ragged sizes included: AddressSanitizer sees one element
-// too far. Arguments: `tiny` for one small size, `plant` for one element too few, which must be seen.
+// too far. Arguments: `tiny` for one small size and two types, `plant` for one element too few, which must be seen.
 namespace sanitize {
 
 using namespace fastsnn;
@@ -172,28 +172,29 @@ void mpdr(Dtype dtype, int reset, int64_t T, int64_t n, int64_t skew, bool optio
 }
 
 struct Sizes {
+  std::vector<Dtype> dtypes;
   std::vector<int64_t> neurons, steps, columns, skews;
 };
 
 template <class Core>
 int all(const Sizes& sizes) {
   int runs = 0;
-  for (int dtype = 0; dtype < int(Dtype::count); dtype++) {
+  for (const Dtype dtype : sizes.dtypes) {
     for (int64_t skew : sizes.skews) {
       for (int64_t n : sizes.neurons) {
         for (const bool option : {false, true}) {
-          ots<Core>(Dtype(dtype), n, skew, option), runs++;
+          ots<Core>(dtype, n, skew, option), runs++;
           if (n > 5000) continue;
-          osr<Core>(Dtype(dtype), 3, 2, n, option ? 2 : 1, skew, option), runs++;
-          osr<Core>(Dtype(dtype), n, 8, 1, option ? 2 : 1, skew, option), runs++;
+          osr<Core>(dtype, 3, 2, n, option ? 2 : 1, skew, option), runs++;
+          osr<Core>(dtype, n, 8, 1, option ? 2 : 1, skew, option), runs++;
         }
         for (int64_t T : sizes.steps) {
           if (n * T > 200000) continue;
           for (const bool option : {false, true}) {
-            for (const int reset : {0, 1}) mpdr<Core>(Dtype(dtype), reset, T, n, skew, option), runs++;
-            empf<Core>(Dtype(dtype), T, n, 1, false, skew, option), runs++;
+            for (const int reset : {0, 1}) mpdr<Core>(dtype, reset, T, n, skew, option), runs++;
+            empf<Core>(dtype, T, n, 1, false, skew, option), runs++;
             for (const bool innermost : {false, true}) {
-              if (n < 5000) empf<Core>(Dtype(dtype), T, n, 3, innermost, skew, option), runs++;
+              if (n < 5000) empf<Core>(dtype, T, n, 3, innermost, skew, option), runs++;
             }
           }
           for (int trace = 0; trace < int(Trace::count); trace++) {
@@ -201,13 +202,13 @@ int all(const Sizes& sizes) {
               if (generic::has_ratio(Trace(trace)) && Reset(reset) == Reset::hard) continue;
               const int surrogate = (trace * 2 + reset) % int(generic::Surrogate::count);
               for (bool option : {false, true}) {
-                lif<Core>(params(reset, trace, surrogate), Dtype(dtype), T, n, skew, option, option), runs++;
+                lif<Core>(params(reset, trace, surrogate), dtype, T, n, skew, option, option), runs++;
               }
             }
           }
         }
       }
-      for (int64_t cols : sizes.columns) standardize<Core>(Dtype(dtype), 3, cols, skew), runs++;
+      for (int64_t cols : sizes.columns) standardize<Core>(dtype, 3, cols, skew), runs++;
     }
   }
   return runs;
@@ -224,8 +225,12 @@ void planted() {
 template <class Core>
 int main(int argc, char** argv) {
   const bool tiny = argc > 1 && std::strcmp(argv[1], "tiny") == 0;
-  const Sizes sizes =
-      tiny ? Sizes{{9}, {2}, {40}, {0}} : Sizes{{1, 17, 255, 2049, 40013}, {1, 3, 70}, {2, 7, 8, 9, 4609}, {0, 1}};
+  const Sizes sizes = tiny ? Sizes{{Dtype::f32, Dtype::f16}, {9}, {2}, {40}, {0}}
+                           : Sizes{{Dtype::f32, Dtype::f64, Dtype::bf16, Dtype::f16},
+                                   {1, 17, 255, 2049, 40013},
+                                   {1, 3, 70},
+                                   {2, 7, 8, 9, 4609},
+                                   {0, 1}};
   if (argc > 1 && std::strcmp(argv[1], "plant") == 0) planted<Core>();
   std::printf("%d runs\n", all<Core>(sizes));
   return 0;
