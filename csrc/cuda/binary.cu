@@ -124,7 +124,7 @@ __device__ __forceinline__ void write(const PackedProduct& k, int64_t place, int
 template <class T, int V, int bits>
 __device__ __forceinline__ void add_word(const PackedProduct& k, int64_t pixel, int64_t first,
                                          const uint32_t (&words)[kWord], float (&sums)[kWord]) {
-  constexpr int kUnrolled = V > 1 ? kChannels<bits> / V : 4;  // more single loads at once would spill
+  [[maybe_unused]] constexpr int kUnrolled = V > 1 ? kChannels<bits> / V : 4;  // more single loads at once would spill
 #pragma unroll kUnrolled
   for (int c = 0; c < kChannels<bits>; c += V) {
     T spikes[V];
