@@ -17,6 +17,7 @@ WARPS = 4
 SUM_BLOCK = WARPS * 32  # float64 sums take twice the registers, and neurons of a channel have gaps
 OPTIONS = {"num_warps": WARPS, "enable_fp_fusion": False}
 RATIO_TRACES = (trace.NDOT.value, trace.NDOT_RELEASED.value)
+NO_PULL = (None, None, 0, 0, 0, 0)
 INTERPRETED = not isinstance(lif.lif_forward, triton.JITFunction)
 
 
@@ -71,10 +72,11 @@ def lif_forward(
     v_seq: Tensor | None,
     trace_seq: Tensor | None,
     ratio_last: Tensor | None,
+    room: Tensor | None = None,
 ) -> None:
     if n == 0:
         return
-    block = block_of(n, x, of_state=p.trace in RATIO_TRACES)
+    block = block_of(n, x, of_state=room is not None or p.trace in RATIO_TRACES)
     with device:
         lif.lif_forward[(triton.cdiv(n, block),)](
             x,
@@ -89,6 +91,7 @@ def lif_forward(
             v_seq,
             trace_seq,
             ratio_last,
+            room,
             T,
             n,
             p.leak,
@@ -122,10 +125,13 @@ def lif_backward(
     g_v_seq: Tensor | None,
     g_x: Tensor,
     g_v_first: Tensor | None,
+    pull: tuple[Any, ...] = NO_PULL,
 ) -> None:
+    """pull: of MPDR, the moments, where its part of the gradient goes alone, and four numbers' bits."""
     if n == 0:
         return
-    block = block_of(n, g_x, of_state=bptt and p.reset)
+    moments, g_local, *target = pull
+    block = block_of(n, g_x, of_state=moments is not None or (bptt and p.reset))
     grid = (triton.cdiv(n, block),)
     with device:
         if bptt:
@@ -137,6 +143,7 @@ def lif_backward(
                 g_v_seq,
                 g_x,
                 g_v_first,
+                moments,
                 T,
                 n,
                 p.leak,
@@ -146,6 +153,7 @@ def lif_backward(
                 p.reset_grad,
                 p.height,
                 p.slope,
+                *target,
                 HARD=p.reset,
                 SHAPE=p.surrogate,
                 BLOCK=block,
@@ -159,6 +167,8 @@ def lif_backward(
                 x,
                 potential,
                 g_x,
+                moments,
+                g_local,
                 T,
                 n,
                 p.leak,
@@ -168,6 +178,7 @@ def lif_backward(
                 p.v_reset,
                 p.height,
                 p.slope,
+                *target,
                 GIVEN_V=potential_is_v or potential is None,
                 HARD=p.reset,
                 SHAPE=p.surrogate,

@@ -15,14 +15,7 @@ __device__ __forceinline__ void forward_neurons(const Lif<S>& p, const LifForwar
   for (int64_t t = 0; t < k.T; t++, row += k.n) {
     load(static_cast<const T*>(k.x) + row, x);
     load_or<S>(k.keep, at, S(1), keep);  // again each step, for want of registers
-#pragma unroll
-    for (int j = 0; j < V; j++) {
-      const auto o = advance<reset, trace>(p, x[j], keep[j], u[j], a[j], e[j], threshold_prev, first);
-      x[j] = o.s;
-      u[j] = o.u;
-      a[j] = o.a;
-      e[j] = o.e;
-    }
+    advance_all<reset, trace>(p, keep, threshold_prev, first, x, u, a, e);
     store(static_cast<T*>(k.spikes) + row, x);
     if constexpr (trace != Trace::none) store(static_cast<S*>(k.trace_seq) + row, a);
     store_to<S>(k.u_seq, row, u);
@@ -55,20 +48,11 @@ void lif_forward_as(const LifParams& params, const LifForward& k, const Stream& 
   });
 }
 
-template <class T, Reset reset>
-void lif_forward_traced(const LifParams& p, const LifForward& k, const Stream& on) {
-  if constexpr (reset == Reset::soft) {
-    if (Trace(p.trace) == Trace::ndot) return lif_forward_as<T, reset, Trace::ndot>(p, k, on);
-    if (Trace(p.trace) == Trace::ndot_released) return lif_forward_as<T, reset, Trace::ndot_released>(p, k, on);
-  }
-  if (has_ratio(Trace(p.trace))) throw std::invalid_argument("ndot rules need soft reset");
-  if (Trace(p.trace) == Trace::ottt) return lif_forward_as<T, reset, Trace::ottt>(p, k, on);
-  lif_forward_as<T, reset, Trace::none>(p, k, on);
-}
-
 void lif_forward(const LifParams& p, const LifForward& k, const Stream& on) {
   with_dtype(k.dtype, [&](auto zero) {
-    with_reset(p, [&](auto reset) { lif_forward_traced<decltype(zero), decltype(reset)::value>(p, k, on); });
+    with_rule(p, [&](auto reset, auto trace) {
+      lif_forward_as<decltype(zero), decltype(reset)::value, decltype(trace)::value>(p, k, on);
+    });
   });
 }
 
