@@ -14,6 +14,7 @@ from fastsnn.nn import plain
 from fastsnn.ops.types import RULES
 
 from ..cases import ONLINE, assert_same, compiled, current, graphs
+from .training import held, one_call, train_by_step
 
 pytestmark = [
     pytest.mark.usefixtures("no_graphs"),
@@ -50,26 +51,6 @@ def images(T=4, B=3):
     return current(T, B, 2, 8, 8)
 
 
-def held(net):
-    """State, potentials of every step where stored, and gradients."""
-    neurons = [module for module in net.modules() if isinstance(module, fastsnn.LIF)]
-    states = [value for neuron in neurons for value in (*neuron.state, neuron.v_seq)]
-    return [*states, *(p.grad.clone() for p in net.parameters())]
-
-
-def train_by_step(net, step, x):
-    """Mode O: an update at every t."""
-    optimizer, results = torch.optim.SGD(net.parameters(), lr=0.1), []
-    fastsnn.reset(net)
-    for x_t in x:
-        optimizer.zero_grad()
-        out = step(x_t)
-        out.square().sum().backward()
-        optimizer.step()
-        results += [out.detach(), *held(net)]
-    return [*results, *(p.detach().clone() for p in net.parameters())]
-
-
 def backward_at_end(net, step, x):
     """Every step, then one backward."""
     net.zero_grad()
@@ -77,15 +58,6 @@ def backward_at_end(net, step, x):
     outputs = [step(x_t) for x_t in x]
     sum(out.square().sum() for out in outputs).backward()
     return [*(out.detach() for out in outputs), *held(net)]
-
-
-def one_call(net, step, x):
-    """A sequence in one call, with backward."""
-    net.zero_grad()
-    fastsnn.reset(net)
-    out = step(x)
-    out.square().sum().backward()
-    return [out.detach(), *held(net)]
 
 
 @pytest.mark.parametrize(("rule", "backend"), [("ottt", "eager"), *((rule, "aot_eager") for rule in ONLINE)])

@@ -9,6 +9,7 @@ from torch import nn
 import fastsnn
 
 from ..cases import assert_same, compiled, current, graphs
+from .training import train_by_step
 
 pytestmark = pytest.mark.usefixtures("no_graphs")
 
@@ -25,22 +26,10 @@ def network(scale=True):
     )
 
 
-def trained(net, step, x):
-    """An update at every step."""
-    optimizer, outputs = torch.optim.SGD(net.parameters(), 0.1), []
-    fastsnn.reset(net)
-    for x_t in x:
-        optimizer.zero_grad()
-        outputs.append(step(x_t))
-        outputs[-1].square().sum().backward()
-        optimizer.step()
-    return [*(out.detach() for out in outputs), *(p.grad for p in net.parameters()), *net.parameters()]
-
-
 @pytest.mark.parametrize("scale", [False, True])
 def test_training_equals_eager(scale):
     x, net, other = current(3, 2, 2, 6, 6), network(scale), network(scale)
-    assert_same(trained(other, compiled(other), x), trained(net, net, x))
+    assert_same(train_by_step(other, compiled(other), x), train_by_step(net, net, x))
     assert graphs() == 2  # the neurons' first step, and all others
 
 

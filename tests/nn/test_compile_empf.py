@@ -9,6 +9,7 @@ from torch import nn
 import fastsnn
 
 from ..cases import assert_same, compiled, current, graphs
+from .training import held, one_call, remembered, train_by_step
 
 pytestmark = pytest.mark.usefixtures("no_graphs")
 
@@ -32,37 +33,6 @@ def network(version, per_channel=True, step_mode="s", steps=STEPS):
             if "beta" in name or "leak" in name:
                 p.copy_(torch.rand_like(p))
     return net
-
-
-def neurons(net):
-    return [module for module in net.modules() if isinstance(module, fastsnn.EMPF)]
-
-
-def held(net):
-    """State, statistics and gradients."""
-    states = [value for neuron in neurons(net) for value in (neuron.v, int(neuron.state.t))]
-    return [*states, *(buffer.clone() for buffer in net.buffers()), *(p.grad for p in net.parameters())]
-
-
-def train_by_step(net, step, x):
-    """Mode O: an update at every t."""
-    optimizer, results = torch.optim.SGD(net.parameters(), lr=0.1), []
-    fastsnn.reset(net)
-    for x_t in x:
-        out = step(x_t)
-        optimizer.zero_grad()
-        out.square().sum().backward()
-        optimizer.step()
-        results += [out.detach(), *held(net)]
-    return [*results, *(p.detach().clone() for p in net.parameters())]
-
-
-def one_call(net, step, x):
-    net.zero_grad()
-    fastsnn.reset(net)
-    out = step(x)
-    out.square().sum().backward()
-    return [out.detach(), *held(net)]
 
 
 @PER_CHANNEL
@@ -146,11 +116,7 @@ def test_eager_and_compiled_steps_mix():
     step, x = compiled(other), current(6, 3, 8)
     for t, x_t in enumerate(x):
         assert_same((step if t % 3 else other)(x_t), net(x_t))
-    assert_same(held_states(other), held_states(net))
-
-
-def held_states(net):
-    return [(neuron.v, int(neuron.state.t)) for neuron in neurons(net)]
+    assert_same(remembered(other), remembered(net))
 
 
 def test_states_of_a_compiled_network_can_be_kept_and_copied():

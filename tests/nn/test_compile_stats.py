@@ -7,9 +7,9 @@ import torch
 from torch import nn
 
 import fastsnn
-from fastsnn.nn.osr import OSR
 
 from ..cases import ONLINE, assert_same, compiled, current, graphs
+from .training import one_call, remembered, train_by_step
 
 pytestmark = pytest.mark.usefixtures("no_graphs")
 
@@ -54,51 +54,6 @@ SEQUENCES = {
 def network(make):
     torch.manual_seed(1)
     return nn.Sequential(nn.Linear(8, 6), make(), nn.Linear(6, 3))
-
-
-def neurons(net):
-    return [module for module in net.modules() if isinstance(module, fastsnn.LIF)]
-
-
-def statistics(net):
-    """What OSR and OTS remember; what has no steps counts as nothing."""
-    kept = []
-    for module in net.modules():
-        if isinstance(module, OSR):
-            steps, *held = module.state
-            kept += [int(steps), *(held if steps else [])]
-        elif isinstance(module, fastsnn.LIF) and module.stabilizer is not None:
-            kept += [int(module.stabilizer.state.steps), module.stabilizer.state.quantile]
-    return kept
-
-
-def held(net):
-    states = [value for neuron in neurons(net) for value in (*neuron.state, neuron.v_seq)]
-    buffers = [buffer.clone() for buffer in net.buffers()]
-    return [*states, *statistics(net), *buffers, *(p.grad.clone() for p in net.parameters())]
-
-
-def train_by_step(net, step, x):
-    """Mode O: an update at every t, with another sequence's end in mid of x where it is long."""
-    optimizer, results = torch.optim.SGD(net.parameters(), lr=0.1), []
-    torch.manual_seed(2)
-    fastsnn.reset(net)
-    for x_t in x:
-        fastsnn.detach(net)
-        out = step(x_t)
-        optimizer.zero_grad()
-        out.square().sum().backward()
-        optimizer.step()
-        results += [out.detach(), *held(net)]
-    return [*results, *(p.detach().clone() for p in net.parameters())]
-
-
-def one_call(net, step, x):
-    net.zero_grad()
-    fastsnn.reset(net)
-    out = step(x)
-    out.square().sum().backward()
-    return [out.detach(), *held(net)]
 
 
 @EVERY
@@ -150,7 +105,7 @@ def test_evaluation_equals_eager(name):
     with torch.no_grad():
         for x_t in x:
             assert_same(step(x_t), net(x_t))
-    assert_same(statistics(other), statistics(net))
+    assert_same(remembered(other), remembered(net))
     assert_same([*other.buffers()], [*net.buffers()])
 
 
@@ -177,7 +132,7 @@ def test_eager_and_compiled_steps_mix(name):
         assert_same((step if t % 3 else other)(x_t), net(x_t))
         for one in (net, other):
             fastsnn.detach(one)
-    assert_same(statistics(other), statistics(net))
+    assert_same(remembered(other), remembered(net))
     assert_same([*other.buffers()], [*net.buffers()])
 
 
@@ -201,10 +156,10 @@ def test_states_can_be_kept():
     step(x[0])
     saved = fastsnn.states(net)
     expected = step(x[1])
-    kept = statistics(net)
+    kept = remembered(net)
     fastsnn.load_states(net, saved)
     assert_same(step(x[1]), expected)
-    assert_same(statistics(net), kept)
+    assert_same(remembered(net), kept)
     assert net[1][0].double().state.steps.dtype == torch.int64
 
 
@@ -228,15 +183,15 @@ def test_inductor_equals_eager_but_for_rounding(name):
     assert_same(actual, train_by_step(net, net, x), rtol=1e-4, atol=1e-5)
 
 
-def test_strict_refuses_nan_in_a_graph_and_leaves_the_statistics():
+def test_strict_refuses_nan_in_a_graph_and_leaves_the_remembered():
     net, x = fastsnn.OSR1d(6, 3, strict=True), torch.randn(5, 6)
     step = compiled(net)
     step(x)
     step(x)
-    before = [*statistics(net), *(buffer.clone() for buffer in net.buffers())]
+    before = [*remembered(net), *(buffer.clone() for buffer in net.buffers())]
     with pytest.raises(FloatingPointError, match="not accumulated"):
         step(torch.full((5, 6), torch.nan))
-    assert_same([*statistics(net), *net.buffers()], before)
+    assert_same([*remembered(net), *net.buffers()], before)
 
 
 def test_explain_says_that_the_neuron_ran_in_a_graph():
