@@ -17,6 +17,8 @@ WARPS = 4
 SUM_BLOCK = WARPS * 32  # float64 sums take twice the registers, and neurons of a channel have gaps
 OPTIONS = {"num_warps": WARPS, "enable_fp_fusion": False}
 RATIO_TRACES = (trace.NDOT.value, trace.NDOT_RELEASED.value)
+# half of a full SM has these registers; where a block sums, fewer are taken by default, and spill
+SUMMING = OPTIONS | {"maxnreg": 64}
 NO_PULL = (None, None, 0, 0, 0, 0)
 INTERPRETED = not isinstance(lif.lif_forward, triton.JITFunction)
 
@@ -104,7 +106,7 @@ def lif_forward(
             HARD=p.reset,
             TRACE=p.trace,
             BLOCK=block,
-            **OPTIONS,
+            **(OPTIONS if room is None else SUMMING),
         )
 
 

@@ -201,18 +201,23 @@ def _demangled(names):
     return dict(zip(names, _output("c++filt", *names).splitlines(), strict=True)) if names else {}
 
 
-def kernels(cubin):
-    """Every kernel of a cubin file."""
+def resources(cubin):
+    """Registers, bytes of stack and of shared memory of every kernel of a cubin file, by name."""
     usage = _output(tool("cuobjdump"), "--dump-resource-usage", str(cubin))
     pattern = r"Function (\S+):\s+REG:(\d+) STACK:(\d+) SHARED:(\d+)"
-    resources = {name: tuple(map(int, numbers)) for name, *numbers in re.findall(pattern, usage)}
+    return {name: tuple(map(int, numbers)) for name, *numbers in re.findall(pattern, usage)}
+
+
+def kernels(cubin):
+    """Every kernel of a cubin file."""
+    taken = resources(cubin)
     sections = re.split(r"^\t\.section\t\.text\.", _output(tool("nvdisasm"), "-c", str(cubin)), flags=re.MULTILINE)
-    readable = _demangled(list(resources))
+    readable = _demangled(list(taken))
     found = []
     for section in sections[1:]:
         name = section.split(",", 1)[0].strip('"')
-        if name in resources:
-            found.append(Kernel(readable[name], _graph(section.splitlines()), *resources[name]))
+        if name in taken:
+            found.append(Kernel(readable[name], _graph(section.splitlines()), *taken[name]))
     return found
 
 

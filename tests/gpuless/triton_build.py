@@ -11,8 +11,6 @@ import argparse
 import itertools
 import json
 import re
-import subprocess
-import tempfile
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -21,7 +19,7 @@ from typing import Any, NamedTuple
 import torch
 import triton
 from triton.backends.compiler import GPUTarget
-from triton.backends.nvidia.compiler import CUDABackend, get_ptxas, sm_arch_from_capability
+from triton.backends.nvidia.compiler import CUDABackend
 from triton.compiler import ASTSource
 from triton.runtime.jit import JITFunction, create_function_from_signature
 
@@ -233,42 +231,22 @@ def compiled(variant, arch):
     return triton.compile(source, target=GPUTarget("cuda", arch, 32), options=variant.options)
 
 
-def compile_variant(variant, arch):
-    """ptx, cubin, ttir, num_warps, shared, and what ptxas says: registers and bytes of spills."""
-    done = compiled(variant, arch)
-    texts = {kind: done.asm[kind] for kind in ("ptx", "cubin", "ttir")}
-    return {
-        **texts,
-        "num_warps": done.metadata.num_warps,
-        "shared": done.metadata.shared,
-        **assembled(texts["ptx"], arch),
-    }
-
-
-def assembled(ptx, arch):
-    """Registers a thread and bytes of spill stores, from ptxas -v."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "kernel.ptx"
-        path.write_text(ptx)
-        command = [get_ptxas(arch).path, "-v", "--fmad=false", f"--gpu-name={sm_arch_from_capability(arch)}"]
-        log = subprocess.run([*command, path, "-o", path.with_suffix(".cubin")], capture_output=True, text=True).stderr
-    return {
-        "registers": int(re.search(r"Used (\d+) registers", log)[1]),
-        "spills": int(re.search(r"(\d+) bytes spill stores", log)[1]),
-    }
-
-
 def write(variant, arch, folder):
     """The files of one compiled variant; returns its row of the index."""
-    done = compile_variant(variant, arch)
+    done = compiled(variant, arch)
     stem = folder / f"{variant.name}.{arch}"
     for kind in ("ptx", "ttir"):
-        stem.with_name(f"{stem.name}.{kind}").write_text(done.pop(kind))
-    stem.with_name(f"{stem.name}.cubin").write_bytes(done.pop("cubin"))
-    constants = {variant.kernel.arg_names[i]: value for (i,), value in variant.constexprs.items()}
-    arguments = {name: kind for name, kind in variant.signature.items() if kind != "constexpr"}
-    row = {"name": variant.name, "arch": arch, "entry": variant.kernel.__name__}
-    return row | done | {"arguments": arguments, "constants": constants}
+        stem.with_name(f"{stem.name}.{kind}").write_text(done.asm[kind])
+    stem.with_name(f"{stem.name}.cubin").write_bytes(done.asm["cubin"])
+    return {
+        "name": variant.name,
+        "arch": arch,
+        "entry": variant.kernel.__name__,
+        "num_warps": done.metadata.num_warps,
+        "shared": done.metadata.shared,
+        "arguments": {name: kind for name, kind in variant.signature.items() if kind != "constexpr"},
+        "constants": {variant.kernel.arg_names[i]: value for (i,), value in variant.constexprs.items()},
+    }
 
 
 def build(chosen, archs, folder):
