@@ -208,20 +208,21 @@ FASTSNN_HD bool make_table(const float* spikes, float* table) {
 }
 
 // Memory aligned for the widest vectors, that grows and forgets what it held.
+template <class V>
 class Scratch {
  public:
-  float* at_least(int64_t n) {
+  V* at_least(int64_t n) {
     if (n > size_) {
-      memory_.reset(new float[size_t(n) + 16]);
-      at_ = memory_.get() + (64 - reinterpret_cast<uintptr_t>(memory_.get()) % 64) % 64 / sizeof(float);
+      memory_.reset(new V[size_t(n) + 64 / sizeof(V)]);
+      at_ = memory_.get() + (64 - reinterpret_cast<uintptr_t>(memory_.get()) % 64) % 64 / sizeof(V);
       size_ = n;
     }
     return at_;
   }
 
  private:
-  std::unique_ptr<float[]> memory_;
-  float* at_ = nullptr;
+  std::unique_ptr<V[]> memory_;
+  V* at_ = nullptr;
   int64_t size_ = 0;
 };
 
@@ -447,9 +448,9 @@ class PackedTile {
   template <int blocks>
   void skip_zeros(int64_t tap, const uint32_t* words, int64_t block) {
     const int64_t of_block = taps_ * words_ * kOutputs;
-    spread_.resize(size_t(kTileWords * kNibbles * kSkipBlocks * kOutputs));
+    uint32_t* spread = spread_memory_.at_least(count_ * kNibbles * blocks * kOutputs);
     for (int b = 0; b < blocks; b++) {
-      uint32_t* at = spread_.data() + b * kOutputs;
+      uint32_t* at = spread + b * kOutputs;
       for (int64_t w = 0; w < count_; w++) {
         Indices indices = load_indices(words + (block + b) * of_block + w * kOutputs);
         for (int nibble = 0; nibble < kNibbles; nibble++, at += blocks * kOutputs) {
@@ -461,7 +462,7 @@ class PackedTile {
     for (int64_t r = 0; r < rows_; r++) {
       const size_t pixel = size_t(windows_[size_t(r * taps_ + tap)]);
       add_nonzero<blocks>(table(r, tap), nonzero_.data() + ends_[pixel], ends_[pixel + 1] - ends_[pixel],
-                          spread_.data(), sums_ + (r * blocks_ + block) * kOutputs);
+                          spread, sums_ + (r * blocks_ + block) * kOutputs);
     }
   }
 
@@ -487,8 +488,8 @@ class PackedTile {
   std::vector<uint8_t> fired_;
   std::vector<int32_t> nonzero_;
   std::vector<int64_t> ends_;  // in nonzero_, of each pixel
-  std::vector<uint32_t> spread_;
-  Scratch table_memory_, sums_memory_;
+  Scratch<float> table_memory_, sums_memory_;
+  Scratch<uint32_t> spread_memory_;
   float *tables_ = nullptr, *sums_ = nullptr;
 };
 
