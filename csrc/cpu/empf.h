@@ -5,6 +5,7 @@
 #include "../core/empf.h"
 #include "loops.h"
 #include "standardize.h"
+#include "stats.h"
 
 // EM-PF forward and backward over chunks that stay in L1; sums over fixed slices of the chunks, in their order.
 namespace fastsnn {
@@ -35,6 +36,17 @@ void for_each_run(const EmpfShape& k, int64_t begin, int64_t end, const Body& bo
       body(i - begin, n, i / length % k.channels, std::false_type());
     }
     i += n;
+  }
+}
+
+// The same, in blocks that ask for `streams`, given from the chunk's begin on, ahead of their runs.
+template <class Body, class... Streams>
+void for_each_run_ahead(const EmpfShape& k, int64_t begin, int64_t end, const Body& body, const Streams*... streams) {
+  for (int64_t i = begin; i < end; i += kBlock) {
+    const int64_t at = i - begin;
+    prefetch_all(at, streams...);
+    for_each_run(k, i, std::min(end, i + kBlock),
+                 [&](int64_t o, int64_t n, int64_t c, auto each) { body(at + o, n, c, each); });
   }
 }
 
@@ -107,11 +119,12 @@ void empf_forward_chunk(const EmpfForward& k, int64_t i, int64_t n) {
     S* fired = store_target(spikes, s);
     S* after = k.v_seq ? static_cast<S*>(k.v_seq) + t * k.n + i
                        : at_or(t + 1 == k.T ? static_cast<S*>(k.v_last) : nullptr, i, v.at);
-    for_each_run(k, i, i + n, [&](int64_t o, int64_t run, int64_t c, auto each) {
+    const auto fire = [&](int64_t o, int64_t run, int64_t c, auto each) {
       const int64_t p = t * k.channels + c;
       empf_fire_run<S, decltype(each)::value, stateful>(input + o, v_prev + o, leak + p, threshold + p, fired + o,
                                                         after + o, run);
-    });
+    };
+    for_each_run_ahead(k, i, i + n, fire, input, v_prev, fired, after);
     store(spikes, s, n);
     v_prev = after;
   }
@@ -143,18 +156,19 @@ void empf_backward_chunk(const EmpfBackward& k, int64_t i, int64_t n, double* g_
     const S* v = k.v_seq ? static_cast<const S*>(k.v_seq) + t * k.n + i
                          : load(static_cast<const T*>(k.x) + t * k.n + i, after, n);
     S* g_m = store_target(g_x, out);
-    for_each_run(k, i, i + n, [&](int64_t o, int64_t run, int64_t c, auto each) {
+    const auto gradient = [&](int64_t o, int64_t run, int64_t c, auto each) {
       constexpr bool kEach = decltype(each)::value;
       const int64_t p = t * k.channels + c;
       const S *g_run = g_m + o, *v_run = v_prev + o;
       empf_fired_run<S, kEach>(g_s + o, v + o, static_cast<const S*>(k.threshold) + p, g_m + o, run);
-      add_run<kEach>(g_threshold + p, run, [&](int64_t j) { return -double(g_run[j]); });
-      if (k.v_seq) {
-        add_run<kEach>(g_leak + p, run, [&](int64_t j) { return double(g_run[j]) * double(v_run[j]); });
-      }
-    });
+      add_pairs<kEach>(run, g_threshold + p, g_leak + p, [=](int64_t j) {
+        const double g = g_run[j];
+        return Pair{-g, g * double(v_run[j])};
+      });
+    };
+    for_each_run_ahead(k, i, i + n, gradient, g_s, v, v_prev, g_m);
     store(g_x, out, n);
-    v_prev = v;
+    if (k.v_seq) v_prev = v;
   }
 }
 
@@ -183,18 +197,18 @@ void empf_potential_of(const EmpfPotential& k, int threads) {
     const S* input = load(x + i, current, n);
     const S* v_prev = at_or(v, i, static_cast<const S*>(zeros.at));
     S* m = static_cast<S*>(k.m) + i;
-    for_each_run(k, i, i + n, [&](int64_t o, int64_t run, int64_t c, auto each) {
+    const auto charge = [&](int64_t o, int64_t run, int64_t c, auto each) {
       constexpr bool kEach = decltype(each)::value;
       const S* m_run = m + o;
       empf_charge_run<S, kEach>(input + o, v_prev + o, leak + c, m + o, run);
       if (!k.sums) return;
       const Along<double, kEach> at(shift + c);
-      add_run<kEach>(sums + c, run, [&](int64_t j) { return double(m_run[j]) - at[j]; });
-      add_run<kEach>(sums + k.channels + c, run, [&](int64_t j) {
+      add_pairs<kEach>(run, sums + c, sums + k.channels + c, [=](int64_t j) {
         const double d = double(m_run[j]) - at[j];
-        return d * d;
+        return Pair{d, d * d};
       });
-    });
+    };
+    for_each_run_ahead(k, i, i + n, charge, input, v_prev, m);
   });
   if (!k.sums) return;
   std::copy_n(total.data(), k.channels, static_cast<double*>(k.sums));
@@ -238,10 +252,12 @@ void empf_norm_forward(const EmpfNormForward& k, int threads) {
       Chunk<S> s;
       T* spikes = static_cast<T*>(k.spikes) + i;
       S* fired = store_target(spikes, s);
-      for_each_run(k, i, i + n, [&](int64_t o, int64_t run, int64_t c, auto each) {
-        norm_fire_run<S, decltype(each)::value>(k, c, static_cast<const S*>(k.m) + i + o, fired + o,
-                                                static_cast<S*>(k.v_last) + i + o, run);
-      });
+      const S* m = static_cast<const S*>(k.m) + i;
+      S* v = static_cast<S*>(k.v_last) + i;
+      const auto fire = [&](int64_t o, int64_t run, int64_t c, auto each) {
+        norm_fire_run<S, decltype(each)::value>(k, c, m + o, fired + o, v + o, run);
+      };
+      for_each_run_ahead(k, i, i + n, fire, m, fired, v);
       store(spikes, s, n);
     });
   });
@@ -252,16 +268,17 @@ void norm_sums_chunk(const EmpfNormSums& k, int64_t i, int64_t n, double* g_mh, 
   Chunk<S> g, fired;
   const S* g_s = load(static_cast<const T*>(k.g_spikes) + i, g, n);
   const S *m = static_cast<const S*>(k.m) + i, *v = static_cast<const S*>(k.v_last) + i;
-  for_each_run(k, i, i + n, [&](int64_t o, int64_t run, int64_t c, auto each) {
+  const auto sum = [&](int64_t o, int64_t run, int64_t c, auto each) {
     constexpr bool kEach = decltype(each)::value;
     const NormAlong<S, kEach> p(k, c);
     const S *g_run = fired.at + o, *m_run = m + o;
     empf_fired_run<S, kEach>(g_s + o, v + o, static_cast<const S*>(k.threshold) + c, fired.at + o, run);
-    add_run<kEach>(g_mh + c, run, [&](int64_t j) { return double(g_run[j]); });
-    add_run<kEach>(g_mh_xhat + c, run, [&](int64_t j) {
-      return double(g_run[j]) * double(standardized(m_run[j], p.mean[j], p.inverse[j]));
+    add_pairs<kEach>(run, g_mh + c, g_mh_xhat + c, [=](int64_t j) {
+      const double g = g_run[j];
+      return Pair{g, g * double(standardized(m_run[j], p.mean[j], p.inverse[j]))};
     });
-  });
+  };
+  for_each_run_ahead(k, i, i + n, sum, g_s, v, m);
 }
 
 void empf_norm_sums(const EmpfNormSums& k, int threads) {
@@ -292,15 +309,16 @@ void norm_backward_chunk(const EmpfNormBackward& k, int64_t i, int64_t n, double
   T* g_x = static_cast<T*>(k.g_x) + i;
   const S* g_s = load(static_cast<const T*>(k.g_spikes) + i, g, n);
   const S *m = static_cast<const S*>(k.m) + i, *v = static_cast<const S*>(k.v_last) + i;
+  const S* v_prev = at_or(static_cast<const S*>(k.v), i, v);
   S* g_m = store_target(g_x, out);
-  for_each_run(k, i, i + n, [&](int64_t o, int64_t run, int64_t c, auto each) {
+  const auto gradient = [&](int64_t o, int64_t run, int64_t c, auto each) {
     constexpr bool kEach = decltype(each)::value;
-    const S* g_run = g_m + o;
+    const S *g_run = g_m + o, *v_run = v_prev + o;
     norm_gradient_run<S, kEach>(k, c, g_s + o, m + o, v + o, g_m + o, run);
     if (!k.v) return;
-    const S* v_prev = static_cast<const S*>(k.v) + i + o;
-    add_run<kEach>(g_leak + c, run, [&](int64_t j) { return double(g_run[j]) * double(v_prev[j]); });
-  });
+    add_run<kEach>(g_leak + c, run, [&](int64_t j) { return double(g_run[j]) * double(v_run[j]); });
+  };
+  for_each_run_ahead(k, i, i + n, gradient, g_s, m, v, v_prev, g_m);
   store(g_x, out, n);
 }
 

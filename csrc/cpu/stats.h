@@ -103,7 +103,11 @@ void add_pairs(int64_t n, double* first, double* second, const Term& term) {
       for (int l = 0; l < kPairLanes; l++) lane(l, i + l);
     }
     for (int l = 0; i < n; i++, l++) lane(l, i);
-    for (int l = 0; l < kPairLanes; l++) *first += a[l], *second += b[l];
+    for (int half = kPairLanes / 2; half > 0; half /= 2) {
+      for (int l = 0; l < half; l++) a[l] += a[l + half], b[l] += b[l + half];
+    }
+    *first += a[0];
+    *second += b[0];
   }
 }
 

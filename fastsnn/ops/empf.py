@@ -81,23 +81,27 @@ class NormFire(torch.autograd.Function):
         return g_x, None, None, None, None, *learned
 
 
-def _check_parameters(x: Tensor, **parameters: Tensor | None) -> int:
-    """Channels of the parameters of x [T, N, *]: 1 where every one is [T]. Raises TypeError or ValueError."""
-    T, channels = x.shape[0], 1
+def _check_parameters(x: Tensor, sequence: bool, **parameters: Tensor | None) -> int:
+    """Channels of the parameters of x, [T, N, *] or a step [N, *]: 1 where they have none. Raises TypeError or
+    ValueError."""
+    steps, one = (x.shape[:1], x.shape[1:]) if sequence else (x.shape[:0], x.shape)
+    channels = 1
     for name, value in parameters.items():
         if value is None:
             continue
         if not isinstance(value, Tensor) or not value.is_floating_point():
             raise TypeError(f"{name} is {value!r}; it must be a floating tensor")
-        per_channel = value.dim() == 2
-        if value.device != x.device or len(value) != T or value.dim() > 2 or (per_channel and x.dim() < 3):
+        shape = value.shape
+        if shape == steps and value.device == x.device:
+            continue
+        if value.device != x.device or shape[: len(steps)] != steps or len(shape) > len(steps) + 1 or len(one) < 2:
             raise ValueError(
-                f"{name} is {tuple(value.shape)} on {value.device}; for x of shape {tuple(x.shape)} on {x.device} it "
-                "must hold one value a step, or one a step and channel, there"
+                f"{name} is {tuple(shape)} on {value.device}; for x of shape {tuple(x.shape)} on {x.device} it must "
+                "hold one value a step, or one a step and channel, there"
             )
-        if per_channel and value.shape[1] != x.shape[2]:
-            raise ValueError(f"{name} has {value.shape[1]} channels and x of shape {tuple(x.shape[1:])} {x.shape[2]}")
-        channels = max(channels, value.shape[1] if per_channel else 1)
+        channels = shape[-1]
+        if channels != one[1]:
+            raise ValueError(f"{name} has {channels} channels and x of shape {tuple(one)} {one[1]}")
     return channels
 
 
@@ -112,6 +116,26 @@ def _fitted(v: Tensor, x: Tensor) -> Tensor:
     return layout.like(_checked(v, x), x)
 
 
+def _fire(x: Tensor, v: Tensor | None, leak: Tensor | None, threshold: Tensor, sequence: bool) -> EMPFResult:
+    check_input(x, sequence)
+    channels = _check_parameters(x, sequence, leak=leak, threshold=threshold)
+    learns = torch.is_grad_enabled() and any(p is not None and p.requires_grad for p in (x, leak, threshold))
+    v, every = None if leak is None else v, learns or not sequence
+    if torch.compiler.is_compiling():
+        v = None if v is None else _checked(v, x[0] if sequence else x)
+        spikes, after = registered.fire(x, v, leak, threshold, channels, sequence, every)
+    else:
+        x, view = passes.viewed(x, channels, sequence)
+        kernels, v = backends.select("empf", x), None if v is None else _fitted(v, x[0] if sequence else x)
+        if learns:
+            spikes, after = Fire.apply(x, v, leak, threshold, (kernels, view))
+        else:
+            spikes, after = passes.fire(kernels, view, x, v, leak, threshold, every)
+    if sequence and every and after is not None:
+        after = after[-1].clone() if len(after) > 1 else after[0]
+    return EMPFResult(spikes, after)
+
+
 def empf_sequence(x: Tensor, v: Tensor | None = None, *, leak: Tensor | None, threshold: Tensor) -> EMPFResult:
     """All T steps of EM-PF's version I, or III where leak is None (Hao et al. 2024, eq. 3 and 5):
     m = lam_t*v[t-1] + x, s = (m - th_t)*f, v = m - s; version III has m = x and no v.
@@ -120,36 +144,12 @@ def empf_sequence(x: Tensor, v: Tensor | None = None, *, leak: Tensor | None, th
     for x [T, N, C, *]. Gradients reach x, leak and threshold; v is detached at every step.
     Raises TypeError or ValueError for arguments that do not fit, BackendError where no backend runs.
     """
-    check_input(x, True)
-    channels = _check_parameters(x, leak=leak, threshold=threshold)
-    learned = [p for p in (x, leak, threshold) if p is not None and p.requires_grad]
-    learns = bool(learned) and torch.is_grad_enabled()
-    v = None if leak is None else v
-    if torch.compiler.is_compiling():
-        v = None if v is None else _checked(v, x[0])
-        spikes, after = registered.fire(x, v, leak, threshold, channels, True, learns)
-    else:
-        x, view = passes.viewed(x, channels)
-        kernels, v = backends.select("empf", x), None if v is None else _fitted(v, x[0])
-        if learns:
-            spikes, after = Fire.apply(x, v, leak, threshold, (kernels, view))
-        else:
-            spikes, after = passes.fire(kernels, view, x, v, leak, threshold, False)
-    if learns and after is not None:
-        after = after[-1].clone() if len(after) > 1 else after[0]
-    return EMPFResult(spikes, after)
+    return _fire(x, v, leak, threshold, True)
 
 
 def empf_step(x: Tensor, v: Tensor | None = None, *, leak: Tensor | None, threshold: Tensor) -> EMPFResult:
     """One step of `empf_sequence`: x [N, *]; leak, threshold [] or, for x [N, C, *], [C]."""
-    check_input(x, False)
-    leak, threshold = None if leak is None else leak.unsqueeze(0), threshold.unsqueeze(0)
-    if torch.compiler.is_compiling():
-        channels = _check_parameters(x.unsqueeze(0), leak=leak, threshold=threshold)
-        v = None if leak is None or v is None else _checked(v, x)
-        return EMPFResult(*registered.fire(x, v, leak, threshold, channels, False, False))
-    spikes, v = empf_sequence(x.unsqueeze(0), v, leak=leak, threshold=threshold)
-    return EMPFResult(spikes.squeeze(0), v)
+    return _fire(x, v, leak, threshold, False)
 
 
 def empf_norm_step(
@@ -180,12 +180,10 @@ def empf_norm_step(
         raise ValueError(f"x has shape {tuple(x.shape)}; batch statistics need more than one value a channel")
     names = ("leak", "threshold", "alpha", "beta", "weight", "bias")
     parameters = (leak, threshold, alpha, beta, weight, bias)
-    wide = x.unsqueeze(0)
-    _check_parameters(wide, **{name: p.unsqueeze(0) for name, p in zip(names, parameters, strict=True)})
+    _check_parameters(x, False, **dict(zip(names, parameters, strict=True)))
     if torch.compiler.is_compiling():
         v = None if v is None else _checked(v, x)
         return EMPFNormResult(*registered.norm_fire(x, v, parameters, running, eps))
-    wide, view = passes.viewed(wide, channels)
-    x = wide.squeeze(0)
+    x, view = passes.step_viewed(x)
     kernels, v = backends.select("empf", x), None if v is None else _fitted(v, x)
     return EMPFNormResult(*NormFire.apply(x, v, running, eps, (kernels, view), *parameters))

@@ -36,6 +36,10 @@ class EMPFKernels:
     def _sums(self, x: Tensor, like: Tensor) -> Tensor:
         return like.new_zeros((self._parts(x), *like.shape), dtype=torch.float64)
 
+    @staticmethod
+    def _total(sums: Tensor) -> Tensor:
+        return sums.sum(0) if len(sums) > 1 else sums[0]
+
     def _operands(self, *tensors: Tensor | None) -> list[Any]:
         return [self._give(tensor) for tensor in tensors]
 
@@ -57,7 +61,7 @@ class EMPFKernels:
         g_leak = None if v_seq is None else torch.zeros_like(g_threshold)
         operands = self._operands(g_s, v_seq, x, v, threshold, g_x, g_leak, g_threshold)
         self._run("empf_backward", g_s, g_s.dtype, *operands)
-        return g_x, None if g_leak is None else g_leak.sum(0), g_threshold.sum(0)
+        return g_x, None if g_leak is None else self._total(g_leak), self._total(g_threshold)
 
     def potential(
         self, x: Tensor, v: Tensor | None, leak: Tensor, statistics: bool
@@ -69,8 +73,8 @@ class EMPFKernels:
         if sums is None or squares is None:
             return m, None, None
         count = x.numel() // leak.numel()
-        mean = sums.sum(0) / count
-        return m, shift + mean, (squares.sum(0) / count - mean * mean).clamp(min=0)
+        mean = self._total(sums) / count
+        return m, shift + mean, (self._total(squares) / count - mean * mean).clamp(min=0)
 
     def norm_forward(self, k: Norm, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         spikes, v = torch.empty_like(k.m, dtype=dtype), torch.empty_like(k.m)
@@ -81,7 +85,7 @@ class EMPFKernels:
         g_mh, g_mh_xhat = self._sums(k.m, k.mean), self._sums(k.m, k.mean)
         operands = self._operands(g_s, v, g_mh, g_mh_xhat)
         self._run("empf_norm_sums", k.m, g_s.dtype, self._operands(*k), *operands)
-        return g_mh.sum(0), g_mh_xhat.sum(0)
+        return self._total(g_mh), self._total(g_mh_xhat)
 
     def norm_backward(
         self, k: Norm, g_s: Tensor, v: Tensor, v_prev: Tensor | None, pull: Tensor, pull_xhat: Tensor
@@ -89,4 +93,4 @@ class EMPFKernels:
         g_x, g_leak = torch.empty_like(g_s), self._sums(k.m, k.mean)
         operands = self._operands(g_s, v, v_prev, pull, pull_xhat, g_x, g_leak)
         self._run("empf_norm_backward", k.m, g_s.dtype, self._operands(*k), *operands)
-        return g_x, g_leak.sum(0)
+        return g_x, self._total(g_leak)

@@ -1,4 +1,5 @@
-"""EM-PF's forward and backward on x of any shape: [T, N, *] for versions I and III, [N, C, *] for version II."""
+"""EM-PF's forward and backward on x of any shape: [T, N, *] or a step [N, *] for versions I and III, [N, C, *] for
+version II."""
 
 from __future__ import annotations
 
@@ -16,25 +17,26 @@ from ..types import state_dtype
 View = tuple[int, int, int, int]
 
 
-def viewed(x: Tensor, channels: int) -> tuple[Tensor, View]:
-    """x [T, N, *] in dense memory, and that memory's shape [T, outer, C, inner]. One channel: all neurons share it."""
-    T, one = x.shape[0], x[0]
+def viewed(x: Tensor, channels: int, sequence: bool) -> tuple[Tensor, View]:
+    """x in dense memory, and that memory's shape [T, outer, C, inner]. One channel: all neurons share it."""
+    T, *one = x.shape if sequence else (1, *x.shape)
     if channels == 1:
-        return layout.dense(x, sequence=True), (T, 1, 1, one.numel())
-    inner = math.prod(one.shape[2:])
-    if not x.is_contiguous() and x.movedim(2, -1).is_contiguous():
-        return x, (T, one.shape[0] * inner, channels, 1)
-    return x.contiguous(), (T, one.shape[0], channels, inner)
+        return layout.dense(x, sequence), (T, 1, 1, math.prod(one))
+    inner = math.prod(one[2:])
+    if not x.is_contiguous() and x.movedim(2 if sequence else 1, -1).is_contiguous():
+        return x, (T, one[0] * inner, channels, 1)
+    return x.contiguous(), (T, one[0], channels, inner)
 
 
 def step_viewed(x: Tensor) -> tuple[Tensor, View]:
     """As `viewed`, of one step [N, C, *] with a channel each."""
-    wide, view = viewed(x.unsqueeze(0), x.shape[1])
-    return wide.squeeze(0), view
+    return viewed(x, x.shape[1], False)
 
 
 def _flat(x: Tensor, view: tuple[int, ...]) -> Tensor:
     """The dense x as a contiguous tensor of shape `view`."""
+    if x.is_contiguous():
+        return x.view(view)
     strides = [1]
     for size in reversed(view[1:]):
         strides.append(strides[-1] * size)
@@ -49,18 +51,22 @@ def _shaped(flat: Tensor, model: Tensor) -> Tensor:
 def _values(parameter: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
     """A parameter as kernels take it: of the state's dtype, a value for each step and channel."""
     given = parameter.detach().to(dtype)
+    if given.numel() == math.prod(shape):
+        return given.reshape(shape)
     return given.reshape(*given.shape, *[1] * (len(shape) - given.dim())).expand(shape).contiguous()
 
 
 def _gradient(g: Tensor, parameter: Tensor) -> Tensor:
     """A gradient [C] or [T, C] for its parameter, which may be shared by the channels."""
-    return (g.sum(-1) if parameter.dim() < g.dim() else g).to(parameter.dtype)
+    shared = g.numel() != parameter.numel()
+    return (g.sum(-1) if shared else g).to(parameter.dtype).view(parameter.shape)
 
 
 def fire(
     kernels: Any, view: View, x: Tensor, v: Tensor | None, leak: Tensor | None, threshold: Tensor, v_seq: bool
 ) -> tuple[Tensor, Tensor | None]:
-    """Spikes of versions I and III, and v after the last step (every step with v_seq; none for III). x: of `viewed`."""
+    """Spikes of versions I and III, and v after the last step (none for III), or as x is with v_seq: after each of
+    its steps. x: of `viewed`."""
     shape, dtype = (view[0], view[2]), state_dtype(x.dtype)
     lam = None if leak is None else _values(leak, shape, dtype)
     given = None if v is None else _flat(v, view[1:])

@@ -17,16 +17,11 @@ PARAMETERS = "Tensor leak, Tensor threshold, Tensor alpha, Tensor beta, Tensor g
 COUNT = PARAMETERS.count("Tensor")
 
 
-def _viewed(x: Tensor, channels: int, sequence: bool) -> tuple[Tensor, passes.View]:
-    return passes.viewed(x if sequence else x.unsqueeze(0), channels)
-
-
 def _fake_fire(
     x: Tensor, v: Tensor | None, leak: Tensor | None, threshold: Tensor, channels: int, sequence: bool, v_seq: bool
 ) -> tuple[Tensor, Tensor]:
-    x, _ = _viewed(x, channels, sequence)
-    one = x if sequence else x[0]
-    return torch.empty_like(one), empty_like(x, None if leak is None else one if v_seq else x[0])
+    x, _ = passes.viewed(x, channels, sequence)
+    return torch.empty_like(x), empty_like(x, None if leak is None else x if v_seq else x[0])
 
 
 @define(
@@ -38,18 +33,18 @@ def _fake_fire(
 def _fire(
     x: Tensor, v: Tensor | None, leak: Tensor | None, threshold: Tensor, channels: int, sequence: bool, v_seq: bool
 ) -> tuple[Tensor, Tensor]:
-    x, view = _viewed(x, channels, sequence)
-    v = layout.like_or_none(v, x[0])
-    spikes, after = passes.fire(backends.select("empf", x), view, x, v, leak, threshold, v_seq and sequence)
-    return spikes if sequence else spikes[0], empty_like(x, None) if after is None else after
+    x, view = passes.viewed(x, channels, sequence)
+    v = layout.like_or_none(v, x[0] if sequence else x)
+    spikes, after = passes.fire(backends.select("empf", x), view, x, v, leak, threshold, v_seq)
+    return spikes, empty_like(x, None) if after is None else after
 
 
 def _fake_fire_backward(
     g_s: Tensor, after: Tensor, v: Tensor | None, leak: Tensor | None, threshold: Tensor, channels: int, sequence: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    after, _ = _viewed(after, channels, sequence)
+    after, _ = passes.viewed(after, channels, sequence)
     g_leak = g_s.new_empty(0) if leak is None else contiguous_like(leak)
-    return torch.empty_like(after if sequence else after[0], dtype=g_s.dtype), g_leak, contiguous_like(threshold)
+    return torch.empty_like(after, dtype=g_s.dtype), g_leak, contiguous_like(threshold)
 
 
 @define(
@@ -61,16 +56,16 @@ def _fake_fire_backward(
 def _fire_backward(
     g_s: Tensor, after: Tensor, v: Tensor | None, leak: Tensor | None, threshold: Tensor, channels: int, sequence: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    after, view = _viewed(after, channels, sequence)
-    g_s, v = g_s if sequence else g_s.unsqueeze(0), layout.like_or_none(v, after[0])
+    after, view = passes.viewed(after, channels, sequence)
+    v = layout.like_or_none(v, after[0] if sequence else after)
     kernels = backends.select("empf", after)
     g_x, g_leak, g_threshold = passes.fire_gradient(kernels, view, g_s, after, v, leak, threshold)
-    return g_x if sequence else g_x[0], g_s.new_empty(0) if g_leak is None else g_leak, g_threshold
+    return g_x, g_s.new_empty(0) if g_leak is None else g_leak, g_threshold
 
 
 def _keep_fired(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     x, v, leak, threshold, channels, sequence, v_seq = inputs
-    if sequence and not (v_seq or leak is None):
+    if not (v_seq or leak is None):
         raise RuntimeError("the gradient of empf_fire needs v of every step: v_seq=True")
     ctx.set_materialize_grads(False)
     ctx.mark_non_differentiable(output[1])
@@ -92,7 +87,7 @@ torch.library.register_autograd("fastsnn::empf_fire", _fire_gradient, setup_cont
 def fire(
     x: Tensor, v: Tensor | None, leak: Tensor | None, threshold: Tensor, channels: int, sequence: bool, v_seq: bool
 ) -> tuple[Tensor, Tensor | None]:
-    """As `passes.empf.fire`, or one step of it; inside a graph and, with v of every step, with gradient."""
+    """As `passes.empf.fire`; inside a graph and, with v of every step, with gradient."""
     spikes, after = _fire(x, v, leak, threshold, channels, sequence, v_seq)
     return spikes, None if leak is None else after
 
