@@ -37,7 +37,10 @@ def _defaults():
 
 
 def pytest_collection_modifyitems(items):
-    """What runs on a device carries the mark `gpu`: `pytest -m gpu` is all of it."""
+    """What runs on a device carries the mark `gpu`: `pytest -m gpu` is all of it. Files with slow tests come first:
+    workers take files in turn, and would wait for a slow one at the end."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
     for item in items:
         parameters = getattr(item, "callspec", None)
         if parameters and {parameters.params.get("backend"), parameters.params.get("variant")} & {*ON_DEVICE}:

@@ -461,8 +461,8 @@ class PackedTile {
     }
     for (int64_t r = 0; r < rows_; r++) {
       const size_t pixel = size_t(windows_[size_t(r * taps_ + tap)]);
-      add_nonzero<blocks>(table(r, tap), nonzero_.data() + ends_[pixel], ends_[pixel + 1] - ends_[pixel],
-                          spread, sums_ + (r * blocks_ + block) * kOutputs);
+      add_nonzero<blocks>(table(r, tap), nonzero_.data() + ends_[pixel], ends_[pixel + 1] - ends_[pixel], spread,
+                          sums_ + (r * blocks_ + block) * kOutputs);
     }
   }
 
