@@ -14,7 +14,7 @@ from .arguments import load_or, number, store_if
 from .moments import store_block_moments
 from .mpdr import pull
 from .surrogate import surrogate
-from .trace import NDOT, NDOT_RELEASED, OTTT, ratio, ratio_released
+from .trace import NDOT, NDOT_RELEASED, NONE, ratio, ratio_released
 
 
 @triton.jit
@@ -39,37 +39,35 @@ def potential_before(u_prev, t, threshold, v_reset, GIVEN_V: tl.constexpr, HARD:
 
 
 @triton.jit
-def advance(
-    x,
-    keep,
-    v_prev,
-    r_prev,
-    u_prev,
-    a_prev,
-    e_prev,
-    leak,
-    gain,
-    bias,
-    threshold,
-    v_reset,
-    HARD: tl.constexpr,
-    TRACE: tl.constexpr,
-):
-    """One step: s, u, v and, of the rules that have them, trace and ratio (else as they were)."""
-    a, e = a_prev, e_prev
-    u = charge(v_prev, x, leak, gain, bias)
-    fired = u >= threshold
-    v = potential_after(u, fired, threshold, v_reset, HARD)
-    s = tl.where(fired, keep, 0.0)
-    if TRACE == OTTT:
-        a = leak * a_prev + s
-    elif TRACE == NDOT:
-        a = e_prev * a_prev + s
-        e = ratio(v, r_prev, u_prev, leak)
+def decay_of(u, e, leak, threshold, TRACE: tl.constexpr):
+    """What a[t-1] is multiplied by, and of `ndot_released` the ratio's operand e[t] (else as it was)."""
+    if TRACE == NDOT:
+        return e, e
     elif TRACE == NDOT_RELEASED:
-        e = tl.where(fired, v - threshold, v)
-        a = ratio_released(e, e_prev, leak) * a_prev + s
-    return s, u, v, a, e
+        v = potential_after(u, u >= threshold, threshold, 0.0, False)
+        e_now = tl.where(u >= threshold, v - threshold, v)
+        return ratio_released(e_now, e, leak), e_now
+    else:
+        return leak, e
+
+
+@triton.jit
+def fire(u, a, decay, keep, threshold, TRACE: tl.constexpr):
+    """s[t] and the trace a[t] = decay * a[t-1] + s[t] of the rules that have one (else as it was)."""
+    s = tl.where(u >= threshold, keep, 0.0)
+    if TRACE == NONE:
+        return s, a
+    else:
+        return s, decay * a + s
+
+
+@triton.jit
+def ratio_after(u, r_prev, u_prev, e, leak, threshold, TRACE: tl.constexpr):
+    """e[t] of `ndot`, for the next step."""
+    if TRACE == NDOT:
+        return ratio(potential_after(u, u >= threshold, threshold, 0.0, False), r_prev, u_prev, leak)
+    else:
+        return e
 
 
 @triton.jit
@@ -122,18 +120,21 @@ def lif_forward(
     b_a = load_or(trace_p, o_n, m_n, 0.0, STATE)
     b_e = load_or(ratio_p, o_n, m_n, 0.0, STATE)
 
+    # a division keeps in registers what was loaded before it and is used after it
     for t in range(T):
         o_tn = t * n + o_n
-        b_v_prev = potential_before(b_u, t, threshold, v_reset, GIVEN_V, HARD)
-        b_r_prev = tl.where(t == 0, 1.0, b_v_prev) if FIRST else b_v_prev
-        b_x = tl.load(x_p + o_tn, m_n, 0.0).to(STATE)
-        b_keep = load_or(keep_p, o_n, m_n, 1.0, STATE)  # again each step, for want of registers
-        numbers = leak, gain, bias, threshold, v_reset
-        b_s, b_u, b_v, b_a, b_e = advance(b_x, b_keep, b_v_prev, b_r_prev, b_u, b_a, b_e, *numbers, HARD, TRACE)
+        b_u_prev = b_u
+        b_v_prev = potential_before(b_u_prev, t, threshold, v_reset, GIVEN_V, HARD)
+        b_u = charge(b_v_prev, tl.load(x_p + o_tn, m_n, 0.0).to(STATE), leak, gain, bias)
+        b_decay, b_e = decay_of(b_u, b_e, leak, threshold, TRACE)
+        b_keep = load_or(keep_p, o_n, m_n, 1.0, STATE)
+        b_s, b_a = fire(b_u, b_a, b_decay, b_keep, threshold, TRACE)
         store_if(u_seq_p, o_tn, b_u, m_n)
-        store_if(v_seq_p, o_tn, b_v, m_n)
+        store_if(v_seq_p, o_tn, potential_after(b_u, b_u >= threshold, threshold, v_reset, HARD), m_n)
         store_if(trace_seq_p, o_tn, b_a, m_n)
         store_if(spikes_p, o_tn, b_s, m_n)
+        b_r_prev = tl.where(t == 0, 1.0, b_v_prev) if FIRST else b_v_prev
+        b_e = ratio_after(b_u, b_r_prev, b_u_prev, b_e, leak, threshold, TRACE)
         if room_p is not None:
             store_block_moments(room_p, t, b_u, m_n, n)
 

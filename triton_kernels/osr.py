@@ -9,7 +9,7 @@ import triton
 import triton.language as tl
 
 from .arguments import load_or, number, store_if
-from .lif import advance, potential_after
+from .lif import charge, decay_of, fire, potential_after, ratio_after
 from .surrogate import surrogate
 
 
@@ -149,12 +149,13 @@ def osr_lif_forward(
             b_v_prev = potential_after(b_u_prev, b_u_prev >= threshold, threshold, v_reset, HARD)
         b_r_prev = tl.full(b_x.shape, 1.0, STATE) if FIRST else b_v_prev
         b_y = (b_x - center) * factor + shift
-        numbers = leak, gain, bias, threshold, v_reset
-        b_s, b_u, _, b_a, b_e = advance(b_y, b_keep, b_v_prev, b_r_prev, b_u_prev, b_a, b_e, *numbers, HARD, TRACE)
+        b_u = charge(b_v_prev, b_y, leak, gain, bias)
+        b_decay, b_e = decay_of(b_u, b_e, leak, threshold, TRACE)
+        b_s, b_a = fire(b_u, b_a, b_decay, b_keep, threshold, TRACE)
         store_if(spikes_p, o_x, b_s, m_x)
         store_if(u_p, o_x, b_u, m_x)
         store_if(trace_out_p, o_x, b_a, m_x)
-        store_if(ratio_out_p, o_x, b_e, m_x)
+        store_if(ratio_out_p, o_x, ratio_after(b_u, b_r_prev, b_u_prev, b_e, leak, threshold, TRACE), m_x)
     if parts_p is not None:
         store_moments(parts_p, o_c, channels, end - begin, origin, tl.sum(b_sum, 0), tl.sum(b_squares, 0))
 

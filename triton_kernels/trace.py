@@ -21,9 +21,10 @@ def finite(q):
 
 @triton.jit
 def ratio(r, r_prev, u_prev, leak):
-    """e[t] of `ndot`."""
-    total = tl.where(u_prev >= 0.0, leak, -leak)
-    return tl.where(r_prev == 0.0, total, clamp(divide(r, r_prev), leak))
+    """e[t] of `ndot`. Where r_prev is 0 it is lam or -lam, chosen before the division for want of registers."""
+    none = r_prev == 0.0
+    num = tl.where(none, tl.where(u_prev >= 0.0, leak, -leak), r)
+    return clamp(divide(num, tl.where(none, 1.0, r_prev)), leak)
 
 
 @triton.jit
