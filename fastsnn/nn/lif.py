@@ -269,8 +269,11 @@ class LIF(Neuron):
 
     def _regularised(self, x: Tensor) -> Regularised | RegularisedInGraph | None:
         """What puts MPDR around the kernels of this call."""
-        mpdr, compiling = self._mpdr, torch.compiler.is_compiling()
-        if mpdr is None or (compiling and not self.training):
+        mpdr = self._mpdr
+        if mpdr is None:
+            return None
+        compiling = torch.compiler.is_compiling()
+        if compiling and not self.training:
             return None
         if not (mpdr.propagate or self._params.online):
             raise ValueError(

@@ -54,8 +54,9 @@ def sequence_like(x: Tensor, one: Tensor) -> Tensor:
 
 def aligned(x: Tensor, state: LIFState, sequence: bool) -> tuple[Tensor, LIFState]:
     """x and the state in one memory order: that of the state where there is one, else x's."""
-    held = [tensor for tensor in (state[0], state[2], state[3], state[4]) if tensor is not None]
-    if x.is_contiguous() and all(tensor.is_contiguous() for tensor in held):
+    potential, _, *others = state
+    held = [tensor for tensor in (potential, *others) if tensor is not None]
+    if x.is_contiguous() and all([tensor.is_contiguous() for tensor in held]):  # a generator costs twice as much
         return x, state
     if not held:
         return dense(x, sequence), state
