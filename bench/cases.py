@@ -696,8 +696,8 @@ _ALL = (
         name="empf_step",
         kernel="empf_step",
         note="One step of EM-PF version I, learnable leak and threshold, v carried detached; torch and torch.compile "
-        "run SPEC's formulas as written. For the backward torch.compile keeps the comparison, which its C++ stores a bool "
-        "at a time: nine tenths of its forward.",
+        "run SPEC's formulas as written. For the backward torch.compile keeps the comparison, which its C++ stores a "
+        "bool at a time: nine tenths of its forward.",
         truth=_empf(empf_reference),
         providers=(
             Provider("fastsnn", _empf(empf_fused)),

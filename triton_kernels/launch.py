@@ -1,5 +1,5 @@
-"""Launches of the kernels, with the signatures of the native cores (fastsnn/_cpu.pyi): tensors stand where those
-take addresses, None where they take 0, and the device to run on where they take threads."""
+"""Launches of the kernels, with the signatures of the native cores (fastsnn/_cpu.pyi): the device to run on stands
+where those take threads."""
 
 from __future__ import annotations
 

@@ -75,7 +75,7 @@ struct CpuCore {
 }  // namespace
 
 PYBIND11_MODULE(_cpu, m) {
-  m.doc() = "fastsnn CPU kernels: raw pointers in, no torch. Use fastsnn.functional.";
+  m.doc() = "fastsnn CPU kernels: tensors' addresses in, no torch library. Use fastsnn.functional.";
   bindings::bind<CpuCore>(m);
   bindings::bind_mpdr<CpuCore>(m);
   bindings::bind_stgr<CpuCore>(m);

@@ -10,10 +10,10 @@ using namespace fastsnn;
 namespace {
 
 struct CudaCore {
-  using Execution = std::pair<int, bindings::Address>;  // device, stream
+  using Execution = std::pair<int, std::uintptr_t>;  // device, stream
 
   static void check(const Execution& on) { bindings::require(on.first >= 0, "device must not be negative"); }
-  static cuda::Stream stream(const Execution& on) { return {on.first, bindings::pointer(on.second)}; }
+  static cuda::Stream stream(const Execution& on) { return {on.first, reinterpret_cast<void*>(on.second)}; }
 
   static void lif_forward(const LifParams& p, const LifForward& k, const Execution& on) {
     cuda::lif_forward(p, k, stream(on));
@@ -75,7 +75,7 @@ struct CudaCore {
 }  // namespace
 
 PYBIND11_MODULE(FASTSNN_MODULE, m) {
-  m.doc() = "fastsnn CUDA kernels: raw pointers in, no torch. Use fastsnn.functional.";
+  m.doc() = "fastsnn CUDA kernels: tensors' addresses in, no torch library. Use fastsnn.functional.";
   bindings::bind<CudaCore>(m);
   bindings::bind_empf<CudaCore>(m);
   bindings::bind_stats<CudaCore>(m);

@@ -9,16 +9,21 @@
 #include "../core/lif.h"
 #include "../core/trace.h"
 
-// What every core binds. Thin: argument structs in, kernels called with the GIL released. Shapes and
+// What every core binds. Thin: tensors' addresses in, kernels called with the GIL released. Shapes and
 // types are validated in fastsnn/ops; what can be checked on numbers alone is checked here.
 // A Core has a type Execution (where to run), check(Execution) and the kernels.
 namespace fastsnn {
 namespace bindings {
 
 namespace py = pybind11;
-using Address = std::uintptr_t;
 
-inline void* pointer(Address address) { return reinterpret_cast<void*>(address); }
+// Where an operand lies: a tensor's data, or null for None.
+struct Address {
+  void* at = nullptr;
+  operator bool() const { return at; }
+};
+
+inline void* pointer(Address address) { return address.at; }
 
 inline void require(bool ok, const char* message) {
   if (!ok) throw std::invalid_argument(message);
@@ -121,3 +126,24 @@ void bind(py::module_& m) {
 
 }  // namespace bindings
 }  // namespace fastsnn
+
+namespace pybind11 {
+namespace detail {
+
+template <>
+struct type_caster<fastsnn::bindings::Address> {
+  PYBIND11_TYPE_CASTER(fastsnn::bindings::Address, const_name("torch.Tensor | None"));
+
+  bool load(handle operand, bool) {
+    if (operand.is_none()) return true;
+    static PyObject* const data_ptr = PyUnicode_InternFromString("data_ptr");
+    const object address = reinterpret_steal<object>(PyObject_CallMethodNoArgs(operand.ptr(), data_ptr));
+    if (address) value.at = PyLong_AsVoidPtr(address.ptr());
+    if (!PyErr_Occurred()) return true;
+    PyErr_Clear();
+    return false;
+  }
+};
+
+}  // namespace detail
+}  // namespace pybind11

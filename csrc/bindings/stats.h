@@ -79,7 +79,7 @@ struct StatsBindings {
                               Address keep, Address spikes, Address u, Address trace_out, Address ratio_out) {
     const Channels base = channels(on, sizes, dtype);
     if (empty(base)) return;
-    const OsrForward norm = forward(base, x, center, factor, shift, 0, mean, m2, room);
+    const OsrForward norm = forward(base, x, center, factor, shift, {}, mean, m2, room);
     require(spikes && u, "spikes and u must not be null");
     require(p.trace == int(FASTSNN_ISA::Trace::none) || trace_out, "a traced rule needs trace_out");
     const int64_t n = base.outer * base.channels * base.inner;
@@ -109,7 +109,7 @@ struct StatsBindings {
                              Address g_y) {
     const Channels base = channels(on, sizes, dtype);
     if (empty(base)) return;
-    const OsrReduce k = reduce(base, x, 0, mean, inverse, sums, room);
+    const OsrReduce k = reduce(base, x, {}, mean, inverse, sums, room);
     require(g_spikes && u && g_y, "g_spikes, u and g_y must not be null");
     const int64_t n = base.outer * base.channels * base.inner;
     const LifBackward lif{1,       n,       base.dtype, false,   pointer(g_spikes), pointer(keep), pointer(u),

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from . import native
 
@@ -48,18 +47,14 @@ def _dotted(capability: tuple[int, int]) -> str:
     return ".".join(map(str, capability))
 
 
-def _itself(tensor: Tensor | None) -> Tensor | None:
-    return tensor
-
-
 # recomputing u in reverse would need memory for it: a sequence's potentials are saved
-_LIF = native.LIFKernels("triton", _core, torch.cuda.device_of, saves_u=True, room=True, give=_itself)
+_LIF = native.LIFKernels("triton", _core, torch.cuda.device_of, saves_u=True, room=True)
 KERNELS: dict[str, Any] = {
     "lif": _LIF,
     "mpdr": _LIF,
-    "osr": native.OSRKernels(_LIF, _core, torch.cuda.device_of, PROGRAMS, give=_itself),
-    "ots": native.OTSKernels(_LIF, _core, torch.cuda.device_of, room=True, give=_itself),
-    "standardize": native.StandardizeKernels("triton", _core, torch.cuda.device_of, give=_itself),
-    "empf": native.EMPFKernels("triton", _core, torch.cuda.device_of, PROGRAMS, give=_itself),
-    "binary": native.BinaryKernels("triton", _core, torch.cuda.device_of, give=_itself),
+    "osr": native.OSRKernels(_LIF, _core, torch.cuda.device_of, PROGRAMS),
+    "ots": native.OTSKernels(_LIF, _core, torch.cuda.device_of, room=True),
+    "standardize": native.StandardizeKernels("triton", _core, torch.cuda.device_of),
+    "empf": native.EMPFKernels("triton", _core, torch.cuda.device_of, PROGRAMS),
+    "binary": native.BinaryKernels("triton", _core, torch.cuda.device_of),
 }

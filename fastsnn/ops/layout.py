@@ -56,7 +56,7 @@ def aligned(x: Tensor, state: LIFState, sequence: bool) -> tuple[Tensor, LIFStat
     """x and the state in one memory order: that of the state where there is one, else x's."""
     potential, _, *others = state
     held = [tensor for tensor in (potential, *others) if tensor is not None]
-    if x.is_contiguous() and all([tensor.is_contiguous() for tensor in held]):  # a generator costs twice as much
+    if all(map(Tensor.is_contiguous, (x, *held))):
         return x, state
     if not held:
         return dense(x, sequence), state

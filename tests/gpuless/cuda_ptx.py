@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from unittest import mock
 
+import torch
+
 import fastsnn
 from fastsnn import backends
 from fastsnn.backends.native import LIFKernels, StandardizeKernels
@@ -32,8 +34,8 @@ def texts():
 
 
 class Core:
-    """What the backends' registry holds: the extension whose launches run PTX. `launched` holds them; `order` is that
-    of the threads."""
+    """The extension whose launches run PTX: a core, and what the backends' registry holds. `launched` holds the
+    launches; `order` is that of the threads."""
 
     refusal = staticmethod(cuda_host.refusal)
 
@@ -43,27 +45,28 @@ class Core:
         self._hook = HOOK(self._launch)
         ctypes.CDLL(self.module.__file__).gpuless_launch_hook(self._hook)
 
-    def _give(self, tensor):
-        """The address that the core takes for an operand of its next launch."""
-        if tensor is None:
-            return 0
-        self._operands.append(tensor)
-        return tensor.data_ptr()
+    def __getattr__(self, name):
+        """A function of the extension, which notes the operands of its launch."""
+        function = getattr(self.module, name)
+
+        def call(*arguments, **named):
+            self._operands = [argument for argument in arguments if isinstance(argument, torch.Tensor)]
+            return function(*arguments, **named)
+
+        return call
 
     def _launch(self, symbol, size, shared, params, param_bytes):
         kernel = symbol.decode()
         text = next(text for text in texts() if kernel in ptx.entry_names(text))
         params, operands = ctypes.string_at(params, param_bytes), ptx.by_address(self._operands)
-        self._operands.clear()
         launch = ptx.Launch(text, kernel, tuple(size[:3]), tuple(size[3:6]), params, operands, shared, self.order)
         self.launched.append(launch)
         return launch.run()
 
     @functools.cached_property
     def KERNELS(self):
-        core = "cuda-ptx", self.module, lambda _: (0, 0)
-        lif = LIFKernels(*core, saves_u=True, give=self._give)
-        return {"lif": lif, "standardize": StandardizeKernels(*core, give=self._give)}
+        core = "cuda-ptx", self, lambda _: (0, 0)
+        return {"lif": LIFKernels(*core, saves_u=True), "standardize": StandardizeKernels(*core)}
 
 
 @functools.cache

@@ -1,5 +1,4 @@
-"""A core as backend: allocates outputs, passes addresses. CPU and CUDA differ in where they run; the Triton core
-takes the tensors themselves."""
+"""A core as backend: allocates outputs, passes operands. Cores differ in where they run."""
 
 from .binary import BinaryKernels
 from .empf import EMPFKernels

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ...reference.binary import Geometry, output_shape
-from .operands import DTYPES, Give, address
+from .operands import DTYPES
 
 POINT = (1, 1)  # a plane, or a kernel, of one pixel
 
@@ -17,19 +17,19 @@ POINT = (1, 1)  # a plane, or a kernel, of one pixel
 class BinaryKernels:
     """Binary synapses on one core; signatures as fastsnn.reference.binary."""
 
-    def __init__(self, name: str, core: Any, where: Callable[[Tensor], Any], give: Give = address) -> None:
-        self.NAME, self._core, self._where, self._give = name, core, where, give
+    def __init__(self, name: str, core: Any, where: Callable[[Tensor], Any]) -> None:
+        self.NAME, self._core, self._where = name, core, where
 
     def forward(self, weight: Tensor, scaled: bool) -> tuple[Tensor, Tensor]:
         out, scale = torch.empty_like(weight), weight.new_empty(len(weight), dtype=torch.float64)
         sizes = len(weight), weight[0].numel(), DTYPES[weight.dtype]
-        self._core.binarize_forward(self._where(weight), *sizes, scaled, *map(self._give, (weight, scale, out)))
+        self._core.binarize_forward(self._where(weight), *sizes, scaled, weight, scale, out)
         return out, scale
 
     def backward(self, weight: Tensor, g_out: Tensor) -> Tensor:
         g_weight = torch.empty_like(weight)
         sizes = len(weight), weight[0].numel(), DTYPES[weight.dtype]
-        self._core.binarize_backward(self._where(weight), *sizes, *map(self._give, (weight, g_out, g_weight)))
+        self._core.binarize_backward(self._where(weight), *sizes, weight, g_out, g_weight)
         return g_weight
 
     def product(
@@ -65,6 +65,10 @@ class BinaryKernels:
             *strides,
             bits,
             DTYPES[x.dtype],
-            *map(self._give, (x, words, scale, bias, y)),
+            x,
+            words,
+            scale,
+            bias,
+            y,
         )
         return y

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ...ops.types import state_dtype
 from ...reference.empf import Norm
-from .operands import DTYPES, Give, address
+from .operands import DTYPES
 
 
 class EMPFKernels:
@@ -19,10 +19,8 @@ class EMPFKernels:
     blocks: of how many, for all channels, a pass with sums makes use; its sums come in as many parts a channel.
     """
 
-    def __init__(
-        self, name: str, core: Any, where: Callable[[Tensor], Any], blocks: int = 1, give: Give = address
-    ) -> None:
-        self.NAME, self._core, self._where, self._blocks, self._give = name, core, where, blocks, give
+    def __init__(self, name: str, core: Any, where: Callable[[Tensor], Any], blocks: int = 1) -> None:
+        self.NAME, self._core, self._where, self._blocks = name, core, where, blocks
 
     def _run(self, kernel: str, x: Tensor, dtype: torch.dtype, *operands: Any) -> None:
         sizes = [self._parts(x), *[1] * (4 - x.dim()), *x.shape]
@@ -40,9 +38,6 @@ class EMPFKernels:
     def _total(sums: Tensor) -> Tensor:
         return sums.sum(0) if len(sums) > 1 else sums[0]
 
-    def _operands(self, *tensors: Tensor | None) -> list[Any]:
-        return [self._give(tensor) for tensor in tensors]
-
     def forward(
         self, x: Tensor, v: Tensor | None, leak: Tensor | None, threshold: Tensor, v_seq: bool = False
     ) -> tuple[Tensor, Tensor | None]:
@@ -50,7 +45,7 @@ class EMPFKernels:
         if leak is not None:
             after = torch.empty_like(x if v_seq else x[0], dtype=state_dtype(x.dtype))
             last, every = (None, after) if v_seq else (after, None)
-        self._run("empf_forward", x, x.dtype, *self._operands(x, v, leak, threshold, spikes, last, every))
+        self._run("empf_forward", x, x.dtype, x, v, leak, threshold, spikes, last, every)
         return spikes, every if v_seq else last
 
     def backward(
@@ -59,8 +54,7 @@ class EMPFKernels:
         g_x = torch.empty_like(g_s)
         g_threshold = self._sums(g_s, threshold)
         g_leak = None if v_seq is None else torch.zeros_like(g_threshold)
-        operands = self._operands(g_s, v_seq, x, v, threshold, g_x, g_leak, g_threshold)
-        self._run("empf_backward", g_s, g_s.dtype, *operands)
+        self._run("empf_backward", g_s, g_s.dtype, g_s, v_seq, x, v, threshold, g_x, g_leak, g_threshold)
         return g_x, None if g_leak is None else self._total(g_leak), self._total(g_threshold)
 
     def potential(
@@ -69,7 +63,7 @@ class EMPFKernels:
         m = torch.empty_like(x, dtype=leak.dtype)
         shift = torch.zeros_like(leak, dtype=torch.float64)
         sums, squares = (self._sums(x, leak), self._sums(x, leak)) if statistics else (None, None)
-        self._run("empf_potential", x, x.dtype, *self._operands(x, v, leak, m, shift, sums, squares))
+        self._run("empf_potential", x, x.dtype, x, v, leak, m, shift, sums, squares)
         if sums is None or squares is None:
             return m, None, None
         count = x.numel() // leak.numel()
@@ -78,19 +72,17 @@ class EMPFKernels:
 
     def norm_forward(self, k: Norm, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         spikes, v = torch.empty_like(k.m, dtype=dtype), torch.empty_like(k.m)
-        self._run("empf_norm_forward", k.m, dtype, self._operands(*k), *self._operands(spikes, v))
+        self._run("empf_norm_forward", k.m, dtype, k, spikes, v)
         return spikes, v
 
     def norm_sums(self, k: Norm, g_s: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         g_mh, g_mh_xhat = self._sums(k.m, k.mean), self._sums(k.m, k.mean)
-        operands = self._operands(g_s, v, g_mh, g_mh_xhat)
-        self._run("empf_norm_sums", k.m, g_s.dtype, self._operands(*k), *operands)
+        self._run("empf_norm_sums", k.m, g_s.dtype, k, g_s, v, g_mh, g_mh_xhat)
         return self._total(g_mh), self._total(g_mh_xhat)
 
     def norm_backward(
         self, k: Norm, g_s: Tensor, v: Tensor, v_prev: Tensor | None, pull: Tensor, pull_xhat: Tensor
     ) -> tuple[Tensor, Tensor]:
         g_x, g_leak = torch.empty_like(g_s), self._sums(k.m, k.mean)
-        operands = self._operands(g_s, v, v_prev, pull, pull_xhat, g_x, g_leak)
-        self._run("empf_norm_backward", k.m, g_s.dtype, self._operands(*k), *operands)
+        self._run("empf_norm_backward", k.m, g_s.dtype, k, g_s, v, v_prev, pull, pull_xhat, g_x, g_leak)
         return g_x, self._total(g_leak)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ...ops.types import EMPTY, Forward, LIFParams, LIFState, Pull, Saved, state_dtype
 from ...reference.surrogate import SHAPES
-from .operands import DTYPES, Give, address, room_of_blocks
+from .operands import DTYPES, room_of_blocks
 
 TRACES = {"none": 0, "ottt": 1, "ndot": 2, "ndot_released": 3}
 
@@ -21,8 +21,7 @@ def _empty_float(x: Tensor) -> Tensor:
 
 class LIFKernels:
     """LIF kernels of one core; signatures as fastsnn.reference.lif, and fastsnn.reference.mpdr where the core has it.
-    `where(x)` is the core's Execution for x, `give(tensor)` what it takes for a tensor or for none; room: whether it
-    needs that for the blocks of a sum."""
+    `where(x)` is the core's Execution for x; room: whether it needs that for the blocks of a sum."""
 
     def __init__(
         self,
@@ -31,10 +30,9 @@ class LIFKernels:
         where: Callable[[Tensor], Any],
         saves_u: bool,
         room: bool = False,
-        give: Give = address,
     ) -> None:
         self.NAME, self.SAVES_U, self._room = name, saves_u, room
-        self._core, self._where, self._give, self._cached = core, where, give, f"_native_{name}"
+        self._core, self._where, self._cached = core, where, f"_native_{name}"
 
     def _params(self, p: LIFParams) -> Any:
         native = p.__dict__.get(self._cached)
@@ -65,7 +63,6 @@ class LIFKernels:
         u_seq: bool = False,
         moments_out: Tensor | None = None,
     ) -> Forward:
-        give = self._give
         potential, is_v, trace, ratio, keep = state
         one = x[0] if sequence else x
         empty = torch.empty_like if x.dtype in (torch.float32, torch.float64) else _empty_float
@@ -88,24 +85,24 @@ class LIFKernels:
             DTYPES[x.dtype],
             ratio is None,
             is_v,
-            give(x),
-            give(potential),
-            give(trace),
-            give(ratio),
-            give(keep),
-            give(spikes),
-            give(None if u_seq else u),
-            give(u if u_seq else None),
-            give(None if v_seq else v),
-            give(v if v_seq else None),
-            give(a),
-            give(e),
+            x,
+            potential,
+            trace,
+            ratio,
+            keep,
+            spikes,
+            None if u_seq else u,
+            u if u_seq else None,
+            None if v_seq else v,
+            v if v_seq else None,
+            a,
+            e,
         )
         if moments_out is None:
             self._core.lif_forward(*arguments)
         else:
             room = room_of_blocks(x, len(moments_out), one.numel()) if self._room else None
-            self._core.mpdr_forward(*arguments, give(moments_out), give(room))
+            self._core.mpdr_forward(*arguments, moments_out, room)
         return Forward(spikes, u, v, a, e)
 
     def backward(
@@ -118,7 +115,6 @@ class LIFKernels:
         want_v: bool = False,
         pull: Pull | None = None,
     ) -> tuple[Tensor | None, ...]:
-        give = self._give
         like: Any = saved.x if saved.u is None else saved.u
         one = like[0] if saved.sequence else like
         g_x = torch.empty_like(like) if like.dtype == saved.dtype else torch.empty_like(like, dtype=saved.dtype)
@@ -131,20 +127,20 @@ class LIFKernels:
             one.numel(),
             DTYPES[saved.dtype],
             saved.is_v,
-            give(g_s),
-            give(saved.keep),
-            give(saved.u),
-            give(saved.x),
-            give(saved.potential),
-            give(g_v),
-            give(g_v_seq),
-            give(g_x),
-            give(g_v_first),
+            g_s,
+            saved.keep,
+            saved.u,
+            saved.x,
+            saved.potential,
+            g_v,
+            g_v_seq,
+            g_x,
+            g_v_first,
         )
         if pull is None:
             self._core.lif_backward(*arguments)
             return g_x, g_v_first
         local = torch.empty_like(g_x) if pull.local else None
         target = (pull.mean, pull.std, pull.weight, pull.mu)
-        self._core.mpdr_backward(*arguments, *target, give(pull.moments), give(local))
+        self._core.mpdr_backward(*arguments, *target, pull.moments, local)
         return g_x, g_v_first, local

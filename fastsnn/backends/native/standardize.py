@@ -8,21 +8,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .operands import DTYPES, Give, address
+from .operands import DTYPES
 
 
 class StandardizeKernels:
     """Weight-standardisation kernels of one core; signatures as fastsnn.reference.standardize."""
 
-    def __init__(self, name: str, core: Any, where: Callable[[Tensor], Any], give: Give = address) -> None:
-        self.NAME, self._core, self._where, self._give = name, core, where, give
+    def __init__(self, name: str, core: Any, where: Callable[[Tensor], Any]) -> None:
+        self.NAME, self._core, self._where = name, core, where
 
     def forward(self, weight: Tensor, gain: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
         rows, cols = len(weight), weight[0].numel()
         out = torch.empty_like(weight)
         mean = weight.new_empty(rows, dtype=torch.float64)
         inverse = torch.empty_like(mean)
-        operands = map(self._give, (weight, gain, mean, inverse, out))
+        operands = (weight, gain, mean, inverse, out)
         self._core.standardize_forward(self._where(weight), rows, cols, DTYPES[weight.dtype], eps, *operands)
         return out, mean, inverse
 
@@ -31,6 +31,6 @@ class StandardizeKernels:
     ) -> tuple[Tensor, Tensor]:
         rows, cols = len(weight), weight[0].numel()
         g_weight, g_gain = torch.empty_like(weight), torch.empty_like(gain)
-        operands = map(self._give, (weight, gain, mean, inverse, g_out, g_weight, g_gain))
+        operands = (weight, gain, mean, inverse, g_out, g_weight, g_gain)
         self._core.standardize_backward(self._where(weight), rows, cols, DTYPES[weight.dtype], eps, *operands)
         return g_weight, g_gain

@@ -11,7 +11,7 @@ from torch import Tensor
 from ...ops.stats import Affine, Moments
 from ...ops.types import Forward, LIFParams, LIFState, state_dtype
 from .lif import LIFKernels
-from .operands import DTYPES, Give, address, room_of_blocks
+from .operands import DTYPES, room_of_blocks
 
 
 def _shape(x: Tensor) -> tuple[int, int, int]:
@@ -39,11 +39,9 @@ class OSRKernels:
     """OSR kernels of one core; signatures as fastsnn.reference.osr. `lif`: the core's LIF kernels; blocks: of how many,
     for all channels, a pass makes use."""
 
-    def __init__(
-        self, lif: LIFKernels, core: Any, where: Callable[[Tensor], Any], blocks: int = 1, give: Give = address
-    ) -> None:
+    def __init__(self, lif: LIFKernels, core: Any, where: Callable[[Tensor], Any], blocks: int = 1) -> None:
         self.NAME, self._lif, self._core = lif.NAME, lif, core
-        self._where, self._blocks, self._give = where, blocks, give
+        self._where, self._blocks = where, blocks
 
     def _sizes(self, x: Tensor) -> tuple[list[int], int]:
         """parts, outer, channels, inner; and the dtype's code."""
@@ -56,7 +54,7 @@ class OSRKernels:
         return None if self._blocks == 1 else x.new_empty((parts, 2, channels), dtype=torch.float64)
 
     def _call(self, kernel: str, x: Tensor, *operands: Tensor | None) -> None:
-        getattr(self._core, kernel)(self._where(x), *self._sizes(x), *map(self._give, operands))
+        getattr(self._core, kernel)(self._where(x), *self._sizes(x), *operands)
 
     def _moments(self, x: Tensor, own: Moments | None) -> tuple[Tensor | None, ...]:
         """mean, m2 and room."""
@@ -81,7 +79,7 @@ class OSRKernels:
     def lif_forward(
         self, p: LIFParams, x: Tensor, affine: Affine, state: LIFState, moments: bool
     ) -> tuple[Forward, Moments | None]:
-        give, wide = self._give, state_dtype(x.dtype)
+        wide = state_dtype(x.dtype)
         own = _step_moments(x) if moments else None
         sums = self._moments(x, own)
         spikes, u = torch.empty_like(x), torch.empty_like(x, dtype=wide)
@@ -92,10 +90,16 @@ class OSRKernels:
             self._lif._params(p),
             self._where(x),
             *self._sizes(x),
-            *map(give, (x, *affine, *sums)),
+            x,
+            *affine,
+            *sums,
             state.ratio is None,
             state.is_v,
-            *map(give, (*before, spikes, u, trace, ratio)),
+            *before,
+            spikes,
+            u,
+            trace,
+            ratio,
         )
         return Forward(spikes, u, None, trace, ratio), own
 
@@ -103,7 +107,7 @@ class OSRKernels:
         self, p: LIFParams, x: Tensor, g_s: Tensor, u: Tensor, keep: Tensor | None, mean: Tensor, inverse: Tensor
     ) -> tuple[Tensor, Tensor]:
         g_y, sums, room = torch.empty_like(x), mean.new_zeros(2, len(mean)), self._room(x)
-        operands = map(self._give, (x, mean, inverse, sums, room, g_s, keep, u, g_y))
+        operands = (x, mean, inverse, sums, room, g_s, keep, u, g_y)
         self._core.osr_lif_reduce(self._lif._params(p), self._where(x), *self._sizes(x), *operands)
         return g_y, sums
 
@@ -112,14 +116,12 @@ class OTSKernels:
     """OTS kernels of one core; signatures as fastsnn.reference.ots. `lif`: the core's LIF kernels; room: whether it
     needs that for the blocks of a sum."""
 
-    def __init__(
-        self, lif: LIFKernels, core: Any, where: Callable[[Tensor], Any], room: bool = False, give: Give = address
-    ) -> None:
-        self.NAME, self._lif, self._core, self._where, self._room, self._give = lif.NAME, lif, core, where, room, give
+    def __init__(self, lif: LIFKernels, core: Any, where: Callable[[Tensor], Any], room: bool = False) -> None:
+        self.NAME, self._lif, self._core, self._where, self._room = lif.NAME, lif, core, where, room
 
     def _call(self, kernel: str, p: LIFParams, u: Tensor, dtype: torch.dtype, *operands: Tensor | None) -> None:
         run = getattr(self._core, kernel)
-        run(self._lif._params(p), self._where(u), u.numel(), DTYPES[dtype], *map(self._give, operands))
+        run(self._lif._params(p), self._where(u), u.numel(), DTYPES[dtype], *operands)
 
     def charge(self, p: LIFParams, x: Tensor, v: Tensor | None) -> tuple[Tensor, Moments]:
         u = torch.empty_like(x, dtype=state_dtype(x.dtype))

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from .operands import DTYPES, address
+from .operands import DTYPES
 
 
 class STGRKernels:
@@ -19,6 +19,6 @@ class STGRKernels:
     def sgd(self, p: Tensor, tensors: tuple[Tensor, ...], first: bool, nesterov: bool, *scalars: float) -> None:
         """p and, of tensors, W_ema, the previous gradient and the momentum buffer change in place. tensors: gradient
         and these three; scalars: lam, gam, rho, lr, momentum, 1 - dampening, weight_decay."""
-        gradient, *kept = map(address, tensors)
+        gradient, *kept = tensors
         sizes = p.numel(), DTYPES[p.dtype]
-        self._core.stgr_sgd(self._where(p), *sizes, first, nesterov, *scalars, gradient, address(p), *kept)
+        self._core.stgr_sgd(self._where(p), *sizes, first, nesterov, *scalars, gradient, p, *kept)
