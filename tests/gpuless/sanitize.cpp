@@ -8,6 +8,7 @@ using namespace fastsnn;
 
 struct Cuda {
   static constexpr bool kRecomputes = false;
+  static constexpr int64_t kMany = 4609, kMost = 50000;  // several blocks, and fibres are slow
   static constexpr cuda::Stream kStream{0, nullptr};
   static void lif_forward(const LifParams& p, const LifForward& k) { cuda::lif_forward(p, k, kStream); }
   static void lif_backward_online(const LifParams& p, const LifBackward& k) {

@@ -14,6 +14,7 @@ using namespace fastsnn;
 
 struct Cpu {
   static constexpr bool kRecomputes = true;
+  static constexpr int64_t kMany = 40013, kMost = 200000;  // two threads have a share
   static constexpr int kThreads = 2;
   static void lif_forward(const LifParams& p, const LifForward& k) { generic::kernels.lif_forward(p, k, kThreads); }
   static void lif_backward_online(const LifParams& p, const LifBackward& k) {

@@ -7,13 +7,7 @@
 #include <cstdio>
 #include <initializer_list>
 
-#include "../../csrc/cpu/kernels.h"
-
-namespace fastsnn {
-namespace FASTSNN_ISA {
-extern const Kernels kernels;
-}
-}  // namespace fastsnn
+#include "../../csrc/cpu/binary.h"
 
 using namespace fastsnn;
 
@@ -43,7 +37,7 @@ class Guarded {
 }  // namespace
 
 int main(int argc, char**) {
-  const auto run = [](const PackedProduct& k) { FASTSNN_ISA::kernels.packed_product(k, 2); };
+  const auto run = [](const PackedProduct& k) { FASTSNN_ISA::packed_product(k, 2); };
   const auto product = [&](const sanitize::Shape& shape, int bits, int64_t share, int64_t missing_words) {
     sanitize::product<Guarded, float>(shape, Dtype::f32, bits, share, false, missing_words, run);
   };
