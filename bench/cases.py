@@ -704,7 +704,7 @@ _ALL = (
             Provider("torch", _empf(empf_explicit)),
             Provider("torch.compile", empf_compiled, "torch"),
         ),
-        sizes=(2**18, 2**21),
+        sizes=(8192, 2**18, 2**21),
         quick_sizes=(1000,),
         tolerance=1e-4,  # float32 sums of torch.compile over all neurons
     ),
