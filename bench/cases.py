@@ -697,7 +697,7 @@ _ALL = (
         kernel="empf_step",
         note="One step of EM-PF version I, learnable leak and threshold, v carried detached; torch and torch.compile "
         "run SPEC's formulas as written. For the backward torch.compile keeps the comparison, which its C++ stores a "
-        "bool at a time: nine tenths of its forward.",
+        "bool at a time.",
         truth=_empf(empf_reference),
         providers=(
             Provider("fastsnn", _empf(empf_fused)),

@@ -1,109 +1,29 @@
-from collections.abc import Sequence
-from typing import Any
-
-from torch import Tensor
-
-Operand = Tensor | None
+from ._cpu import LifParams as LifParams
+from ._cpu import binarize_backward as binarize_backward
+from ._cpu import binarize_forward as binarize_forward
+from ._cpu import empf_backward as empf_backward
+from ._cpu import empf_forward as empf_forward
+from ._cpu import empf_norm_backward as empf_norm_backward
+from ._cpu import empf_norm_forward as empf_norm_forward
+from ._cpu import empf_norm_sums as empf_norm_sums
+from ._cpu import empf_potential as empf_potential
+from ._cpu import lif_backward as lif_backward
+from ._cpu import lif_forward as lif_forward
+from ._cpu import mpdr_backward as mpdr_backward
+from ._cpu import mpdr_forward as mpdr_forward
+from ._cpu import osr_forward as osr_forward
+from ._cpu import osr_gradient as osr_gradient
+from ._cpu import osr_lif_forward as osr_lif_forward
+from ._cpu import osr_lif_reduce as osr_lif_reduce
+from ._cpu import osr_reduce as osr_reduce
+from ._cpu import ots_backward as ots_backward
+from ._cpu import ots_charge as ots_charge
+from ._cpu import ots_fire as ots_fire
+from ._cpu import packed_product as packed_product
+from ._cpu import standardize_backward as standardize_backward
+from ._cpu import standardize_forward as standardize_forward
 
 version: str
 archs: str
 
-Where = tuple[int, int]  # device, stream
-
-class LifParams:
-    def __init__(
-        self,
-        leak: float,
-        gain: float,
-        bias: float,
-        threshold: float,
-        v_reset: float,
-        reset_grad: float,
-        height: float,
-        slope: float,
-        reset: int,
-        trace: int,
-        surrogate: int,
-    ) -> None: ...
-
-def lif_forward(
-    p: LifParams,
-    where: Where,
-    T: int,
-    n: int,
-    dtype: int,
-    first: bool,
-    potential_is_v: bool,
-    x: Operand,
-    potential: Operand,
-    trace: Operand,
-    ratio: Operand,
-    keep: Operand,
-    spikes: Operand,
-    u_last: Operand,
-    u_seq: Operand,
-    v_last: Operand,
-    v_seq: Operand,
-    trace_seq: Operand,
-    ratio_last: Operand,
-) -> None: ...
-def lif_backward(
-    p: LifParams,
-    where: Where,
-    bptt: bool,
-    T: int,
-    n: int,
-    dtype: int,
-    potential_is_v: bool,
-    g_spikes: Operand,
-    keep: Operand,
-    u: Operand,
-    x: Operand,
-    potential: Operand,
-    g_v_last: Operand,
-    g_v_seq: Operand,
-    g_x: Operand,
-    g_v_first: Operand,
-) -> None: ...
-def standardize_forward(where: Where, rows: int, cols: int, dtype: int, eps: float, *operands: Operand) -> None: ...
-def standardize_backward(where: Where, rows: int, cols: int, dtype: int, eps: float, *operands: Operand) -> None: ...
-def empf_forward(where: Where, sizes: list[int], dtype: int, *operands: Operand) -> None: ...
-def empf_backward(where: Where, sizes: list[int], dtype: int, *operands: Operand) -> None: ...
-def empf_potential(where: Where, sizes: list[int], dtype: int, *operands: Operand) -> None: ...
-def empf_norm_forward(
-    where: Where, sizes: list[int], dtype: int, norm: Sequence[Operand], *operands: Operand
-) -> None: ...
-def empf_norm_sums(where: Where, sizes: list[int], dtype: int, norm: Sequence[Operand], *operands: Operand) -> None: ...
-def empf_norm_backward(
-    where: Where, sizes: list[int], dtype: int, norm: Sequence[Operand], *operands: Operand
-) -> None: ...
-def osr_forward(where: Where, sizes: list[int], dtype: int, *operands: Operand) -> None: ...
-def osr_reduce(where: Where, sizes: list[int], dtype: int, *operands: Operand) -> None: ...
-def osr_gradient(where: Where, sizes: list[int], dtype: int, *operands: Operand) -> None: ...
-def osr_lif_forward(p: LifParams, where: Where, sizes: list[int], dtype: int, *operands: Operand) -> None: ...
-def osr_lif_reduce(p: LifParams, where: Where, sizes: list[int], dtype: int, *operands: Operand) -> None: ...
-def ots_charge(p: LifParams, where: Where, n: int, dtype: int, *operands: Operand) -> None: ...
-def ots_fire(p: LifParams, where: Where, n: int, dtype: int, *operands: Operand) -> None: ...
-def ots_backward(p: LifParams, where: Where, n: int, dtype: int, *operands: Operand) -> None: ...
-def mpdr_forward(p: LifParams, where: Where, T: int, n: int, dtype: int, first: bool, *more: Any) -> None: ...
-def mpdr_backward(p: LifParams, where: Where, bptt: bool, T: int, n: int, dtype: int, *more: Any) -> None: ...
-def binarize_forward(where: Where, rows: int, cols: int, dtype: int, scaled: bool, *operands: Operand) -> None: ...
-def binarize_backward(where: Where, rows: int, cols: int, dtype: int, *operands: Operand) -> None: ...
-def packed_product(
-    where: Where,
-    batch: int,
-    channels: int,
-    outputs: int,
-    in_: Sequence[int],
-    out: Sequence[int],
-    kernel: Sequence[int],
-    stride: Sequence[int],
-    padding: Sequence[int],
-    dilation: Sequence[int],
-    x_strides: Sequence[int],
-    y_strides: Sequence[int],
-    bits: int,
-    dtype: int,
-    *operands: Operand,
-) -> None: ...
 def refusal(device: int) -> str: ...

@@ -228,3 +228,13 @@ def test_one_openmp_runtime_is_loaded():
     mapped = {line.split()[-1] for line in python(code).stdout.splitlines() if "omp" in line.split("/")[-1]}
     runtimes = {path for path in mapped if path.rsplit("/")[-1].startswith(("libgomp", "libomp", "libiomp"))}
     assert len(runtimes) == 1
+
+
+@pytest.mark.skipif(backends.cpu._cpu is None, reason="needs the CPU core")
+@pytest.mark.parametrize("operand", [4096, [1.0], "x"])
+def test_a_core_takes_tensors_alone(operand):
+    weight = torch.ones(2, 3)
+    with pytest.raises(TypeError, match="incompatible function arguments"):
+        backends.cpu._cpu.binarize_backward(1, 2, 3, 0, weight, weight, operand)
+    with pytest.raises(ValueError, match="must not be null"):
+        backends.cpu._cpu.binarize_backward(1, 2, 3, 0, weight, weight, None)
