@@ -10,15 +10,14 @@ from typing import Any
 import triton
 from torch import Tensor
 
-from . import empf, lif, standardize, trace
+from . import empf, lif, standardize
 
 BLOCK = 1024
 WARPS = 4
 SUM_BLOCK = WARPS * 32  # float64 sums take twice the registers, and neurons of a channel have gaps
 OPTIONS = {"num_warps": WARPS, "enable_fp_fusion": False}
-RATIO_TRACES = (trace.NDOT.value, trace.NDOT_RELEASED.value)
-# half of a full SM has these registers; where a block sums, fewer are taken by default, and spill
-SUMMING = OPTIONS | {"maxnreg": 64}
+# half of a full SM has these registers: by default a block that sums takes fewer, and spills; a thread of 8 states more
+CROWDED = OPTIONS | {"maxnreg": 64}
 NO_PULL = (None, None, 0, 0, 0, 0)
 INTERPRETED = not isinstance(lif.lif_forward, triton.JITFunction)
 
@@ -46,11 +45,10 @@ class LifParams:
 
 
 def block_of(n: int, x: Tensor, of_state: bool = False) -> int:
-    """Neurons a program: 16 bytes of x for each thread, or of the state where a neuron has so much that more neurons
-    would not leave registers for half of a full SM. The interpreter pays for each program: there, few and large
-    ones."""
+    """Neurons a program: 16 bytes of x for each thread, or of the state where the moments of more neurons would not
+    leave registers for half of a full SM. The interpreter pays for each program: there, few and large ones."""
     if INTERPRETED:
-        return min(triton.next_power_of_2(n), 1 << 14)
+        return max(8, min(triton.next_power_of_2(n), 1 << 14))
     return WARPS * 32 * 16 // max(x.element_size(), 4 if of_state else 1)
 
 
@@ -78,7 +76,7 @@ def lif_forward(
 ) -> None:
     if n == 0:
         return
-    block = block_of(n, x, of_state=room is not None or p.trace in RATIO_TRACES)
+    block = block_of(n, x, of_state=room is not None)
     with device:
         lif.lif_forward[(triton.cdiv(n, block),)](
             x,
@@ -106,7 +104,7 @@ def lif_forward(
             HARD=p.reset,
             TRACE=p.trace,
             BLOCK=block,
-            **(OPTIONS if room is None else SUMMING),
+            **CROWDED,
         )
 
 
@@ -133,7 +131,7 @@ def lif_backward(
     if n == 0:
         return
     moments, g_local, *target = pull
-    block = block_of(n, g_x, of_state=moments is not None or (bptt and p.reset))
+    block = block_of(n, g_x, of_state=moments is not None)
     grid = (triton.cdiv(n, block),)
     with device:
         if bptt:

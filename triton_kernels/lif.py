@@ -7,14 +7,34 @@ The rules' parameters come as the bits of float64 and are rounded to the state's
 the memory of the old one, which is read before.
 """
 
+from typing import Any, NamedTuple
+
 import triton
 import triton.language as tl
 
-from .arguments import load_or, number, store_if
+from .arguments import eights, fours, load_or, number, offsets, store_if
 from .moments import store_block_moments
 from .mpdr import pull
 from .surrogate import surrogate
-from .trace import NDOT, NDOT_RELEASED, NONE, ratio, ratio_released
+from .trace import NDOT, NDOT_RELEASED, OTTT, ratio, ratio_released
+
+
+class Lif(NamedTuple):
+    """Parameters in the state's type."""
+
+    leak: Any
+    gain: Any
+    bias: Any
+    threshold: Any
+    v_reset: Any
+
+
+class State(NamedTuple):
+    """What some neurons carry from step to step: u[t], the trace a[t], the ratio e[t]."""
+
+    u: Any
+    a: Any
+    e: Any
 
 
 @triton.jit
@@ -39,45 +59,59 @@ def potential_before(u_prev, t, threshold, v_reset, GIVEN_V: tl.constexpr, HARD:
 
 
 @triton.jit
-def decay_of(u, e, leak, threshold, TRACE: tl.constexpr):
-    """What a[t-1] is multiplied by, and of `ndot_released` the ratio's operand e[t] (else as it was)."""
-    if TRACE == NDOT:
-        return e, e
+def advance(p, b_x, b_keep, before, t, GIVEN_V, HARD, TRACE: tl.constexpr):
+    """s, v and the state after one step, but for the ratio of `ndot`."""
+    b_v_prev = potential_before(before.u, t, p.threshold, p.v_reset, GIVEN_V, HARD)
+    b_u = charge(b_v_prev, b_x, p.leak, p.gain, p.bias)
+    fired = b_u >= p.threshold
+    b_v = potential_after(b_u, fired, p.threshold, p.v_reset, HARD)
+    b_s = tl.where(fired, b_keep, 0.0)
+    b_a, b_e = before.a, before.e
+    if TRACE == OTTT:
+        b_a = p.leak * b_a + b_s
+    elif TRACE == NDOT:
+        b_a = b_e * b_a + b_s
     elif TRACE == NDOT_RELEASED:
-        v = potential_after(u, u >= threshold, threshold, 0.0, False)
-        e_now = tl.where(u >= threshold, v - threshold, v)
-        return ratio_released(e_now, e, leak), e_now
-    else:
-        return leak, e
+        num = tl.where(fired, b_v - p.threshold, b_v)
+        b_a = ratio_released(num, b_e, p.leak) * b_a + b_s
+        b_e = num
+    return b_s, b_v, State(b_u, b_a, b_e)
 
 
 @triton.jit
-def fire(u, a, decay, keep, threshold, TRACE: tl.constexpr):
-    """s[t] and the trace a[t] = decay * a[t-1] + s[t] of the rules that have one (else as it was)."""
-    s = tl.where(u >= threshold, keep, 0.0)
-    if TRACE == NONE:
-        return s, a
-    else:
-        return s, decay * a + s
-
-
-@triton.jit
-def ratio_after(u, r_prev, u_prev, e, leak, threshold, TRACE: tl.constexpr):
-    """e[t] of `ndot`, for the next step."""
+def ratio_after(p, b_v, before, b_e, t, FIRST, GIVEN_V, TRACE: tl.constexpr):
+    """e[t] of `ndot`, apart: after the step's stores its division takes fewer registers."""
     if TRACE == NDOT:
-        return ratio(potential_after(u, u >= threshold, threshold, 0.0, False), r_prev, u_prev, leak)
+        b_v_prev = potential_before(before.u, t, p.threshold, p.v_reset, GIVEN_V, False)
+        return ratio(b_v, tl.where(t == 0, 1.0, b_v_prev) if FIRST else b_v_prev, before.u, p.leak)
     else:
-        return e
+        return b_e
 
 
 @triton.jit
-def reset_derivative(u, sg, threshold, v_reset, reset_grad, HARD: tl.constexpr):
-    """dv/du of the reset, BPTT only."""
-    if HARD:
-        kept = tl.where(u >= threshold, 0.0, 1.0)
-        return kept + reset_grad * ((v_reset - u) * sg)
-    else:
-        return 1.0 - reset_grad * sg
+def load_state(p, arrays, o_n, m_n, HARD, STATE: tl.constexpr):
+    b_u = load_or(arrays.u, o_n, m_n, p.v_reset if HARD else 0.0, STATE)
+    return State(b_u, load_or(arrays.a, o_n, m_n, 0.0, STATE), load_or(arrays.e, o_n, m_n, 0.0, STATE))
+
+
+@triton.jit
+def step(p, b_x, before, optional, t, n, o_n, m_n, FIRST, GIVEN_V, HARD, TRACE: tl.constexpr):
+    """Step t of some neurons: their spikes and the state after it; all else is stored."""
+    keep_p, u_seq_p, v_seq_p, trace_seq_p = optional
+    b_keep = load_or(keep_p, o_n, m_n, 1.0, before.u.dtype)
+    b_s, b_v, after = advance(p, b_x.to(before.u.dtype), b_keep, before, t, GIVEN_V, HARD, TRACE)
+    store_if(u_seq_p, t * n + o_n, after.u, m_n)
+    store_if(v_seq_p, t * n + o_n, b_v, m_n)
+    store_if(trace_seq_p, t * n + o_n, after.a, m_n)
+    return b_s, State(after.u, after.a, ratio_after(p, b_v, before, after.e, t, FIRST, GIVEN_V, TRACE))
+
+
+@triton.jit
+def store_last(p, state, last, o_n, m_n, HARD: tl.constexpr):
+    u_last_p, v_last_p, ratio_last_p = last
+    store_if(u_last_p, o_n, state.u, m_n)
+    store_if(v_last_p, o_n, potential_after(state.u, state.u >= p.threshold, p.threshold, p.v_reset, HARD), m_n)
+    store_if(ratio_last_p, o_n, state.e, m_n)
 
 
 @triton.jit(do_not_specialize=["T", "leak", "gain", "bias", "threshold", "v_reset"])
@@ -111,36 +145,37 @@ def lif_forward(
     """FIRST: t = 1 of a sequence, r[0] = 1 (ndot). GIVEN_V: the potential was already reset. room: moments of every
     u[t] are wanted."""
     STATE: tl.constexpr = tl.float64 if x_p.dtype.element_ty == tl.float64 else tl.float32
+    PAIRED: tl.constexpr = room_p is None and x_p.dtype.element_ty.primitive_bitwidth == 16
     leak, gain, bias = number(leak, STATE), number(gain, STATE), number(bias, STATE)
-    threshold, v_reset = number(threshold, STATE), number(v_reset, STATE)
-    o_n = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)  # [BLOCK]
-    m_n = o_n < n
+    p = Lif(leak, gain, bias, number(threshold, STATE), number(v_reset, STATE))
+    initial, last = State(potential_p, trace_p, ratio_p), (u_last_p, v_last_p, ratio_last_p)
+    optional = (keep_p, u_seq_p, v_seq_p, trace_seq_p)
+    o_x, o_n = offsets(BLOCK, PAIRED)
+    m_x, m_n = o_x < n, o_n < n
+    o_n4, m_n4 = o_n + 4, o_n + 4 < n
 
-    b_u = load_or(potential_p, o_n, m_n, v_reset if HARD else 0.0, STATE)
-    b_a = load_or(trace_p, o_n, m_n, 0.0, STATE)
-    b_e = load_or(ratio_p, o_n, m_n, 0.0, STATE)
+    state = load_state(p, initial, o_n, m_n, HARD, STATE)
+    if PAIRED:
+        state_4 = load_state(p, initial, o_n4, m_n4, HARD, STATE)
 
-    # a division keeps in registers what was loaded before it and is used after it
     for t in range(T):
-        o_tn = t * n + o_n
-        b_u_prev = b_u
-        b_v_prev = potential_before(b_u_prev, t, threshold, v_reset, GIVEN_V, HARD)
-        b_u = charge(b_v_prev, tl.load(x_p + o_tn, m_n, 0.0).to(STATE), leak, gain, bias)
-        b_decay, b_e = decay_of(b_u, b_e, leak, threshold, TRACE)
-        b_keep = load_or(keep_p, o_n, m_n, 1.0, STATE)
-        b_s, b_a = fire(b_u, b_a, b_decay, b_keep, threshold, TRACE)
-        store_if(u_seq_p, o_tn, b_u, m_n)
-        store_if(v_seq_p, o_tn, potential_after(b_u, b_u >= threshold, threshold, v_reset, HARD), m_n)
-        store_if(trace_seq_p, o_tn, b_a, m_n)
-        store_if(spikes_p, o_tn, b_s, m_n)
-        b_r_prev = tl.where(t == 0, 1.0, b_v_prev) if FIRST else b_v_prev
-        b_e = ratio_after(b_u, b_r_prev, b_u_prev, b_e, leak, threshold, TRACE)
+        b_x = tl.load(x_p + (t * n + o_x), m_x, 0.0)
+        if PAIRED:
+            b_x, b_x4 = fours(b_x)
+            b_s, state = step(p, b_x, state, optional, t, n, o_n, m_n, FIRST, GIVEN_V, HARD, TRACE)
+            b_s4 = b_s
+            if n > 0:  # always: past a branch LLVM does not compute both fours at once, which takes twice the registers
+                b_s4, state_4 = step(p, b_x4, state_4, optional, t, n, o_n4, m_n4, FIRST, GIVEN_V, HARD, TRACE)
+            b_s = eights(b_s.to(b_x.dtype), b_s4.to(b_x.dtype))
+        else:
+            b_s, state = step(p, b_x, state, optional, t, n, o_n, m_n, FIRST, GIVEN_V, HARD, TRACE)
+        store_if(spikes_p, t * n + o_x, b_s, m_x)
         if room_p is not None:
-            store_block_moments(room_p, t, b_u, m_n, n)
+            store_block_moments(room_p, t, state.u, m_n, n)
 
-    store_if(u_last_p, o_n, b_u, m_n)
-    store_if(v_last_p, o_n, potential_after(b_u, b_u >= threshold, threshold, v_reset, HARD), m_n)
-    store_if(ratio_last_p, o_n, b_e, m_n)
+    store_last(p, state, last, o_n, m_n, HARD)
+    if PAIRED:
+        store_last(p, state_4, last, o_n4, m_n4, HARD)
 
 
 @triton.jit(
@@ -207,6 +242,33 @@ def lif_backward_online(
         store_if(g_x_p, o_tn, gain * b_g_u, m_n)
 
 
+@triton.jit
+def reset_derivative(u, sg, threshold, v_reset, reset_grad, HARD: tl.constexpr):
+    """dv/du of the reset, BPTT only."""
+    if HARD:
+        kept = tl.where(u >= threshold, 0.0, 1.0)
+        return kept + reset_grad * ((v_reset - u) * sg)
+    else:
+        return 1.0 - reset_grad * sg
+
+
+@triton.jit
+def step_back(p, sg, b_g_s, b_g_v, u_p, optional, mpdr, t, n, o_n, m_n, HARD, SHAPE: tl.constexpr):
+    """g_x = gain*g_u and g_v[t-1] = lam*g_u ; g_u = g_s*sg + g_v*dv/du (+ a1 dL_M/du where there are moments)."""
+    height, slope, reset_grad = sg
+    keep_p, g_v_seq_p = optional
+    moments_p, target, precision, share, mu = mpdr
+    b_u = tl.load(u_p + (t * n + o_n), m_n, 0.0)
+    b_keep = load_or(keep_p, o_n, m_n, 1.0, b_u.dtype)
+    b_g_v += load_or(g_v_seq_p, t * n + o_n, m_n, 0.0, b_u.dtype)
+    b_sg = surrogate(b_u - p.threshold, height, slope, SHAPE)
+    b_dv_du = reset_derivative(b_u, b_sg, p.threshold, p.v_reset, reset_grad, HARD)
+    b_g_u = (b_g_s * b_keep) * b_sg + b_g_v * b_dv_du
+    if moments_p is not None:
+        b_g_u += pull(b_u, moments_p, t, target, precision, share, mu, b_u.dtype)
+    return p.gain * b_g_u, p.leak * b_g_u
+
+
 @triton.jit(
     do_not_specialize=[
         *("T", "leak", "gain", "threshold", "v_reset", "reset_grad", "height", "slope"),
@@ -239,30 +301,36 @@ def lif_backward_bptt(
     SHAPE: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """g_u = g_s*sg + g_v*dv/du (+ a1 dL_M/du where there are moments) ; g_x = gain*g_u ; g_v[t-1] = lam*g_u, back in
-    time from u of every step [T, n]."""
+    """Back in time from u of every step [T, n]."""
     STATE: tl.constexpr = tl.float64 if g_x_p.dtype.element_ty == tl.float64 else tl.float32
-    leak, gain, reset_grad = number(leak, STATE), number(gain, STATE), number(reset_grad, STATE)
-    threshold, v_reset = number(threshold, STATE), number(v_reset, STATE)
-    height, slope = number(height, STATE), number(slope, STATE)
-    o_n = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)  # [BLOCK]
-    m_n = o_n < n
+    DTYPE: tl.constexpr = g_x_p.dtype.element_ty
+    PAIRED: tl.constexpr = moments_p is None and DTYPE.primitive_bitwidth == 16
+    leak, gain = number(leak, STATE), number(gain, STATE)
+    p = Lif(leak, gain, None, number(threshold, STATE), number(v_reset, STATE))
+    sg = (number(height, STATE), number(slope, STATE), number(reset_grad, STATE))
+    mpdr, optional = (moments_p, target, precision, share, mu), (keep_p, g_v_seq_p)
+    o_x, o_n = offsets(BLOCK, PAIRED)
+    m_x, m_n = o_x < n, o_n < n
+    o_n4, m_n4 = o_n + 4, o_n + 4 < n
 
-    b_keep = load_or(keep_p, o_n, m_n, 1.0, STATE)
     b_g_v = load_or(g_v_last_p, o_n, m_n, 0.0, STATE)
+    if PAIRED:
+        b_g_v4 = load_or(g_v_last_p, o_n4, m_n4, 0.0, STATE)
 
     for i in range(T):
         t = T - 1 - i
-        o_tn = t * n + o_n
-        b_u = tl.load(u_p + o_tn, m_n, 0.0)
-        b_g_s = load_or(g_spikes_p, o_tn, m_n, 0.0, STATE)
-        b_sg = surrogate(b_u - threshold, height, slope, SHAPE)
-        b_g_after = b_g_v + load_or(g_v_seq_p, o_tn, m_n, 0.0, STATE)
-        b_dv_du = reset_derivative(b_u, b_sg, threshold, v_reset, reset_grad, HARD)
-        b_g_u = (b_g_s * b_keep) * b_sg + b_g_after * b_dv_du
-        if moments_p is not None:
-            b_g_u += pull(b_u, moments_p, t, target, precision, share, mu, STATE)
-        store_if(g_x_p, o_tn, gain * b_g_u, m_n)
-        b_g_v = leak * b_g_u
+        b_g_s = load_or(g_spikes_p, t * n + o_x, m_x, 0.0, STATE)
+        if PAIRED:
+            b_g_s, b_g_s4 = fours(b_g_s)
+            b_g_x, b_g_v = step_back(p, sg, b_g_s, b_g_v, u_p, optional, mpdr, t, n, o_n, m_n, HARD, SHAPE)
+            b_g_x4 = b_g_x
+            if n > 0:  # as forward
+                b_g_x4, b_g_v4 = step_back(p, sg, b_g_s4, b_g_v4, u_p, optional, mpdr, t, n, o_n4, m_n4, HARD, SHAPE)
+            b_g_x = eights(b_g_x.to(DTYPE), b_g_x4.to(DTYPE))
+        else:
+            b_g_x, b_g_v = step_back(p, sg, b_g_s, b_g_v, u_p, optional, mpdr, t, n, o_n, m_n, HARD, SHAPE)
+        store_if(g_x_p, t * n + o_x, b_g_x, m_x)
 
     store_if(g_v_first_p, o_n, b_g_v, m_n)
+    if PAIRED:
+        store_if(g_v_first_p, o_n4, b_g_v4, m_n4)

@@ -9,7 +9,7 @@ import triton
 import triton.language as tl
 
 from .arguments import load_or, number, store_if
-from .lif import charge, decay_of, fire, potential_after, ratio_after
+from .lif import Lif, State, advance, load_state, ratio_after
 from .surrogate import surrogate
 
 
@@ -127,7 +127,8 @@ def osr_lif_forward(
     """One step of the neuron on y, which stays in registers."""
     STATE: tl.constexpr = tl.float64 if x_p.dtype.element_ty == tl.float64 else tl.float32
     leak, gain, bias = number(leak, STATE), number(gain, STATE), number(bias, STATE)
-    threshold, v_reset = number(threshold, STATE), number(v_reset, STATE)
+    p = Lif(leak, gain, bias, number(threshold, STATE), number(v_reset, STATE))
+    initial = State(potential_p, trace_p, ratio_p)
     begin, end, o_c = part(outer, inner, BLOCK_C)
     center, factor = over_tile(center_p, o_c, channels, STATE), over_tile(factor_p, o_c, channels, STATE)
     shift = over_tile(shift_p, o_c, channels, STATE)
@@ -140,22 +141,14 @@ def osr_lif_forward(
         b_sum += b_d
         b_squares += b_d * b_d
 
-        b_keep = load_or(keep_p, o_x, m_x, 1.0, STATE)
-        b_u_prev = load_or(potential_p, o_x, m_x, v_reset if HARD else 0.0, STATE)
-        b_a = load_or(trace_p, o_x, m_x, 0.0, STATE)
-        b_e = load_or(ratio_p, o_x, m_x, 0.0, STATE)
-        b_v_prev = b_u_prev
-        if not GIVEN_V:
-            b_v_prev = potential_after(b_u_prev, b_u_prev >= threshold, threshold, v_reset, HARD)
-        b_r_prev = tl.full(b_x.shape, 1.0, STATE) if FIRST else b_v_prev
         b_y = (b_x - center) * factor + shift
-        b_u = charge(b_v_prev, b_y, leak, gain, bias)
-        b_decay, b_e = decay_of(b_u, b_e, leak, threshold, TRACE)
-        b_s, b_a = fire(b_u, b_a, b_decay, b_keep, threshold, TRACE)
+        b_keep = load_or(keep_p, o_x, m_x, 1.0, STATE)
+        before = load_state(p, initial, o_x, m_x, HARD, STATE)
+        b_s, b_v, after = advance(p, b_y, b_keep, before, 0, GIVEN_V, HARD, TRACE)
         store_if(spikes_p, o_x, b_s, m_x)
-        store_if(u_p, o_x, b_u, m_x)
-        store_if(trace_out_p, o_x, b_a, m_x)
-        store_if(ratio_out_p, o_x, ratio_after(b_u, b_r_prev, b_u_prev, b_e, leak, threshold, TRACE), m_x)
+        store_if(u_p, o_x, after.u, m_x)
+        store_if(trace_out_p, o_x, after.a, m_x)
+        store_if(ratio_out_p, o_x, ratio_after(p, b_v, before, after.e, 0, FIRST, GIVEN_V, TRACE), m_x)
     if parts_p is not None:
         store_moments(parts_p, o_c, channels, end - begin, origin, tl.sum(b_sum, 0), tl.sum(b_squares, 0))
 

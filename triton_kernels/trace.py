@@ -30,6 +30,6 @@ def ratio(r, r_prev, u_prev, leak):
 @triton.jit
 def ratio_released(num, den, leak):
     """e[t] of `ndot_released`: v is already reset and th*s is subtracted again."""
-    q = divide(num, den)
-    usable = (den != 0.0) & finite(num) & finite(den) & finite(q)
-    return tl.where(usable, clamp(q, leak), leak)
+    none = (den == 0.0) | ~(finite(num) & finite(den))
+    q = divide(tl.where(none, leak, num), tl.where(none, 1.0, den))
+    return tl.where(finite(q), clamp(q, leak), leak)

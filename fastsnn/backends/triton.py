@@ -9,13 +9,17 @@ import torch
 from . import native
 
 _core: Any = None
+_version: tuple[int, ...] = ()
 try:
+    import triton
+
     from .._triton import core
 
-    _core = core
+    _core, _version = core, tuple(map(int, triton.__version__.split(".")[:2]))
 except ImportError as error:
     _import_error = str(error)
 
+VERSION = (3, 4)  # named tuples inside kernels
 CAPABILITY = (7, 5)
 PROGRAMS = 1024  # of a sum
 NEEDS_CUDA = (
@@ -28,6 +32,10 @@ def refusal(device: torch.device) -> str | None:
     """Why the kernels cannot run on tensors of `device`; None where they can."""
     if _core is None:
         return f"triton is not installed ({_import_error}); on Linux: pip install triton"
+    if _version < VERSION:
+        return (
+            f"triton {_dotted(_version)} is installed and the kernels need {_dotted(VERSION)}, which torch 2.8 brings"
+        )
     if device.type == "cpu":
         return None if _core.INTERPRETED else NEEDS_CUDA
     if device.type != "cuda":
@@ -43,8 +51,8 @@ def refusal(device: torch.device) -> str | None:
     return None
 
 
-def _dotted(capability: tuple[int, int]) -> str:
-    return ".".join(map(str, capability))
+def _dotted(numbers: tuple[int, ...]) -> str:
+    return ".".join(map(str, numbers))
 
 
 # recomputing u in reverse would need memory for it: a sequence's potentials are saved

@@ -39,6 +39,12 @@ def test_without_triton_it_says_how_to_get_it(monkeypatch):
         lif_step(torch.ones(3))
 
 
+def test_an_old_triton_is_named(monkeypatch):
+    monkeypatch.setattr(backends.triton, "_version", (3, 3))
+    sentence = "triton 3.3 is installed and the kernels need 3.4, which torch 2.8 brings"
+    assert backends.triton.refusal(CUDA) == backends.triton.refusal(CPU) == sentence
+
+
 def test_a_cpu_tensor_needs_the_interpreter(monkeypatch):
     monkeypatch.setattr(backends.triton, "_core", SimpleNamespace(INTERPRETED=False))
     assert "set TRITON_INTERPRET=1 before Python starts" in backends.triton.refusal(CPU)
