@@ -32,11 +32,13 @@ class EMPFKernels:
         return max(1, min(self._blocks // max(channels, 1), outer * inner // 1024))
 
     def _sums(self, x: Tensor, like: Tensor) -> Tensor:
-        return like.new_zeros((self._parts(x), *like.shape), dtype=torch.float64)
+        """Room for those of each part, or for one part as `like`."""
+        parts = self._parts(x)
+        return like.new_zeros((parts, *like.shape) if parts > 1 else like.shape, dtype=torch.float64)
 
     @staticmethod
-    def _total(sums: Tensor) -> Tensor:
-        return sums.sum(0) if len(sums) > 1 else sums[0]
+    def _total(sums: Tensor, like: Tensor) -> Tensor:
+        return sums.sum(0) if sums.dim() > like.dim() else sums
 
     def forward(
         self, x: Tensor, v: Tensor | None, leak: Tensor | None, threshold: Tensor, v_seq: bool = False
@@ -55,7 +57,7 @@ class EMPFKernels:
         g_threshold = self._sums(g_s, threshold)
         g_leak = None if v_seq is None else torch.zeros_like(g_threshold)
         self._run("empf_backward", g_s, g_s.dtype, g_s, v_seq, x, v, threshold, g_x, g_leak, g_threshold)
-        return g_x, None if g_leak is None else self._total(g_leak), self._total(g_threshold)
+        return g_x, None if g_leak is None else self._total(g_leak, threshold), self._total(g_threshold, threshold)
 
     def potential(
         self, x: Tensor, v: Tensor | None, leak: Tensor, statistics: bool
@@ -67,8 +69,8 @@ class EMPFKernels:
         if sums is None or squares is None:
             return m, None, None
         count = x.numel() // leak.numel()
-        mean = self._total(sums) / count
-        return m, shift + mean, (self._total(squares) / count - mean * mean).clamp(min=0)
+        mean = self._total(sums, leak) / count
+        return m, shift + mean, (self._total(squares, leak) / count - mean * mean).clamp(min=0)
 
     def norm_forward(self, k: Norm, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         spikes, v = torch.empty_like(k.m, dtype=dtype), torch.empty_like(k.m)
@@ -78,11 +80,11 @@ class EMPFKernels:
     def norm_sums(self, k: Norm, g_s: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         g_mh, g_mh_xhat = self._sums(k.m, k.mean), self._sums(k.m, k.mean)
         self._run("empf_norm_sums", k.m, g_s.dtype, k, g_s, v, g_mh, g_mh_xhat)
-        return self._total(g_mh), self._total(g_mh_xhat)
+        return self._total(g_mh, k.mean), self._total(g_mh_xhat, k.mean)
 
     def norm_backward(
         self, k: Norm, g_s: Tensor, v: Tensor, v_prev: Tensor | None, pull: Tensor, pull_xhat: Tensor
     ) -> tuple[Tensor, Tensor]:
         g_x, g_leak = torch.empty_like(g_s), self._sums(k.m, k.mean)
         self._run("empf_norm_backward", k.m, g_s.dtype, k, g_s, v, v_prev, pull, pull_xhat, g_x, g_leak)
-        return g_x, self._total(g_leak)
+        return g_x, self._total(g_leak, k.mean)

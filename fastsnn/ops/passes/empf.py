@@ -50,7 +50,7 @@ def _shaped(flat: Tensor, model: Tensor) -> Tensor:
 
 def _values(parameter: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
     """A parameter as kernels take it: of the state's dtype, a value for each step and channel."""
-    given = parameter.detach().to(dtype)
+    given = parameter if parameter.dtype == dtype else parameter.to(dtype)
     if given.numel() == math.prod(shape):
         return given.reshape(shape)
     return given.reshape(*given.shape, *[1] * (len(shape) - given.dim())).expand(shape).contiguous()
