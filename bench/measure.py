@@ -39,7 +39,7 @@ class Plan:
     sizes: str
 
 
-FULL = Plan(budget=2.0, sample=2e-3, fewest=7, most=200, sizes="sizes")
+FULL = Plan(budget=2.0, sample=2e-2, fewest=7, most=200, sizes="sizes")
 QUICK = Plan(budget=0.02, sample=1e-4, fewest=3, most=5, sizes="quick_sizes")
 
 

@@ -188,8 +188,8 @@ def markdown(run: Run, quick: bool) -> str:
         peers = ", ".join(distinct(row.peer for row in rows if row.peer))
         sections.append(
             f"fastsnn {first.fastsnn}; {peers or 'no peers'}. {first.cpu}, {first.isa}, {first.threads} threads, "
-            f"{first.date}. Medians; in parentheses the time over fastsnn's. Warm: buffers come without page faults; "
-            "default: glibc's allocator as it comes."
+            f"{first.date}. Medians of samples of 20 ms or more, the providers in turn; in parentheses the time over "
+            "fastsnn's. Warm: buffers come without page faults; default: glibc's allocator as it comes."
         )
     sections.append(bars_table(rows))
     for name, case in CASES.items():

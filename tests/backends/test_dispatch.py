@@ -4,7 +4,6 @@ import os
 import re
 import subprocess
 import sys
-import tempfile
 import warnings
 
 import pytest
@@ -205,10 +204,8 @@ def test_available_names_every_backend():
 
 
 def python(code, **environment):
-    command = [sys.executable, "-c", f"import torch, fastsnn\n{code}"]
-    return subprocess.run(
-        command, env=os.environ | environment, capture_output=True, text=True, cwd=tempfile.gettempdir()
-    )
+    command = [sys.executable, "-I", "-c", f"import torch, fastsnn\n{code}"]
+    return subprocess.run(command, env=os.environ | environment, capture_output=True, text=True)
 
 
 def test_the_environment_variable_forces_a_backend():

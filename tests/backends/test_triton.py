@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-import tempfile
 from types import SimpleNamespace
 
 import pytest
@@ -74,9 +73,8 @@ def test_newer_devices_run(a_gpu, capability):
 
 
 def python(code, **environment):
-    command = [sys.executable, "-c", code]
-    environment = os.environ | environment
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=tempfile.gettempdir())
+    command = [sys.executable, "-I", "-c", code]
+    done = subprocess.run(command, env=os.environ | environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
