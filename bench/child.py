@@ -1,6 +1,6 @@
 """One job in a process of its own: `python -m bench.child JOB OUTCOME`, both JSON.
 
-A job is {case, allocator, threads, quick, device, backend}; the outcome {rows, notes, refused}.
+A job is {case, allocator, threads, quick, device, backend, environment}; the outcome {rows, notes, refused}.
 """
 
 from __future__ import annotations

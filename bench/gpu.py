@@ -12,11 +12,19 @@ import torch
 
 from fastsnn import backends
 
-from . import report, runner
+from . import report, roofline, runner
 from .cases import CASES, Case
 from .record import Row, write_csv
 
 BACKENDS = ("cuda", "triton")
+# SpikingJelly's kernels beside each: of its own choice, which is CUDA where it has built them, and Triton
+PEERS = {"cuda": {"SJ_LIF_CUDA_IMPLEMENTATION": "auto"}, "triton": {"SJ_LIF_CUDA_IMPLEMENTATION": "triton"}}
+TESTS = Path(__file__).resolve().parents[1] / "tests"
+# bytes of DESIGN's table that a float32 step moves: case and mode
+MOVED = {
+    **{(case, "forward"): moved for case, moved in (("sltt_step", 16), ("ottt_step", 24), ("ndot_step", 32))},
+    **{(case, "backward"): 12 for case in ("sltt_step", "ottt_step", "ndot_step")},
+}
 NO_DEVICE = (
     "fastsnn bench --gpu-report needs a CUDA device and torch finds none: run it on a machine with a GPU, its driver "
     "and a CUDA build of torch. What can be shown without one is in bench/results/gpu_kernels.md"
@@ -35,11 +43,10 @@ def device_lines() -> list[str]:
 
 def run_tests() -> str:
     """The summary of `pytest -m gpu`: parity, large tensors, graph capture."""
-    tests = Path(__file__).resolve().parents[1] / "tests"
-    if not tests.exists():
+    if not TESTS.exists():
         return "not run: the tests are in the repository, start the report from a clone"
-    command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", str(tests)]
-    done = subprocess.run(command, cwd=tests.parent, capture_output=True, text=True)
+    command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", str(TESTS)]
+    done = subprocess.run(command, cwd=TESTS.parent, capture_output=True, text=True)
     return done.stdout[-4000:]
 
 
@@ -51,7 +58,12 @@ def jobs(options: argparse.Namespace, device: str) -> list[dict[str, Any]]:
     def runs(case: str, backend: str) -> bool:
         return backends.refusal(CASES[case].family, backend, torch.device(device)) is None
 
-    return [{"case": case, "backend": name, **common} for name in BACKENDS for case in names if runs(case, name)]
+    return [
+        {"case": case, "backend": name, "environment": PEERS.get(name, {}), **common}
+        for name in BACKENDS
+        for case in names
+        if runs(case, name)
+    ]
 
 
 def measure(jobs: list[dict[str, Any]]) -> dict[str, runner.Run]:
@@ -68,9 +80,29 @@ def case_section(case: Case, rows: list[Row]) -> list[str]:
     return [f"### {case.name}", case.note, report.time_table(times)] if times else []
 
 
+def roofline_lines(name: str, runs: dict[str, runner.Run]) -> list[str]:
+    """What the limits of the device `name` predict for one launch of the step kernels, beside what a call took."""
+    device = roofline.device_named(name)
+    if device is None:
+        return [f"no published limits here for {name}"]
+    lines = [
+        "| case | backend | neurons | mode | predicted (us) | measured (us) | share |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for backend, run in runs.items():
+        for row in run.rows:
+            moved = MOVED.get((row.case, row.mode))
+            if moved and (row.provider, row.dtype, row.metric) == ("fastsnn", "float32", "time"):
+                us = roofline.predict(device, row.size, moved, 0).seconds * 1e6
+                measured = f"{us:.1f} | {row.p50:.1f} | {us / row.p50:.0%}"
+                lines.append(f"| {row.case} | {backend} | {row.size:,} | {row.mode} | {measured} |")
+    return lines
+
+
 def markdown(about: list[str], tests: str, runs: dict[str, runner.Run]) -> str:
-    """The report."""
+    """The report. about: its first line names the device."""
     sections = ["# GPU report", "\n".join(f"- {line}" for line in about), "## Tests", f"```\n{tests}\n```"]
+    sections += ["## Against the roofline: predicted from bytes and launch", "\n".join(roofline_lines(about[0], runs))]
     for backend, run in runs.items():
         sections.append(f"## Times, backend {backend}: medians, each call until the device has done it")
         for case in CASES.values():
@@ -79,12 +111,12 @@ def markdown(about: list[str], tests: str, runs: dict[str, runner.Run]) -> str:
     return "\n\n".join(sections) + "\n"
 
 
-def main(options: argparse.Namespace) -> int:
+def main(options: argparse.Namespace, device: str = "cuda") -> int:
     """Tests, times, report. Returns 1 where there is no device or a case was refused."""
-    if not torch.cuda.is_available():
+    if device == "cuda" and not torch.cuda.is_available():
         print(NO_DEVICE, file=sys.stderr)
         return 1
-    runs = measure(jobs(options, "cuda"))
+    runs = measure(jobs(options, device))
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / "gpu-report.md").write_text(markdown(device_lines(), run_tests(), runs))
     write_csv([row for run in runs.values() for row in run.rows], options.out / "gpu-report.csv")

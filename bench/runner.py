@@ -52,7 +52,8 @@ def root() -> Path:
 
 def launch(job: dict[str, Any]) -> dict[str, Any]:
     """The outcome of one job, run in a fresh process under its allocator."""
-    env = {**os.environ, **ALLOCATORS[job["allocator"]], "OMP_NUM_THREADS": str(job["threads"])}
+    asked = {**ALLOCATORS[job["allocator"]], "OMP_NUM_THREADS": str(job["threads"]), **job.get("environment", {})}
+    env = {**os.environ, **asked}
     with tempfile.TemporaryDirectory() as folder:
         outcome = Path(folder) / "outcome.json"
         command = [sys.executable, "-m", f"{__package__}.child", json.dumps(job), str(outcome)]

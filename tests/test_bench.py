@@ -2,6 +2,8 @@
 
 import csv
 from dataclasses import fields, replace
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,6 +12,8 @@ from fastsnn._bench.cases import CASES, Provider
 from fastsnn._bench.record import Row, row
 
 import fastsnn
+
+from .gpuless import cuda_host, toolkit
 
 OTTT = CASES["ottt_step"]
 
@@ -213,9 +217,59 @@ def test_gpu_report_lists_the_times_of_each_backend():
     assert "- wrong numbers" in text
 
 
+def test_gpu_report_compares_with_the_roofline():
+    step = a_row(case="ottt_step", provider="fastsnn", mode="forward", size=2**21, p50=30.0)
+    runs = {"cuda": runner.Run([step, replace(step, provider="spikingjelly"), replace(step, mode="full")])}
+    assert gpu.roofline_lines("NVIDIA H100 80GB HBM3", runs)[2:] == [
+        "| ottt_step | cuda | 2,097,152 | forward | 15.0 | 30.0 | 50% |"
+    ]
+    assert gpu.roofline_lines("a card", runs) == ["no published limits here for a card"]
+
+
+@pytest.mark.skipif(bool(toolkit.lacks_cuda_headers()), reason=toolkit.lacks_cuda_headers())
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a CUDA device is there")
+def test_gpu_report_runs_to_its_end_with_stand_ins(tmp_path, monkeypatch):
+    """The CUDA sources on the CPU and Triton's interpreter in place of a device."""
+    pytest.importorskip("triton")
+    monkeypatch.setitem(fastsnn.backends.REGISTRY, "cuda-host", cuda_host.Backend())
+    monkeypatch.setattr(gpu, "BACKENDS", ("cuda-host", "triton"))
+    monkeypatch.setattr(gpu, "TESTS", gpu.TESTS / "gpu")
+    monkeypatch.setattr(gpu, "device_lines", lambda: ["an H100's stand-in"])
+    monkeypatch.setattr(runner, "launch", child.run)
+    options = runner.parse(["--only", "ottt_step", "--quick", "--out", str(tmp_path)])
+    assert gpu.main(options, "cpu") == 0
+    text = (tmp_path / "gpu-report.md").read_text()
+    assert "skipped" in text
+    for name in gpu.BACKENDS:
+        assert f"Times, backend {name}" in text
+        assert f"| ottt_step | {name} | 1,000 | forward |" in text
+    with open(tmp_path / "gpu-report.csv", newline="") as file:
+        assert {line["case"] for line in csv.DictReader(file)} == {"ottt_step"}
+
+
 def test_gpu_jobs_run_every_case_by_each_backend_that_can(monkeypatch):
     options = runner.parse(["--only", "ottt_step", "counts", "--quick"])
     can_run = {"cuda": None, "triton": "no triton"}
     monkeypatch.setattr(gpu.backends, "refusal", lambda family, name, device: can_run[name])
     (job,) = gpu.jobs(options, "cuda")
     assert (job["case"], job["backend"], job["device"], job["quick"]) == ("ottt_step", "cuda", "cuda", True)
+    assert job["environment"] == {"SJ_LIF_CUDA_IMPLEMENTATION": "auto"}
+
+
+def test_a_job_has_its_environment(tmp_path, monkeypatch):
+    seen = {}
+
+    def spawned(command, env, **_):
+        seen.update(env)
+        Path(command[-1]).write_text("{}")
+        return SimpleNamespace(returncode=0)
+
+    monkeypatch.setattr(runner.subprocess, "run", spawned)
+    job = {
+        "case": "ottt_step",
+        "allocator": "default",
+        "threads": 2,
+        "environment": {"SJ_LIF_CUDA_IMPLEMENTATION": "triton"},
+    }
+    runner.launch(job)
+    assert (seen["SJ_LIF_CUDA_IMPLEMENTATION"], seen["OMP_NUM_THREADS"]) == ("triton", "2")

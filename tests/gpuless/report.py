@@ -10,10 +10,12 @@ import csv
 from itertools import groupby
 from pathlib import Path
 
+from fastsnn._bench import roofline
+
 import fastsnn
 from fastsnn.backends import cuda
 
-from . import executed, kernels, launch_counts, machine_code, roofline
+from . import executed, kernels, launch_counts, machine_code
 
 RESULTS = Path(__file__).parents[2] / "bench" / "results"
 NEURONS = 2**21

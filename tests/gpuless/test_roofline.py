@@ -1,8 +1,7 @@
 """Predictions follow the slowest limit."""
 
 import pytest
-
-from . import roofline
+from fastsnn._bench import roofline
 
 DEVICE = roofline.Device("a device", 90, 1e12, 1e13)
 

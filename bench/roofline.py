@@ -45,6 +45,11 @@ class Prediction:
         return self.memory / self.seconds
 
 
+def device_named(name):
+    """That of the published limits which a driver calls so; None where there is none."""
+    return next((device for device in DEVICES if device.name in name), None)
+
+
 def predict(device, neurons, bytes_per_neuron, instructions_per_neuron):
     """The roofline of one launch over `neurons`, every byte of which comes from memory."""
     memory = neurons * bytes_per_neuron / device.bandwidth
