@@ -17,7 +17,7 @@ from .cases import CASES, Case
 from .record import Row, write_csv
 
 BACKENDS = ("cuda", "triton")
-# SpikingJelly's kernels beside each: of its own choice, which is CUDA where it has built them, and Triton
+# which of its kernels SpikingJelly runs beside ours; its own choice is CUDA, where it could build them
 PEERS = {"cuda": {"SJ_LIF_CUDA_IMPLEMENTATION": "auto"}, "triton": {"SJ_LIF_CUDA_IMPLEMENTATION": "triton"}}
 TESTS = Path(__file__).resolve().parents[1] / "tests"
 # bytes of DESIGN's table that a float32 step moves: case and mode

@@ -8,6 +8,7 @@ from statistics import geometric_mean, mean
 from typing import TYPE_CHECKING, TypeVar
 
 from .cases import CASES, Case
+from .measure import FULL, QUICK
 from .record import Row
 
 if TYPE_CHECKING:
@@ -184,12 +185,12 @@ def markdown(run: Run, quick: bool) -> str:
     if quick:
         sections.append("**Quick run: tiny sizes and few repetitions. Its times mean nothing.**")
     if rows:
-        first = rows[0]
+        first, sample = rows[0], (QUICK if quick else FULL).sample
         peers = ", ".join(distinct(row.peer for row in rows if row.peer))
         sections.append(
             f"fastsnn {first.fastsnn}; {peers or 'no peers'}. {first.cpu}, {first.isa}, {first.threads} threads, "
-            f"{first.date}. Medians of samples of 20 ms or more, the providers in turn; in parentheses the time over "
-            "fastsnn's. Warm: buffers come without page faults; default: glibc's allocator as it comes."
+            f"{first.date}. Medians of samples of {1e3 * sample:g} ms or more, the providers in turn; in parentheses "
+            "the time over fastsnn's. Warm: buffers come without page faults; default: glibc's allocator as it comes."
         )
     sections.append(bars_table(rows))
     for name, case in CASES.items():

@@ -234,7 +234,7 @@ def test_gpu_report_runs_to_its_end_with_stand_ins(tmp_path, monkeypatch):
     monkeypatch.setitem(fastsnn.backends.REGISTRY, "cuda-host", cuda_host.Backend())
     monkeypatch.setattr(gpu, "BACKENDS", ("cuda-host", "triton"))
     monkeypatch.setattr(gpu, "TESTS", gpu.TESTS / "gpu")
-    monkeypatch.setattr(gpu, "device_lines", lambda: ["an H100's stand-in"])
+    monkeypatch.setattr(gpu, "device_lines", lambda: ["NVIDIA H100 80GB HBM3, a stand-in"])
     monkeypatch.setattr(runner, "launch", child.run)
     options = runner.parse(["--only", "ottt_step", "--quick", "--out", str(tmp_path)])
     assert gpu.main(options, "cpu") == 0

@@ -98,7 +98,7 @@ def load_state(p, arrays, o_n, m_n, HARD, STATE: tl.constexpr):
 def step(p, b_x, before, optional, t, n, o_n, m_n, FIRST, GIVEN_V, HARD, TRACE: tl.constexpr):
     """Step t of some neurons: their spikes and the state after it; all else is stored."""
     keep_p, u_seq_p, v_seq_p, trace_seq_p = optional
-    b_keep = load_or(keep_p, o_n, m_n, 1.0, before.u.dtype)
+    b_keep = load_or(keep_p, o_n, m_n, 1.0, before.u.dtype)  # again each step, for want of registers
     b_s, b_v, after = advance(p, b_x.to(before.u.dtype), b_keep, before, t, GIVEN_V, HARD, TRACE)
     store_if(u_seq_p, t * n + o_n, after.u, m_n)
     store_if(v_seq_p, t * n + o_n, b_v, m_n)
@@ -259,7 +259,7 @@ def step_back(p, sg, b_g_s, b_g_v, u_p, optional, mpdr, t, n, o_n, m_n, HARD, SH
     keep_p, g_v_seq_p = optional
     moments_p, target, precision, share, mu = mpdr
     b_u = tl.load(u_p + (t * n + o_n), m_n, 0.0)
-    b_keep = load_or(keep_p, o_n, m_n, 1.0, b_u.dtype)
+    b_keep = load_or(keep_p, o_n, m_n, 1.0, b_u.dtype)  # again each step, as forward
     b_g_v += load_or(g_v_seq_p, t * n + o_n, m_n, 0.0, b_u.dtype)
     b_sg = surrogate(b_u - p.threshold, height, slope, SHAPE)
     b_dv_du = reset_derivative(b_u, b_sg, p.threshold, p.v_reset, reset_grad, HARD)

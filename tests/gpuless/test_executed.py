@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from fastsnn._bench import roofline
 
 from . import executed, launches, toolkit
 
@@ -72,6 +73,15 @@ def test_no_sector_is_touched_in_part(rows):
 
 def test_one_launch_forward_and_one_backward(rows):
     assert not names(row for row in rows if row.launches != 1)
+
+
+def test_steps_are_predicted_at_the_bandwidth_of_an_h100(rows):
+    (h100,) = (device for device in roofline.DEVICES if device.name == "H100")
+    steps = [row for row in rows if row.name.endswith("step")]
+    assert len(steps) >= 2 * len(launches.SOURCES) * len(SIZES)
+    for row in steps:
+        guess = roofline.predict(h100, 2**21, row.bytes_read + row.bytes_written, row.instructions)
+        assert guess.share >= 0.9, row
 
 
 def test_no_multiply_add_is_fused(rows):
