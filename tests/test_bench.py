@@ -233,6 +233,7 @@ def test_gpu_report_runs_to_its_end_with_stand_ins(tmp_path, monkeypatch):
     pytest.importorskip("triton")
     monkeypatch.setitem(fastsnn.backends.REGISTRY, "cuda-host", cuda_host.Backend())
     monkeypatch.setattr(gpu, "BACKENDS", ("cuda-host", "triton"))
+    monkeypatch.chdir(Path(__file__).parents[1])
     monkeypatch.setattr(gpu, "TESTS", gpu.TESTS / "gpu")
     monkeypatch.setattr(gpu, "device_lines", lambda: ["NVIDIA H100 80GB HBM3, a stand-in"])
     monkeypatch.setattr(runner, "launch", child.run)
@@ -245,6 +246,26 @@ def test_gpu_report_runs_to_its_end_with_stand_ins(tmp_path, monkeypatch):
         assert f"| ottt_step | {name} | 1,000 | forward |" in text
     with open(tmp_path / "gpu-report.csv", newline="") as file:
         assert {line["case"] for line in csv.DictReader(file)} == {"ottt_step"}
+
+
+def test_gpu_report_says_where_its_tests_are(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    text, passed = gpu.run_tests()
+    assert f"no folder tests in {tmp_path}. Start the report in a clone" in text
+    assert not passed
+
+
+@pytest.mark.parametrize(("test", "passes"), [("assert True", True), ("assert False", False)])
+def test_gpu_report_runs_the_tests_of_the_clone_with_the_installed_package(tmp_path, monkeypatch, test, passes):
+    (tmp_path / "tests").mkdir()
+    (tmp_path / "fastsnn.py").write_text("raise ImportError('the clone is not what is installed')")
+    (tmp_path / "pyproject.toml").write_text("[tool.pytest.ini_options]\nmarkers = ['gpu']\n")
+    program = f"import fastsnn, pytest\n@pytest.mark.gpu\ndef test_device():\n    {test}\n"
+    (tmp_path / "tests" / "test_device.py").write_text(program)
+    monkeypatch.chdir(tmp_path)
+    text, passed = gpu.run_tests()
+    assert passed == passes
+    assert f"1 {'passed' if passes else 'failed'}" in text
 
 
 def test_gpu_jobs_run_every_case_by_each_backend_that_can(monkeypatch):
