@@ -3,10 +3,12 @@ where those take threads."""
 
 from __future__ import annotations
 
-import struct
 from contextlib import AbstractContextManager
+from ctypes import c_double, c_float, c_int32, c_int64
+from types import SimpleNamespace
 from typing import Any
 
+import torch
 import triton
 from torch import Tensor
 
@@ -24,31 +26,32 @@ INTERPRETED = not isinstance(lif.lif_forward, triton.JITFunction)
 
 def bits(number: float) -> int:
     """Those of its float64: Triton rounds a float argument to float32, and an integer not."""
-    return struct.unpack("<q", struct.pack("<d", number))[0]
+    return c_int64.from_buffer(c_double(number)).value
+
+
+def bits_of_float32(number: float) -> int:
+    """Those of the float32 next to it."""
+    return c_int32.from_buffer(c_float(number)).value
 
 
 class LifParams:
     """Parameters of the rules, ready for a launch."""
 
-    leak: int
-    gain: int
-    bias: int
-    threshold: int
-    v_reset: int
-    reset_grad: int
-    height: int
-    slope: int
-
     def __init__(self, reset: bool, trace: int, surrogate: int, **numbers: float) -> None:
         self.reset, self.trace, self.surrogate = reset, trace, surrogate
-        self.__dict__.update({name: bits(number) for name, number in numbers.items()})
+        self._float64 = SimpleNamespace(**{name: bits(number) for name, number in numbers.items()})
+        self._float32 = SimpleNamespace(**{name: bits_of_float32(number) for name, number in numbers.items()})
+
+    def of(self, x: Tensor) -> Any:
+        """leak, gain, bias, threshold, v_reset, reset_grad, height, slope: bits in the type of x's state."""
+        return self._float64 if x.dtype == torch.float64 else self._float32
 
 
 def block_of(n: int, x: Tensor, of_state: bool = False) -> int:
     """Neurons a program: 16 bytes of x for each thread, or of the state where the moments of more neurons would not
     leave registers for half of a full SM. The interpreter pays for each program: there, few and large ones."""
     if INTERPRETED:
-        return max(8, min(triton.next_power_of_2(n), 1 << 14))
+        return max(16, min(triton.next_power_of_2(n), 1 << 14))
     return WARPS * 32 * 16 // max(x.element_size(), 4 if of_state else 1)
 
 
@@ -76,7 +79,7 @@ def lif_forward(
 ) -> None:
     if n == 0:
         return
-    block = block_of(n, x, of_state=room is not None)
+    block, q = block_of(n, x, of_state=room is not None), p.of(x)
     with device:
         lif.lif_forward[(triton.cdiv(n, block),)](
             x,
@@ -94,11 +97,11 @@ def lif_forward(
             room,
             T,
             n,
-            p.leak,
-            p.gain,
-            p.bias,
-            p.threshold,
-            p.v_reset,
+            q.leak,
+            q.gain,
+            q.bias,
+            q.threshold,
+            q.v_reset,
             FIRST=first,
             GIVEN_V=potential_is_v or potential is None,
             HARD=p.reset,
@@ -131,7 +134,7 @@ def lif_backward(
     if n == 0:
         return
     moments, g_local, *target = pull
-    block = block_of(n, g_x, of_state=moments is not None)
+    block, q = block_of(n, g_x, of_state=moments is not None), p.of(g_x)
     grid = (triton.cdiv(n, block),)
     with device:
         if bptt:
@@ -146,13 +149,13 @@ def lif_backward(
                 moments,
                 T,
                 n,
-                p.leak,
-                p.gain,
-                p.threshold,
-                p.v_reset,
-                p.reset_grad,
-                p.height,
-                p.slope,
+                q.leak,
+                q.gain,
+                q.threshold,
+                q.v_reset,
+                q.reset_grad,
+                q.height,
+                q.slope,
                 *target,
                 HARD=p.reset,
                 SHAPE=p.surrogate,
@@ -171,13 +174,13 @@ def lif_backward(
                 g_local,
                 T,
                 n,
-                p.leak,
-                p.gain,
-                p.bias,
-                p.threshold,
-                p.v_reset,
-                p.height,
-                p.slope,
+                q.leak,
+                q.gain,
+                q.bias,
+                q.threshold,
+                q.v_reset,
+                q.height,
+                q.slope,
                 *target,
                 GIVEN_V=potential_is_v or potential is None,
                 HARD=p.reset,

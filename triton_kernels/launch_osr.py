@@ -73,7 +73,8 @@ def osr_lif_forward(
     if x.numel() == 0:
         return
     grid, options = grid_of(sizes, x, neurons=True)
-    numbers = (p.leak, p.gain, p.bias, p.threshold, p.v_reset)
+    q = p.of(x)
+    numbers = (q.leak, q.gain, q.bias, q.threshold, q.v_reset)
     with device:
         osr.osr_lif_forward[grid](
             *(x, center, factor, shift, room, potential, *outputs, *sizes[1:], *numbers),
@@ -140,7 +141,8 @@ def osr_lif_reduce(
     g_y: Tensor,
 ) -> None:
     if x.numel():
-        numbers = (p.gain, p.threshold, p.height, p.slope)
+        q = p.of(x)
+        numbers = (q.gain, q.threshold, q.height, q.slope)
         _reduce(device, sizes, (x, g_spikes, mean, inverse), sums, room, (u, keep, g_y), numbers, p.surrogate)
 
 

@@ -25,10 +25,10 @@ def ots_charge(
 ) -> None:
     if n == 0:
         return
-    block = block_of(n, u)
+    block, q = block_of(n, u), p.of(u)
     with device:
         ots.ots_charge[(triton.cdiv(n, block),)](
-            x, v, u, room, n, p.leak, p.gain, p.bias, p.v_reset, HARD=p.reset, BLOCK=block, **OPTIONS
+            x, v, u, room, n, q.leak, q.gain, q.bias, q.v_reset, HARD=p.reset, BLOCK=block, **OPTIONS
         )
         ots.ots_merge[(1,)](room, moments, n, BLOCK=block, **OPTIONS)
 
@@ -38,10 +38,10 @@ def ots_fire(
 ) -> None:
     if n == 0:
         return
-    block = block_of(n, u)
+    block, q = block_of(n, u), p.of(u)
     with device:
         ots.ots_fire[(triton.cdiv(n, block),)](
-            threshold, u, *others, n, p.leak, p.v_reset, HARD=p.reset, BLOCK=block, **OPTIONS
+            threshold, u, *others, n, q.leak, q.v_reset, HARD=p.reset, BLOCK=block, **OPTIONS
         )
 
 
@@ -50,8 +50,8 @@ def ots_backward(
 ) -> None:
     if n == 0:
         return
-    block = block_of(n, u)
+    block, q = block_of(n, u), p.of(u)
     with device:
         ots.ots_backward[(triton.cdiv(n, block),)](
-            threshold, u, *others, n, p.gain, p.height, p.slope, SHAPE=p.surrogate, BLOCK=block, **OPTIONS
+            threshold, u, *others, n, q.gain, q.height, q.slope, SHAPE=p.surrogate, BLOCK=block, **OPTIONS
         )

@@ -3,8 +3,8 @@ registers.
 
 Arguments as csrc/core/arguments.h has them: x, spikes, gradients of spikes and x [T, n]; `_seq` [T, n]; all
 else [n]; None: not wanted (outputs) or zero (inputs). State is float64 for float64 input and float32 otherwise.
-The rules' parameters come as the bits of float64 and are rounded to the state's type once. A new state may take
-the memory of the old one, which is read before.
+The rules' parameters come as bits of the state's type. A new state may take the memory of the old one, which is read
+before.
 """
 
 from typing import Any, NamedTuple
@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import triton
 import triton.language as tl
 
-from .arguments import eights, fours, load_or, number, offsets, store_if
+from .arguments import halves, load_or, number, offsets, store_if, whole
 from .moments import store_block_moments
 from .mpdr import pull
 from .surrogate import surrogate
@@ -59,51 +59,59 @@ def potential_before(u_prev, t, threshold, v_reset, GIVEN_V: tl.constexpr, HARD:
 
 
 @triton.jit
-def advance(p, b_x, b_keep, before, t, GIVEN_V, HARD, TRACE: tl.constexpr):
-    """s, v and the state after one step, but for the ratio of `ndot`."""
+def fire(p, b_x, b_keep, before, t, GIVEN_V, HARD: tl.constexpr):
+    """s, v and u of one step."""
     b_v_prev = potential_before(before.u, t, p.threshold, p.v_reset, GIVEN_V, HARD)
     b_u = charge(b_v_prev, b_x, p.leak, p.gain, p.bias)
     fired = b_u >= p.threshold
-    b_v = potential_after(b_u, fired, p.threshold, p.v_reset, HARD)
-    b_s = tl.where(fired, b_keep, 0.0)
+    return tl.where(fired, b_keep, 0.0), potential_after(b_u, fired, p.threshold, p.v_reset, HARD), b_u
+
+
+@triton.jit
+def state_after(p, b_s, b_v, b_u, before, t, FIRST, GIVEN_V, TRACE: tl.constexpr):
+    """u, a and e after a step; once u and v are stored, a division takes fewer registers."""
     b_a, b_e = before.a, before.e
     if TRACE == OTTT:
         b_a = p.leak * b_a + b_s
     elif TRACE == NDOT:
         b_a = b_e * b_a + b_s
+        b_v_prev = potential_before(before.u, t, p.threshold, p.v_reset, GIVEN_V, False)
+        b_e = ratio(b_v, tl.where(t == 0, 1.0, b_v_prev) if FIRST else b_v_prev, before.u, p.leak)
     elif TRACE == NDOT_RELEASED:
-        num = tl.where(fired, b_v - p.threshold, b_v)
+        num = tl.where(b_u >= p.threshold, b_v - p.threshold, b_v)
         b_a = ratio_released(num, b_e, p.leak) * b_a + b_s
         b_e = num
-    return b_s, b_v, State(b_u, b_a, b_e)
+    return State(b_u, b_a, b_e)
 
 
 @triton.jit
-def ratio_after(p, b_v, before, b_e, t, FIRST, GIVEN_V, TRACE: tl.constexpr):
-    """e[t] of `ndot`, apart: after the step's stores its division takes fewer registers."""
-    if TRACE == NDOT:
-        b_v_prev = potential_before(before.u, t, p.threshold, p.v_reset, GIVEN_V, False)
-        return ratio(b_v, tl.where(t == 0, 1.0, b_v_prev) if FIRST else b_v_prev, before.u, p.leak)
+def load_potential(p, potential_p, x_p, T, o_n, m_n, HARD, STATE: tl.constexpr):
+    """What the first step starts from; v_reset or 0 where there is no array."""
+    start = p.v_reset if HARD else 0.0
+    if potential_p is None and x_p.dtype.element_ty.primitive_bitwidth == 16:
+        # nothing is read: where state begins as a load, Triton keeps to the places of a load, 4 neurons a thread
+        return tl.load(x_p.to(tl.pointer_type(STATE)) + o_n, m_n & (T < 0), start)
     else:
-        return b_e
+        return load_or(potential_p, o_n, m_n, start, STATE)
 
 
 @triton.jit
-def load_state(p, arrays, o_n, m_n, HARD, STATE: tl.constexpr):
-    b_u = load_or(arrays.u, o_n, m_n, p.v_reset if HARD else 0.0, STATE)
+def load_state(p, arrays, x_p, T, o_n, m_n, HARD, STATE: tl.constexpr):
+    b_u = load_potential(p, arrays.u, x_p, T, o_n, m_n, HARD, STATE)
     return State(b_u, load_or(arrays.a, o_n, m_n, 0.0, STATE), load_or(arrays.e, o_n, m_n, 0.0, STATE))
 
 
 @triton.jit
 def step(p, b_x, before, optional, t, n, o_n, m_n, FIRST, GIVEN_V, HARD, TRACE: tl.constexpr):
-    """Step t of some neurons: their spikes and the state after it; all else is stored."""
+    """Step t of some neurons: their spikes, in the type of x, and the state after it; all else is stored."""
     keep_p, u_seq_p, v_seq_p, trace_seq_p = optional
     b_keep = load_or(keep_p, o_n, m_n, 1.0, before.u.dtype)  # again each step, for want of registers
-    b_s, b_v, after = advance(p, b_x.to(before.u.dtype), b_keep, before, t, GIVEN_V, HARD, TRACE)
-    store_if(u_seq_p, t * n + o_n, after.u, m_n)
+    b_s, b_v, b_u = fire(p, b_x.to(before.u.dtype), b_keep, before, t, GIVEN_V, HARD)
+    store_if(u_seq_p, t * n + o_n, b_u, m_n)
     store_if(v_seq_p, t * n + o_n, b_v, m_n)
+    after = state_after(p, b_s, b_v, b_u, before, t, FIRST, GIVEN_V, TRACE)
     store_if(trace_seq_p, t * n + o_n, after.a, m_n)
-    return b_s, State(after.u, after.a, ratio_after(p, b_v, before, after.e, t, FIRST, GIVEN_V, TRACE))
+    return b_s.to(b_x.dtype), after
 
 
 @triton.jit
@@ -152,21 +160,21 @@ def lif_forward(
     optional = (keep_p, u_seq_p, v_seq_p, trace_seq_p)
     o_x, o_n = offsets(BLOCK, PAIRED)
     m_x, m_n = o_x < n, o_n < n
-    o_n4, m_n4 = o_n + 4, o_n + 4 < n
+    o_n2, m_n2 = o_n + 8, o_n + 8 < n
 
-    state = load_state(p, initial, o_n, m_n, HARD, STATE)
+    state = load_state(p, initial, x_p, T, o_n, m_n, HARD, STATE)
     if PAIRED:
-        state_4 = load_state(p, initial, o_n4, m_n4, HARD, STATE)
+        state_2 = load_state(p, initial, x_p, T, o_n2, m_n2, HARD, STATE)
 
     for t in range(T):
         b_x = tl.load(x_p + (t * n + o_x), m_x, 0.0)
         if PAIRED:
-            b_x, b_x4 = fours(b_x)
+            b_x, b_x2 = halves(b_x)
             b_s, state = step(p, b_x, state, optional, t, n, o_n, m_n, FIRST, GIVEN_V, HARD, TRACE)
-            b_s4 = b_s
-            if n > 0:  # always: past a branch LLVM does not compute both fours at once, which takes twice the registers
-                b_s4, state_4 = step(p, b_x4, state_4, optional, t, n, o_n4, m_n4, FIRST, GIVEN_V, HARD, TRACE)
-            b_s = eights(b_s.to(b_x.dtype), b_s4.to(b_x.dtype))
+            b_s2 = b_s
+            if n > 0:  # always: past a branch LLVM does not compute both halves at once, in twice the registers
+                b_s2, state_2 = step(p, b_x2, state_2, optional, t, n, o_n2, m_n2, FIRST, GIVEN_V, HARD, TRACE)
+            b_s = whole(b_s, b_s2)
         else:
             b_s, state = step(p, b_x, state, optional, t, n, o_n, m_n, FIRST, GIVEN_V, HARD, TRACE)
         store_if(spikes_p, t * n + o_x, b_s, m_x)
@@ -175,7 +183,29 @@ def lif_forward(
 
     store_last(p, state, last, o_n, m_n, HARD)
     if PAIRED:
-        store_last(p, state_4, last, o_n4, m_n4, HARD)
+        store_last(p, state_2, last, o_n2, m_n2, HARD)
+
+
+@triton.jit
+def step_local(p, sg, b_g_s, b_x, b_u_prev, optional, mpdr, t, n, o_n, m_n, GIVEN_V, HARD, SHAPE: tl.constexpr):
+    """g_x of a step that no later one reaches, and its u, recomputed where it was not saved."""
+    height, slope = sg
+    keep_p, u_p, g_local_p = optional
+    moments_p, target, precision, share, mu = mpdr
+    if u_p is None:
+        b_v = potential_before(b_u_prev, t, p.threshold, p.v_reset, GIVEN_V, HARD)
+        b_u = charge(b_v, b_x.to(b_u_prev.dtype), p.leak, p.gain, p.bias)
+    else:
+        b_u = tl.load(u_p + (t * n + o_n), m_n, 0.0)
+    b_keep = load_or(keep_p, o_n, m_n, 1.0, b_u.dtype)  # again each step, as forward
+    b_g_u = (b_g_s.to(b_u.dtype) * b_keep) * surrogate(b_u - p.threshold, height, slope, SHAPE)
+    if moments_p is not None:
+        b_pull = pull(b_u, moments_p, t, target, precision, share, mu, b_u.dtype)
+        if g_local_p is None:
+            b_g_u += b_pull
+        else:
+            store_if(g_local_p, t * n + o_n, p.gain * b_pull, m_n)
+    return (p.gain * b_g_u).to(b_g_s.dtype), b_u
 
 
 @triton.jit(
@@ -214,32 +244,36 @@ def lif_backward_online(
     """g_x[t] = gain * (g_s[t]*sg(u[t] - th) + a1 dL_M/du), the second part where there are moments; with g_local it
     goes there alone. Without u it is recomputed from x and the potential, as the forward computed it."""
     STATE: tl.constexpr = tl.float64 if g_x_p.dtype.element_ty == tl.float64 else tl.float32
+    DTYPE: tl.constexpr = g_x_p.dtype.element_ty
+    PAIRED: tl.constexpr = moments_p is None and DTYPE.primitive_bitwidth == 16
     leak, gain, bias = number(leak, STATE), number(gain, STATE), number(bias, STATE)
-    threshold, v_reset = number(threshold, STATE), number(v_reset, STATE)
-    height, slope = number(height, STATE), number(slope, STATE)
-    o_n = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)  # [BLOCK]
-    m_n = o_n < n
+    p = Lif(leak, gain, bias, number(threshold, STATE), number(v_reset, STATE))
+    sg, optional = (number(height, STATE), number(slope, STATE)), (keep_p, u_p, g_local_p)
+    mpdr = (moments_p, target, precision, share, mu)
+    o_x, o_n = offsets(BLOCK, PAIRED)
+    m_x, m_n = o_x < n, o_n < n
+    o_n2, m_n2 = o_n + 8, o_n + 8 < n
 
-    b_keep = load_or(keep_p, o_n, m_n, 1.0, STATE)
-    b_u = load_or(potential_p, o_n, m_n, v_reset if HARD else 0.0, STATE)
+    b_u = load_potential(p, potential_p, g_x_p, T, o_n, m_n, HARD, STATE)
+    if PAIRED:
+        b_u2 = load_potential(p, potential_p, g_x_p, T, o_n2, m_n2, HARD, STATE)
 
     for t in range(T):
-        o_tn = t * n + o_n
-        if u_p is None:
-            b_v = potential_before(b_u, t, threshold, v_reset, GIVEN_V, HARD)
-            b_x = tl.load(x_p + o_tn, m_n, 0.0).to(STATE)
-            b_u = charge(b_v, b_x, leak, gain, bias)
+        b_x = load_or(x_p, t * n + o_x, m_x, 0.0, DTYPE)
+        b_g_s = load_or(g_spikes_p, t * n + o_x, m_x, 0.0, DTYPE)
+        if PAIRED:
+            b_x, b_x2 = halves(b_x)
+            b_g_s, b_g_s2 = halves(b_g_s)
+            b_g_x, b_u = step_local(p, sg, b_g_s, b_x, b_u, optional, mpdr, t, n, o_n, m_n, GIVEN_V, HARD, SHAPE)
+            b_g_x2 = b_g_x
+            if n > 0:  # as forward
+                b_g_x2, b_u2 = step_local(
+                    p, sg, b_g_s2, b_x2, b_u2, optional, mpdr, t, n, o_n2, m_n2, GIVEN_V, HARD, SHAPE
+                )
+            b_g_x = whole(b_g_x, b_g_x2)
         else:
-            b_u = tl.load(u_p + o_tn, m_n, 0.0)
-        b_g_s = load_or(g_spikes_p, o_tn, m_n, 0.0, STATE)
-        b_g_u = (b_g_s * b_keep) * surrogate(b_u - threshold, height, slope, SHAPE)
-        if moments_p is not None:
-            b_pull = pull(b_u, moments_p, t, target, precision, share, mu, STATE)
-            if g_local_p is None:
-                b_g_u += b_pull
-            else:
-                store_if(g_local_p, o_tn, gain * b_pull, m_n)
-        store_if(g_x_p, o_tn, gain * b_g_u, m_n)
+            b_g_x, b_u = step_local(p, sg, b_g_s, b_x, b_u, optional, mpdr, t, n, o_n, m_n, GIVEN_V, HARD, SHAPE)
+        store_if(g_x_p, t * n + o_x, b_g_x, m_x)
 
 
 @triton.jit
@@ -263,10 +297,10 @@ def step_back(p, sg, b_g_s, b_g_v, u_p, optional, mpdr, t, n, o_n, m_n, HARD, SH
     b_g_v += load_or(g_v_seq_p, t * n + o_n, m_n, 0.0, b_u.dtype)
     b_sg = surrogate(b_u - p.threshold, height, slope, SHAPE)
     b_dv_du = reset_derivative(b_u, b_sg, p.threshold, p.v_reset, reset_grad, HARD)
-    b_g_u = (b_g_s * b_keep) * b_sg + b_g_v * b_dv_du
+    b_g_u = (b_g_s.to(b_u.dtype) * b_keep) * b_sg + b_g_v * b_dv_du
     if moments_p is not None:
         b_g_u += pull(b_u, moments_p, t, target, precision, share, mu, b_u.dtype)
-    return p.gain * b_g_u, p.leak * b_g_u
+    return (p.gain * b_g_u).to(b_g_s.dtype), p.leak * b_g_u
 
 
 @triton.jit(
@@ -311,26 +345,26 @@ def lif_backward_bptt(
     mpdr, optional = (moments_p, target, precision, share, mu), (keep_p, g_v_seq_p)
     o_x, o_n = offsets(BLOCK, PAIRED)
     m_x, m_n = o_x < n, o_n < n
-    o_n4, m_n4 = o_n + 4, o_n + 4 < n
+    o_n2, m_n2 = o_n + 8, o_n + 8 < n
 
     b_g_v = load_or(g_v_last_p, o_n, m_n, 0.0, STATE)
     if PAIRED:
-        b_g_v4 = load_or(g_v_last_p, o_n4, m_n4, 0.0, STATE)
+        b_g_v2 = load_or(g_v_last_p, o_n2, m_n2, 0.0, STATE)
 
     for i in range(T):
         t = T - 1 - i
-        b_g_s = load_or(g_spikes_p, t * n + o_x, m_x, 0.0, STATE)
+        b_g_s = load_or(g_spikes_p, t * n + o_x, m_x, 0.0, DTYPE)
         if PAIRED:
-            b_g_s, b_g_s4 = fours(b_g_s)
+            b_g_s, b_g_s2 = halves(b_g_s)
             b_g_x, b_g_v = step_back(p, sg, b_g_s, b_g_v, u_p, optional, mpdr, t, n, o_n, m_n, HARD, SHAPE)
-            b_g_x4 = b_g_x
+            b_g_x2 = b_g_x
             if n > 0:  # as forward
-                b_g_x4, b_g_v4 = step_back(p, sg, b_g_s4, b_g_v4, u_p, optional, mpdr, t, n, o_n4, m_n4, HARD, SHAPE)
-            b_g_x = eights(b_g_x.to(DTYPE), b_g_x4.to(DTYPE))
+                b_g_x2, b_g_v2 = step_back(p, sg, b_g_s2, b_g_v2, u_p, optional, mpdr, t, n, o_n2, m_n2, HARD, SHAPE)
+            b_g_x = whole(b_g_x, b_g_x2)
         else:
             b_g_x, b_g_v = step_back(p, sg, b_g_s, b_g_v, u_p, optional, mpdr, t, n, o_n, m_n, HARD, SHAPE)
         store_if(g_x_p, t * n + o_x, b_g_x, m_x)
 
     store_if(g_v_first_p, o_n, b_g_v, m_n)
     if PAIRED:
-        store_if(g_v_first_p, o_n4, b_g_v4, m_n4)
+        store_if(g_v_first_p, o_n2, b_g_v2, m_n2)

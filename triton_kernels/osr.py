@@ -9,7 +9,7 @@ import triton
 import triton.language as tl
 
 from .arguments import load_or, number, store_if
-from .lif import Lif, State, advance, load_state, ratio_after
+from .lif import Lif, State, fire, load_state, state_after
 from .surrogate import surrogate
 
 
@@ -143,12 +143,13 @@ def osr_lif_forward(
 
         b_y = (b_x - center) * factor + shift
         b_keep = load_or(keep_p, o_x, m_x, 1.0, STATE)
-        before = load_state(p, initial, o_x, m_x, HARD, STATE)
-        b_s, b_v, after = advance(p, b_y, b_keep, before, 0, GIVEN_V, HARD, TRACE)
+        before = load_state(p, initial, x_p, 1, o_x, m_x, HARD, STATE)
+        b_s, b_v, b_u = fire(p, b_y, b_keep, before, 0, GIVEN_V, HARD)
         store_if(spikes_p, o_x, b_s, m_x)
-        store_if(u_p, o_x, after.u, m_x)
+        store_if(u_p, o_x, b_u, m_x)
+        after = state_after(p, b_s, b_v, b_u, before, 0, FIRST, GIVEN_V, TRACE)
         store_if(trace_out_p, o_x, after.a, m_x)
-        store_if(ratio_out_p, o_x, ratio_after(p, b_v, before, after.e, 0, FIRST, GIVEN_V, TRACE), m_x)
+        store_if(ratio_out_p, o_x, after.e, m_x)
     if parts_p is not None:
         store_moments(parts_p, o_c, channels, end - begin, origin, tl.sum(b_sum, 0), tl.sum(b_squares, 0))
 

@@ -82,30 +82,34 @@ def lif_params(rule, hard=False, shape=SURROGATES[0]):
     return LIFParams(v_reset=0.25 if hard else None, rule=rule, surrogate=shape)
 
 
-def forward(p, dtype, sequence, n=2048, T=3):
-    """A step that reuses the state's memory, or a sequence from nothing that stores all it can."""
+def forward(p, dtype, sequence, bare=False, n=2048, T=3):
+    """A step that reuses the state's memory, or a sequence from nothing that stores all it can. bare: from nothing,
+    with no dropout mask, storing what must be."""
     x = torch.empty((T, n) if sequence else n, dtype=dtype)
     one = torch.empty(n, dtype=state_dtype(dtype))
+    if bare:
+        return KERNELS["lif"].forward(p, x, LIFState(), sequence)
     if sequence:
-        state, into = LIFState(keep=one), LIFState()
-    else:
-        state = LIFState(one, not p.online, one if p.trace != "none" else None, one if "ndot" in p.trace else None)
-        into = state if p.online else LIFState()
-    store_all = sequence and not p.online
-    return KERNELS["lif"].forward(p, x, state, sequence, store_all, into, store_all)
+        return KERNELS["lif"].forward(p, x, LIFState(keep=one), sequence, True, LIFState(), not p.online)
+    trace, ratio = one if p.trace != "none" else None, one if "ndot" in p.trace else None
+    state = LIFState(one, not p.online, trace, ratio, one)
+    return KERNELS["lif"].forward(p, x, state, sequence, False, state if p.online else LIFState())
 
 
-def backward(p, dtype, sequence, n=2048, T=3):
-    """With every optional gradient under BPTT; an online sequence recomputes its potentials."""
+def backward(p, dtype, sequence, bare=False, n=2048, T=3):
+    """With every optional gradient under BPTT; an online sequence recomputes its potentials. bare: with none, from
+    nothing, with no dropout mask."""
     shape = (T, n) if sequence else (n,)
     g_s, x = torch.empty(shape, dtype=dtype), torch.empty(shape, dtype=dtype)
     u, one = torch.empty(shape, dtype=state_dtype(dtype)), torch.empty(n, dtype=state_dtype(dtype))
+    start = None if bare else one
     if p.online and sequence:
-        saved = Saved(dtype, sequence, x=x, potential=one, keep=one)
+        saved = Saved(dtype, sequence, x=x, potential=start, keep=start)
     else:
-        saved = Saved(dtype, sequence, u=u, keep=one)
-    through_time = {} if p.online else {"g_v": one, "g_v_seq": u if sequence else None, "want_v": True}
-    return KERNELS["lif"].backward(p, saved, g_s, **through_time)
+        saved = Saved(dtype, sequence, u=u, keep=start)
+    if p.online or bare:
+        return KERNELS["lif"].backward(p, saved, g_s)
+    return KERNELS["lif"].backward(p, saved, g_s, g_v=one, g_v_seq=u if sequence else None, want_v=True)
 
 
 def standardize(dtype, rows=8, cols=576):
@@ -187,15 +191,16 @@ def named(*parts):
 
 
 def cases():
-    """(name, launch) of every variant: dtype x rule x reset x step or sequence, and every surrogate in float32."""
-    for dtype, rule, hard, sequence in itertools.product(DTYPES, RULES, (False, True), (False, True)):
+    """(name, launch) of every variant: dtype x rule x reset x step or sequence x all or nothing optional, and every
+    surrogate in float32."""
+    for dtype, rule, hard, sequence, bare in itertools.product(DTYPES, RULES, *[(False, True)] * 3):
         if hard and "ndot" in rule:
             continue
-        operands = lif_params(rule, hard), dtype, sequence
-        name = named(rule, "hard" if hard else "soft", "sequence" if sequence else "step", dtype)
-        yield f"forward-{name}", partial(forward, *operands)
+        operands = lif_params(rule, hard), dtype, sequence, bare
+        how = "hard" if hard else "soft", "sequence" if sequence else "step", *(("bare",) if bare else ())
+        yield named("forward", rule, *how, dtype), partial(forward, *operands)
         if rule in ("bptt", "sltt"):
-            yield f"backward-{name}", partial(backward, *operands)
+            yield named("backward", rule, *how, dtype), partial(backward, *operands)
     for shape, rule in itertools.product(SURROGATES[1:], ("bptt", "sltt")):
         name = named("backward", rule, type(shape).__name__, "float32")
         yield name, partial(backward, lif_params(rule, shape=shape), torch.float32, True)
