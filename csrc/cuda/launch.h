@@ -21,7 +21,12 @@ namespace fastsnn {
 namespace cuda {
 
 constexpr int kThreads = 256;
-constexpr int kBlocksPerSM = 4;  // at least half of the threads that any architecture holds
+// At least half of the threads that an SM holds, which are fewer from compute capability 12 on
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1200
+constexpr int kBlocksPerSM = 3;
+#else
+constexpr int kBlocksPerSM = 4;
+#endif
 
 inline void check(cudaError_t status, const char* doing) {
   if (status == cudaSuccess) return;

@@ -1,7 +1,7 @@
 #pragma once
 
 #include "../core/lif.h"
-#include "vector.h"
+#include "parts.h"
 
 // What LIF forward and backward share.
 namespace fastsnn {

@@ -60,15 +60,9 @@ def test_float32_steps_move_what_the_documents_promise(rows, rule, promised):
     assert [row.bytes_read + row.bytes_written for row in steps] == [promised] * len(launches.SOURCES)
 
 
-def test_float32_requests_use_whole_sectors(rows):
-    assert not names(row for row in rows if row.dtype == "float32" and row.sector_use != 1)
-
-
-def test_no_sector_is_touched_in_part(rows):
-    """A thread's float32 state beside half input takes two accesses: a request takes half a sector, the next one
-    the rest."""
-    assert not names(row for row in rows if row.unique_sector_use != 1)
-    assert min(row.sector_use for row in rows) >= 0.5
+def test_every_request_uses_whole_sectors(rows):
+    assert {row.dtype for row in rows} == SIZES.keys()
+    assert not names(row for row in rows if (row.sector_use, row.unique_sector_use) != (1, 1))
 
 
 def test_one_launch_forward_and_one_backward(rows):
