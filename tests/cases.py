@@ -19,6 +19,9 @@ ON_DEVICE = ["cuda:device", "triton:device"] if torch.cuda.is_available() else [
 VARIANTS += ON_DEVICE
 BACKENDS = list({variant.partition(":")[0]: variant for variant in reversed(VARIANTS)}.values())[::-1]
 DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
+# neurons, dtype: vectors and tails; in half types a pair of threads shares 16 neurons
+SIZES = [(n, torch.float32) for n in (0, 1, 2047, 2048, 2049, 40_013)]
+SIZES += [(n, dtype) for n in (8, 2048, 2056) for dtype in DTYPES[1:]]
 ONLINE = [rule for rule, traits in RULES.items() if traits.online]
 TRACED = [rule for rule, traits in RULES.items() if traits.trace != "none"]
 RESETS = {"soft": None, "hard": 0.0, "hard0.25": 0.25}

@@ -12,6 +12,7 @@ from ..cases import (
     ONLINE,
     RESETS,
     RULES,
+    SIZES,
     SURROGATES,
     assert_same,
     configurations,
@@ -106,11 +107,12 @@ def test_lengths_beyond_what_a_chunk_holds(variant, rule, T):
     assert_same(gradients(sequence, **operands, **config), expected)
 
 
-@pytest.mark.parametrize("n", [0, 1, 2047, 2048, 2049, 40_013])
+@pytest.mark.parametrize(("n", "dtype"), SIZES)
 @pytest.mark.parametrize("run", [sequence, steps], ids=["sequence", "steps"])
 @pytest.mark.parametrize("rule", RULES)
-def test_sizes(variant, rule, run, n):
-    operands = {"x": current(3, n), "g_s": torch.randn(3, n)}
+def test_sizes(variant, rule, run, n, dtype):
+    operands = {"x": current(3, n, dtype=dtype), "g_s": torch.randn(3, n).to(dtype)}
+    operands["keep"] = keep_of(operands["x"][0])
     config = {"rule": rule, "v_reset": None, "surrogate_function": EXACT}
     expected = on_reference(gradients, sequence, **operands, **config)
     assert_same(gradients(run, **operands, **config), expected)

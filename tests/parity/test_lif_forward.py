@@ -14,6 +14,7 @@ from ..cases import (
     ONLINE,
     RESETS,
     RULES,
+    SIZES,
     assert_same,
     configurations,
     current,
@@ -54,11 +55,11 @@ def test_float32_equals_the_float64_reference_on_a_dyadic_grid(variant, config):
         assert_same(actual.trace.double(), truth.trace, rtol=1e-6, atol=1e-7)
 
 
-@pytest.mark.parametrize("n", [0, 1, 2047, 2048, 2049, 40_013])
+@pytest.mark.parametrize(("n", "dtype"), SIZES)
 @pytest.mark.parametrize("rule", RULES)
-def test_sizes(variant, rule, n):
-    x = current(3, n)
-    config = {"rule": rule, "v_reset": None}
+def test_sizes(variant, rule, n, dtype):
+    x = current(3, n, dtype=dtype)
+    config = {"rule": rule, "v_reset": None, "keep": keep_of(x[0])}
     assert_same(sequence(x, **config), on_reference(sequence, x, **config))
     assert_same(steps(x, **config), on_reference(steps, x, **config))
 

@@ -10,7 +10,7 @@ from ..cases import DTYPES, LAYOUTS, assert_same, dtype_id, on_reference
 
 pytestmark = pytest.mark.usefixtures("poisoned")
 
-SHAPES = [(1, 2), (5, 7), (8, 3, 3, 3), (3, 2, 5), (37, 1041), (4, 2, 3, 3, 3)]
+SHAPES = [(1, 2), (5, 7), (8, 3, 3, 3), (3, 2, 5), (5, 16, 3, 3), (37, 1041), (37, 1048), (4, 2, 3, 3, 3)]
 # the sums are in double everywhere, so that one rounding to the weight's dtype is all the error there is
 TOLERANCE = {
     torch.float32: {"rtol": 2e-7, "atol": 1e-7},
