@@ -12,9 +12,10 @@ from typing import Any, NamedTuple
 import triton
 import triton.language as tl
 
-from .arguments import halves, load_or, number, offsets, store_if, whole
+from .arguments import load_or, number, store_if
 from .moments import store_block_moments
 from .mpdr import pull
+from .parts import halves, offsets, whole
 from .surrogate import surrogate
 from .trace import NDOT, NDOT_RELEASED, OTTT, ratio, ratio_released
 

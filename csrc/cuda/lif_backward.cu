@@ -6,7 +6,7 @@ namespace cuda {
 
 // u of a step is saved; that of a sequence is recomputed from x
 template <class T, Reset reset, bool saved, int V, class S = typename StateOf<T>::type>
-__device__ __forceinline__ void online_neurons(const Lif<S>& p, const LifBackward& k, S threshold_prev, int shape,
+__device__ __forceinline__ void online_neurons(const Lif<S>& p, const LifBackward& k, S first_threshold, int shape,
                                                int64_t at) {
   using P = Parts<T, V>;
   S u[P::count][P::N];
@@ -26,6 +26,7 @@ __device__ __forceinline__ void online_neurons(const Lif<S>& p, const LifBackwar
       if constexpr (saved) {
         load(static_cast<const S*>(k.u) + row + c * P::apart, u[c]);
       } else {
+        const S threshold_prev = t == 0 ? first_threshold : p.threshold;
         unpack(x_pack, c, x);
 #pragma unroll
         for (int j = 0; j < P::N; j++) {
@@ -39,7 +40,6 @@ __device__ __forceinline__ void online_neurons(const Lif<S>& p, const LifBackwar
       for (int j = 0; j < P::N; j++) g_s[j] = online_gradient(p, g_s[j], keep[j], sg[j]);
       repack(g_s, c, pack);
     }
-    threshold_prev = p.threshold;
     store_parts(static_cast<T*>(k.g_x) + row, pack);
   }
 }

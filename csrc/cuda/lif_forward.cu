@@ -65,7 +65,11 @@ void lif_forward_as(const LifParams& params, const LifForward& k, const Stream& 
 }
 
 void lif_forward(const LifParams& p, const LifForward& k, const Stream& on) {
-  if (k.T > std::numeric_limits<int>::max()) throw std::invalid_argument("a sequence has at most 2^31 - 1 steps");
+  constexpr int most = std::numeric_limits<int>::max();
+  if (k.T > most) {
+    throw std::invalid_argument("T is " + std::to_string(k.T) + " steps; allowed on CUDA: at most " +
+                                std::to_string(most) + "; cut the sequence");
+  }
   with_dtype(k.dtype, [&](auto zero) {
     with_rule(p, [&](auto reset, auto trace) {
       lif_forward_as<decltype(zero), decltype(reset)::value, decltype(trace)::value>(p, k, on);

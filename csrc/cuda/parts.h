@@ -73,7 +73,7 @@ __device__ __forceinline__ void repack(const S (&from)[N], int c, Pack<T, V>& pa
 #pragma unroll
     for (int j = 0; j < N; j += 2) {
       const auto two = both(from[j], from[j + 1], T{});
-      std::memcpy(pack.at + c * N + j, &two, sizeof(two));
+      std::memcpy(static_cast<void*>(pack.at + c * N + j), &two, sizeof(two));
     }
   } else {
 #pragma unroll

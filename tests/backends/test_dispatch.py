@@ -13,6 +13,8 @@ import fastsnn
 from fastsnn import backends
 from fastsnn.functional import lif_step, standardize
 
+from ..gpuless import cuda_host, toolkit
+
 X = torch.ones(3)
 
 
@@ -235,3 +237,12 @@ def test_a_core_takes_tensors_alone(operand):
         backends.cpu._cpu.binarize_backward(1, 2, 3, 0, weight, weight, operand)
     with pytest.raises(ValueError, match="must not be null"):
         backends.cpu._cpu.binarize_backward(1, 2, 3, 0, weight, weight, None)
+
+
+@pytest.mark.skipif(bool(toolkit.lacks_cuda_headers()), reason=toolkit.lacks_cuda_headers())
+def test_the_cuda_core_refuses_more_steps_than_it_counts():
+    core, x = cuda_host.core(), torch.zeros(8)
+    numbers = dict.fromkeys(("leak", "gain", "bias", "threshold", "v_reset", "reset_grad", "height", "slope"), 1.0)
+    p = core.LifParams(**numbers, reset=0, trace=0, surrogate=0)
+    with pytest.raises(ValueError, match=r"T is 2147483648 steps; allowed on CUDA: at most 2147483647"):
+        core.lif_forward(p, (0, 0), 2**31, 8, 0, True, True, x, *[None] * 4, x, *[None] * 6)
