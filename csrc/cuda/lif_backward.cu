@@ -6,41 +6,28 @@ namespace cuda {
 
 // u of a step is saved; that of a sequence is recomputed from x
 template <class T, Reset reset, bool saved, int V, class S = typename StateOf<T>::type>
-__device__ __forceinline__ void online_neurons(const Lif<S>& p, const LifBackward& k, S first_threshold, int shape,
+__device__ __forceinline__ void online_neurons(const Lif<S>& p, const LifBackward& k, S threshold_prev, int shape,
                                                int64_t at) {
-  using P = Parts<T, V>;
-  S u[P::count][P::N];
-  if constexpr (!saved) {
-#pragma unroll
-    for (int c = 0; c < P::count; c++) load_or<S>(k.potential, at + c * P::apart, initial_v<reset>(p), u[c]);
-  }
+  S x[V], keep[V], u[V], g_s[V], sg[V];
+  if constexpr (!saved) load_state<T>(k.potential, at, initial_v<reset>(p), u);
   int64_t row = at;
-#pragma unroll 1
   for (int64_t t = 0; t < k.T; t++, row += k.n) {
-    auto pack = load_parts_or_zero<T, V>(k.g_spikes, row);  // of g_s, then of g_x
-    Pack<T, V> x_pack;
-    if constexpr (!saved) x_pack = load_parts<V>(static_cast<const T*>(k.x) + row);
+    if constexpr (saved) {
+      load_state<T>(k.u, row, S(0), u);
+    } else {
+      load_input<T>(k.x, row, x);
 #pragma unroll
-    for (int c = 0; c < P::count; c++) {
-      S x[P::N], keep[P::N], g_s[P::N], sg[P::N];
-      if constexpr (saved) {
-        load(static_cast<const S*>(k.u) + row + c * P::apart, u[c]);
-      } else {
-        const S threshold_prev = t == 0 ? first_threshold : p.threshold;
-        unpack(x_pack, c, x);
-#pragma unroll
-        for (int j = 0; j < P::N; j++) {
-          u[c][j] = advance<reset, Trace::none>(p, x[j], S(1), u[c][j], S(0), S(0), threshold_prev, false).u;
-        }
+      for (int j = 0; j < V; j++) {
+        u[j] = advance<reset, Trace::none>(p, x[j], S(1), u[j], S(0), S(0), threshold_prev, false).u;
       }
-      surrogates(shape, p, u[c], sg);
-      load_or<S>(k.keep, at + c * P::apart, S(1), keep);  // again each step, for want of registers
-      unpack(pack, c, g_s);
-#pragma unroll
-      for (int j = 0; j < P::N; j++) g_s[j] = online_gradient(p, g_s[j], keep[j], sg[j]);
-      repack(g_s, c, pack);
+      threshold_prev = p.threshold;
     }
-    store_parts(static_cast<T*>(k.g_x) + row, pack);
+    surrogates(shape, p, u, sg);
+    load_state<T>(k.keep, at, S(1), keep);  // again each step, for want of registers
+    load_input<T>(k.g_spikes, row, g_s);
+#pragma unroll
+    for (int j = 0; j < V; j++) g_s[j] = online_gradient(p, g_s[j], keep[j], sg[j]);
+    store_output<T>(k.g_x, row, g_s);
   }
 }
 
@@ -53,35 +40,25 @@ __device__ __forceinline__ void add(const S (&term)[V], S (&sum)[V]) {
 // u of every step is saved
 template <class T, Reset reset, int V, class S = typename StateOf<T>::type>
 __device__ __forceinline__ void bptt_neurons(const Lif<S>& p, const LifBackward& k, int shape, int64_t at) {
-  using P = Parts<T, V>;
-  S g_v[P::count][P::N];
-#pragma unroll
-  for (int c = 0; c < P::count; c++) load_or<S>(k.g_v_last, at + c * P::apart, S(0), g_v[c]);
+  S keep[V], u[V], g_s[V], g_v[V], sg[V];  // keep becomes the gradient of v[t] as an output, g_s becomes g_x
+  load_state<T>(k.g_v_last, at, S(0), g_v);
   int64_t row = at + (k.T - 1) * k.n;
-#pragma unroll 1
   for (int64_t t = 0; t < k.T; t++, row -= k.n) {
-    auto pack = load_parts_or_zero<T, V>(k.g_spikes, row);  // of g_s, then of g_x
+    load_state<T>(k.u, row, S(0), u);
+    surrogates(shape, p, u, sg);
+    load_state<T>(k.g_v_seq, row, S(0), keep);
+    add(keep, g_v);
+    load_state<T>(k.keep, at, S(1), keep);
+    load_input<T>(k.g_spikes, row, g_s);
 #pragma unroll
-    for (int c = 0; c < P::count; c++) {
-      S keep[P::N], u[P::N], g_s[P::N], sg[P::N];  // keep is first the gradient of v[t] as an output
-      load(static_cast<const S*>(k.u) + row + c * P::apart, u);
-      surrogates(shape, p, u, sg);
-      load_or<S>(k.g_v_seq, row + c * P::apart, S(0), keep);
-      add(keep, g_v[c]);
-      load_or<S>(k.keep, at + c * P::apart, S(1), keep);
-      unpack(pack, c, g_s);
-#pragma unroll
-      for (int j = 0; j < P::N; j++) {
-        const S g_u = potential_gradient<reset>(p, g_s[j], keep[j], g_v[c][j], u[j], sg[j]);
-        g_s[j] = p.gain * g_u;
-        g_v[c][j] = p.leak * g_u;
-      }
-      repack(g_s, c, pack);
+    for (int j = 0; j < V; j++) {
+      const S g_u = potential_gradient<reset>(p, g_s[j], keep[j], g_v[j], u[j], sg[j]);
+      g_s[j] = p.gain * g_u;
+      g_v[j] = p.leak * g_u;
     }
-    store_parts(static_cast<T*>(k.g_x) + row, pack);
+    store_output<T>(k.g_x, row, g_s);
   }
-#pragma unroll
-  for (int c = 0; c < P::count; c++) store_to<S>(k.g_v_first, at + c * P::apart, g_v[c]);
+  store_state<T>(k.g_v_first, at, g_v);
 }
 
 template <class T, Reset reset, bool saved, int V, class S>

@@ -18,6 +18,12 @@ struct Parts {
   static constexpr int apart = 2 * N;  // one part from the next
 };
 
+// Part c of an array
+template <class T, class S, int V>
+__device__ __forceinline__ auto part(S (&array)[V], int c) -> S (&)[Parts<T, V>::N] {
+  return reinterpret_cast<S(&)[Parts<T, V>::N]>(array[c * Parts<T, V>::N]);
+}
+
 // 1 for the second thread of a pair
 __device__ __forceinline__ int second() { return threadIdx.x & 1; }
 
@@ -39,12 +45,6 @@ __device__ __forceinline__ Pack<T, V> load_parts(const T* from) {
   const auto pack = FASTSNN_ISA::bit_cast<Pack<T, V>>(*reinterpret_cast<const Access*>(from));
   if constexpr (Parts<T, V>::paired) return swapped(pack);
   return pack;
-}
-
-// Those of the optional input at `base`, or 0
-template <class T, int V>
-__device__ __forceinline__ Pack<T, V> load_parts_or_zero(const void* base, int64_t at) {
-  return base ? load_parts<V>(static_cast<const T*>(base) + at) : Pack<T, V>{};
 }
 
 template <class T, int V>
@@ -79,6 +79,37 @@ __device__ __forceinline__ void repack(const S (&from)[N], int c, Pack<T, V>& pa
 #pragma unroll
     for (int j = 0; j < N; j++) narrow(from[j], pack.at[c * N + j]);
   }
+}
+
+// Optional state of a thread's elements, or `value`
+template <class T, int V, class S>
+__device__ __forceinline__ void load_state(const void* base, int64_t at, S value, S (&to)[V]) {
+  using P = Parts<T, V>;
+#pragma unroll
+  for (int c = 0; c < P::count; c++) load_or<S>(base, at + c * P::apart, value, part<T>(to, c));
+}
+
+template <class T, int V, class S>
+__device__ __forceinline__ void store_state(void* base, int64_t at, const S (&from)[V]) {
+  using P = Parts<T, V>;
+#pragma unroll
+  for (int c = 0; c < P::count; c++) store_to<S>(base, at + c * P::apart, part<T>(from, c));
+}
+
+// The optional input at `base`, or 0
+template <class T, int V, class S>
+__device__ __forceinline__ void load_input(const void* base, int64_t at, S (&to)[V]) {
+  const auto pack = base ? load_parts<V>(static_cast<const T*>(base) + at) : Pack<T, V>{};
+#pragma unroll
+  for (int c = 0; c < Parts<T, V>::count; c++) unpack(pack, c, part<T>(to, c));
+}
+
+template <class T, int V, class S>
+__device__ __forceinline__ void store_output(void* base, int64_t at, const S (&from)[V]) {
+  Pack<T, V> pack;
+#pragma unroll
+  for (int c = 0; c < Parts<T, V>::count; c++) repack(part<T>(from, c), c, pack);
+  store_parts(static_cast<T*>(base) + at, pack);
 }
 
 // As for_each_vector, for elements that lie in parts; body(at, V): the first part begins at `at`.
