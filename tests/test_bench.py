@@ -255,12 +255,13 @@ def test_gpu_report_says_where_its_tests_are(tmp_path, monkeypatch):
     assert not passed
 
 
-@pytest.mark.parametrize(("test", "passes"), [("assert True", True), ("assert False", False)])
-def test_gpu_report_runs_the_tests_of_the_clone_with_the_installed_package(tmp_path, monkeypatch, test, passes):
+@pytest.mark.parametrize(("threshold", "passes"), [(1.0, True), (2.0, False)])
+def test_gpu_report_runs_the_tests_of_the_clone_with_the_installed_package(tmp_path, monkeypatch, threshold, passes):
     (tmp_path / "tests").mkdir()
     (tmp_path / "fastsnn.py").write_text("raise ImportError('the clone is not what is installed')")
     (tmp_path / "pyproject.toml").write_text("[tool.pytest.ini_options]\nmarkers = ['gpu']\n")
-    program = f"import fastsnn, pytest\n@pytest.mark.gpu\ndef test_device():\n    {test}\n"
+    check = f"assert fastsnn.LIF().v_threshold == {threshold}"  # its default is 1
+    program = f"import fastsnn, pytest\n@pytest.mark.gpu\ndef test_device():\n    {check}\n"
     (tmp_path / "tests" / "test_device.py").write_text(program)
     monkeypatch.chdir(tmp_path)
     text, passed = gpu.run_tests()

@@ -15,7 +15,7 @@ import triton.language as tl
 from .arguments import load_or, number, store_if
 from .moments import store_block_moments
 from .mpdr import pull
-from .parts import halves, offsets, whole
+from .parts import halves, places, whole
 from .surrogate import surrogate
 from .trace import NDOT, NDOT_RELEASED, OTTT, ratio, ratio_released
 
@@ -36,6 +36,13 @@ class State(NamedTuple):
     u: Any
     a: Any
     e: Any
+
+
+@triton.jit
+def lif_of(leak, gain, bias, threshold, v_reset, STATE: tl.constexpr):
+    """From the parameters' bits."""
+    leak, gain, bias = number(leak, STATE), number(gain, STATE), number(bias, STATE)
+    return Lif(leak, gain, bias, number(threshold, STATE), number(v_reset, STATE))
 
 
 @triton.jit
@@ -155,13 +162,10 @@ def lif_forward(
     u[t] are wanted."""
     STATE: tl.constexpr = tl.float64 if x_p.dtype.element_ty == tl.float64 else tl.float32
     PAIRED: tl.constexpr = room_p is None and x_p.dtype.element_ty.primitive_bitwidth == 16
-    leak, gain, bias = number(leak, STATE), number(gain, STATE), number(bias, STATE)
-    p = Lif(leak, gain, bias, number(threshold, STATE), number(v_reset, STATE))
+    p = lif_of(leak, gain, bias, threshold, v_reset, STATE)
     initial, last = State(potential_p, trace_p, ratio_p), (u_last_p, v_last_p, ratio_last_p)
     optional = (keep_p, u_seq_p, v_seq_p, trace_seq_p)
-    o_x, o_n = offsets(BLOCK, PAIRED)
-    m_x, m_n = o_x < n, o_n < n
-    o_n2, m_n2 = o_n + 8, o_n + 8 < n
+    o_x, m_x, o_n, m_n, o_n2, m_n2 = places(BLOCK, n, PAIRED)
 
     state = load_state(p, initial, x_p, T, o_n, m_n, HARD, STATE)
     if PAIRED:
@@ -247,13 +251,10 @@ def lif_backward_online(
     STATE: tl.constexpr = tl.float64 if g_x_p.dtype.element_ty == tl.float64 else tl.float32
     DTYPE: tl.constexpr = g_x_p.dtype.element_ty
     PAIRED: tl.constexpr = moments_p is None and DTYPE.primitive_bitwidth == 16
-    leak, gain, bias = number(leak, STATE), number(gain, STATE), number(bias, STATE)
-    p = Lif(leak, gain, bias, number(threshold, STATE), number(v_reset, STATE))
+    p = lif_of(leak, gain, bias, threshold, v_reset, STATE)
     sg, optional = (number(height, STATE), number(slope, STATE)), (keep_p, u_p, g_local_p)
     mpdr = (moments_p, target, precision, share, mu)
-    o_x, o_n = offsets(BLOCK, PAIRED)
-    m_x, m_n = o_x < n, o_n < n
-    o_n2, m_n2 = o_n + 8, o_n + 8 < n
+    o_x, m_x, o_n, m_n, o_n2, m_n2 = places(BLOCK, n, PAIRED)
 
     b_u = load_potential(p, potential_p, g_x_p, T, o_n, m_n, HARD, STATE)
     if PAIRED:
@@ -344,9 +345,7 @@ def lif_backward_bptt(
     p = Lif(leak, gain, None, number(threshold, STATE), number(v_reset, STATE))
     sg = (number(height, STATE), number(slope, STATE), number(reset_grad, STATE))
     mpdr, optional = (moments_p, target, precision, share, mu), (keep_p, g_v_seq_p)
-    o_x, o_n = offsets(BLOCK, PAIRED)
-    m_x, m_n = o_x < n, o_n < n
-    o_n2, m_n2 = o_n + 8, o_n + 8 < n
+    o_x, m_x, o_n, m_n, o_n2, m_n2 = places(BLOCK, n, PAIRED)
 
     b_g_v = load_or(g_v_last_p, o_n, m_n, 0.0, STATE)
     if PAIRED:

@@ -9,7 +9,7 @@ import triton
 import triton.language as tl
 
 from .arguments import load_or, number, store_if
-from .lif import Lif, State, fire, load_state, state_after
+from .lif import State, fire, lif_of, load_state, state_after
 from .surrogate import surrogate
 
 
@@ -126,8 +126,7 @@ def osr_lif_forward(
 ):
     """One step of the neuron on y, which stays in registers."""
     STATE: tl.constexpr = tl.float64 if x_p.dtype.element_ty == tl.float64 else tl.float32
-    leak, gain, bias = number(leak, STATE), number(gain, STATE), number(bias, STATE)
-    p = Lif(leak, gain, bias, number(threshold, STATE), number(v_reset, STATE))
+    p = lif_of(leak, gain, bias, threshold, v_reset, STATE)
     initial = State(potential_p, trace_p, ratio_p)
     begin, end, o_c = part(outer, inner, BLOCK_C)
     center, factor = over_tile(center_p, o_c, channels, STATE), over_tile(factor_p, o_c, channels, STATE)

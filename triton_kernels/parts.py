@@ -6,15 +6,18 @@ import triton.language as tl
 
 
 @triton.jit
-def offsets(BLOCK, PAIRED: tl.constexpr):
-    """Those of this program's neurons [BLOCK]; and those that a thread takes at once. In pairs, for a half type, these
-    are the first 8 of every 16 [BLOCK / 2]: two threads take 16 bytes of float32 each, which is a whole sector."""
-    first, o_n = tl.program_id(0).to(tl.int64) * BLOCK, tl.arange(0, BLOCK)
+def places(BLOCK, n, PAIRED: tl.constexpr):
+    """Offsets and masks: of this program's neurons [BLOCK]; of those that a thread takes at once; of the other part. In
+    pairs, for a half type, a part is the first or the last 8 of every 16 [BLOCK / 2]: two threads take 16 bytes of
+    float32 each, which is a whole sector."""
+    first = tl.program_id(0).to(tl.int64) * BLOCK
+    o_x = first + tl.arange(0, BLOCK)
     if PAIRED:
         i = tl.arange(0, BLOCK // 2)
-        return first + o_n, first + (i // 8 * 16 + i % 8)
+        o_n = first + (i // 8 * 16 + i % 8)
     else:
-        return first + o_n, first + o_n
+        o_n = o_x
+    return o_x, o_x < n, o_n, o_n < n, o_n + 8, o_n + 8 < n
 
 
 @triton.jit
