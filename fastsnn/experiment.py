@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -16,8 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from . import backends, data, models
+from .config import OSR_ABLATION, RECIPES, RPTT_ABLATION, Config
+from .errors import RunError
 from .nn import EMPF, LIF, BinaryConv2d, plain, reset
-from .nn.empf import VERSIONS
 from .online import MPDR, BatchResult, SeparableShare, Trainer
 from .ops.types import RULES
 from .optim import STGR
@@ -25,102 +26,9 @@ from .potentials import Distribution, Potentials
 
 CHECKPOINT = "checkpoint.pt"
 FORMAT = 1  # of the checkpoint
-ATTENTION = ("none", "I", "II")
-WEIGHTS: dict[str, type[nn.Module]] = {"binary": BinaryConv2d, "float": nn.Conv2d}
+CONVOLUTIONS: dict[str, type[nn.Module]] = {"binary": BinaryConv2d, "float": nn.Conv2d}  # by --weights
 
-
-class RunError(Exception):
-    """A run cannot start or go on; the message is for the user."""
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """What a --rule trains with: the neurons' gradient rule, RPTT's regularisers at the values of CIFAR-10, and what
-    normalises the currents ("bn" each step by itself, "osr"; None: the weights are standardised) and the threshold."""
-
-    rule: str
-    stgr: bool = False
-    mpdr: bool = False
-    norm: str | None = None
-    threshold: str | None = None
-
-    @property
-    def family(self) -> str:
-        """Of the neurons' kernels."""
-        return "empf" if self.rule == "empf" else "mpdr" if self.mpdr else "osr" if self.norm == "osr" else "lif"
-
-
-RPTT_ABLATION = {
-    "osbp": Recipe("sltt"),
-    "osbp+stgr": Recipe("sltt", stgr=True),
-    "osbp+mpdr": Recipe("sltt", mpdr=True),
-    "rptt": Recipe("sltt", stgr=True, mpdr=True),
-}
-OSR_ABLATION = {
-    "bn": Recipe("sltt", norm="bn"),
-    "osr": Recipe("sltt", norm="osr"),
-    "osr+ots": Recipe("sltt", norm="osr", threshold="ots"),
-}
-RECIPES = {**{rule: Recipe(rule) for rule in RULES}, **RPTT_ABLATION, **OSR_ABLATION, "empf": Recipe("empf")}
-
-
-@dataclass(frozen=True)
-class Config:
-    """All that determines a run. Raises RunError for values that do not fit together."""
-
-    data: str = "digits"
-    rule: str = "ottt"
-    mode: str = "O"
-    steps: int = 6
-    epochs: int = 12
-    batch_size: int = 64
-    lr: float = 0.1
-    seed: int = 0
-    device: str = "cpu"
-    backend: str | None = None
-    version: str = "I"
-    seca: str = "none"
-    weights: str = "binary"
-    backward_steps: int | None = None
-
-    def __post_init__(self) -> None:
-        allowed = {"data": data.DATASETS, "rule": tuple(RECIPES), "mode": ("O", "A")}
-        allowed |= {"version": VERSIONS, "seca": ATTENTION, "weights": tuple(WEIGHTS)}
-        for name, values in allowed.items():
-            if getattr(self, name) not in values:
-                raise RunError(f"--{name} is {getattr(self, name)!r}; allowed: {', '.join(values)}")
-        for name in ("steps", "epochs", "batch_size"):
-            if getattr(self, name) < 1:
-                raise RunError(f"--{name.replace('_', '-')} is {getattr(self, name)}; it must be at least 1")
-        if not 0 < self.lr < float("inf"):
-            raise RunError(f"--lr is {self.lr}; it must be a positive number")
-        check_device(self.device)
-        if self.rule == "bptt" and self.mode == "O":
-            raise RunError("--rule bptt goes back through all steps at once: use it with --mode A")
-        if self.rule in RPTT_ABLATION and self.mode == "A":
-            raise RunError(f"--rule {self.rule} updates at every step: leave out --mode A (or use --rule sltt)")
-        if self.rule != "empf" and (self.version, self.seca, self.weights) != ("I", "none", "binary"):
-            raise RunError(
-                f"--version, --seca and --weights are of EM-PF networks: use --rule empf in place of {self.rule}"
-            )
-        if self.rule == "empf" and self.data == "sequential-digits":
-            raise RunError("--rule empf trains a residual network on images: use it with --data digits")
-        if self.backward_steps is not None and not 1 <= self.backward_steps <= self.steps:
-            raise RunError(f"--backward-steps is {self.backward_steps}; it must be in 1..T = {self.steps}")
-        if self.rule == "bptt" and self.backward_steps is not None:
-            raise RunError("--rule bptt goes back through all steps at once: leave out --backward-steps")
-        if self.data == "sequential-digits" and self.steps != 8:
-            raise RunError(f"--steps is {self.steps}; sequential-digits has 8 rows, one a step")
-
-    @classmethod
-    def of(cls, **given: Any) -> Config:
-        """Defaults of the data set and rule, with the given values that are not None."""
-        given = {name: value for name, value in given.items() if value is not None}
-        if given.get("data") == "sequential-digits":
-            given = {"steps": 8, "epochs": 30, **given}
-        if given.get("rule") == "bptt":
-            given = {"mode": "A", **given}
-        return cls(**given)
+__all__ = ["CHECKPOINT", "OSR_ABLATION", "RECIPES", "RPTT_ABLATION", "Config", "Experiment", "Progress", "RunError"]
 
 
 def check_device(name: str) -> None:
@@ -153,6 +61,7 @@ class Experiment:
     """
 
     def __init__(self, config: Config, folder: Path) -> None:
+        check_device(config.device)
         self.config, self.folder = config, folder
         self.stop = False
         self.progress = Progress()
@@ -163,9 +72,9 @@ class Experiment:
         optimizer: torch.optim.Optimizer = torch.optim.SGD(self.net.parameters(), config.lr, momentum=0.9)
         if RECIPES[config.rule].stgr:
             optimizer = STGR(optimizer)
-        scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, config.epochs)
+        self.scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, config.epochs)
         options = {"mode": config.mode, "backward_steps": config.backward_steps}
-        self.trainer = Trainer(self.net, optimizer, scheduler, **options)
+        self.trainer = Trainer(self.net, optimizer, self.scheduler, **options)
         self.neurons: dict[str, Any] = {
             name: module for name, module in self.net.named_modules() if isinstance(module, (LIF, EMPF))
         }
@@ -319,15 +228,30 @@ class Experiment:
         }
 
     @classmethod
-    def resume(cls, folder: Path) -> Experiment:
-        """The run of a folder, where it stopped. Raises RunError where its checkpoint cannot be read."""
+    def resume(cls, folder: Path, epochs: int | None = None) -> Experiment:
+        """The run of a folder, where it stopped; epochs: how many it shall have in all, where not as before.
+
+        Raises RunError where its checkpoint cannot be read, or has that many epochs already.
+        """
         saved = read_checkpoint(folder / CHECKPOINT)
         experiment = cls(Config(**saved["config"]), folder)
         experiment.trainer.load_state_dict(saved["trainer"])
         experiment.progress = Progress(**saved["progress"])
         experiment.seconds_before = saved["seconds_before"]
         torch.set_rng_state(saved["rng"])
+        if epochs is not None:
+            experiment._extend(epochs)
         return experiment
+
+    def _extend(self, epochs: int) -> None:
+        """The learning rate goes on along the cosine of that many epochs."""
+        done = self.progress.epoch
+        if epochs <= done:
+            raise RunError(f"--epochs is {epochs} and {self.folder} has trained {done} epochs; give more, in all")
+        self.config = dataclasses.replace(self.config, epochs=epochs)
+        self.scheduler.T_max = epochs
+        for group in self.trainer.optimizer.param_groups:
+            group["lr"] = self.config.lr * (1 + math.cos(math.pi * done / epochs)) / 2
 
 
 def _constant_threshold(neuron: nn.Module) -> bool:
@@ -337,7 +261,7 @@ def _constant_threshold(neuron: nn.Module) -> bool:
 def _network(config: Config, read: Any) -> nn.Module:
     if config.rule == "empf":
         seca = None if config.seca == "none" else config.seca
-        return models.digits_empf(config.steps, config.version, seca, read.classes, conv=WEIGHTS[config.weights])
+        return models.digits_empf(config.steps, config.version, seca, read.classes, conv=CONVOLUTIONS[config.weights])
     recipe = RECIPES[config.rule]
     if recipe.norm is not None:
         normed = models.digits_mlp_normed if read.sequential else models.digits_conv_normed
@@ -372,17 +296,15 @@ def write_whole(path: Path, write: Callable[[Any], None]) -> None:
 
     Raises RunError where it cannot be written.
     """
-    temporary = None
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with tempfile.NamedTemporaryFile("wb", dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-            temporary = file.name
+        with temporary.open("wb") as file:
             write(file)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except (OSError, RuntimeError) as error:
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise RunError(f"could not write {path} ({error}); the file from before, if any, is unchanged") from error
 
 

@@ -1,6 +1,7 @@
 """The command line: runs, run folders, interruption and resuming."""
 
 import json
+import math
 import os
 import re
 import signal
@@ -14,7 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.testing import assert_close
 
 import fastsnn
-from fastsnn import cli, experiment
+from fastsnn import backends, cli, config, experiment, names
 from fastsnn.nn.osr import OSR
 from fastsnn.potentials import Distribution
 
@@ -232,6 +233,73 @@ def test_a_folder_in_use_is_not_touched(tmp_path, capsys):
     assert cli.main(["train", "--out", str(tmp_path)]) == 1
     assert "is not empty" in capsys.readouterr().err
     assert [p.name for p in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_the_help_needs_no_torch():
+    program = "import sys, fastsnn.cli; fastsnn.cli.parser().format_help(); print({'torch', 'numpy'} & {*sys.modules})"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
+
+
+@pytest.mark.parametrize("arguments", [["info"], ["bench", "--help"], ["load", "no-such-file"]])
+def test_something_is_said_before_torch_is_there(arguments):
+    program = f"import sys; sys.modules['torch'] = None; from fastsnn import cli; cli.main({arguments})"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stderr.startswith(f"fastsnn {fastsnn.__version__}: loading torch\n")
+
+
+def test_names_that_need_no_torch_are_those_of_the_library():
+    assert {*config.WEIGHTS} == {*experiment.CONVOLUTIONS}
+    assert [*names.BACKENDS] == [*backends.REGISTRY]
+
+
+def lazily(expression):
+    """`expression` in a process that imported fastsnn alone."""
+    program = f"import sys, fastsnn; assert 'torch' not in sys.modules; print({expression})"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+def test_every_public_name_is_found_before_torch_is():
+    assert lazily("[name for name in fastsnn.__all__ if getattr(fastsnn, name) is None]") == "[]"
+    assert lazily("{*fastsnn.__all__} - {*dir(fastsnn)}") == "set()"
+    assert lazily("fastsnn.nn.LIF is fastsnn.LIF and fastsnn.backends.BackendError is fastsnn.BackendError") == "True"
+    assert lazily("hasattr(fastsnn, 'nonsense') or hasattr(fastsnn, 'version')") == "False"
+
+
+def test_operators_are_registered_with_the_package_where_torch_is_there():
+    program = "import torch, fastsnn; print(torch.ops.fastsnn.lif_forward)"
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_a_start_that_fails_leaves_no_folder(tmp_path, capsys):
+    (tmp_path / "kept").mkdir()
+    for folder in ("kept", "new/run"):
+        assert cli.main(["train", "--backend", "cuda", "--out", str(tmp_path / folder)]) == 1
+    assert [path.name for path in tmp_path.rglob("*")] == ["kept"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no umask")
+def test_files_of_a_run_follow_the_umask(tmp_path):
+    path = tmp_path / "file"
+    before = os.umask(0o027)
+    try:
+        experiment.write_json(path, {})
+    finally:
+        os.umask(before)
+    assert path.stat().st_mode & 0o777 == 0o640
+
+
+def test_a_run_is_extended(tmp_path, capsys):
+    run, learning_rates = tmp_path / "run", []
+    assert cli.main([*SHORT, "--out", str(run)]) == 0
+    assert cli.main(["train", "--resume", str(run), "--epochs", "2"]) == 1
+    assert "has trained 2 epochs" in capsys.readouterr().err
+    longer = experiment.Experiment.resume(run, epochs=4)
+    assert longer.run(lambda at: learning_rates.append(at.trainer.optimizer.param_groups[0]["lr"]))
+    assert [row["epoch"] for row in epochs(run)] == [1, 2, 3, 4]
+    assert {*learning_rates} == {pytest.approx(0.1 * (1 + math.cos(math.pi * epoch / 4)) / 2) for epoch in (2, 3)}
+    assert experiment.Experiment.resume(run).config.epochs == 4
 
 
 def test_resume_takes_no_other_options(tmp_path, capsys):

@@ -13,17 +13,15 @@ from typing import Any
 
 import torch
 
+from ..errors import BackendError
+from ..names import BACKENDS
 from . import cpu, cuda, reference, triton
 
 __all__ = ["BackendError", "available", "explain", "running", "select", "use_backend"]
 
 # each has refusal(device) -> reason | None and KERNELS: family -> kernels
-REGISTRY: dict[str, Any] = {"cuda": cuda, "triton": triton, "cpu": cpu, "reference": reference}
+REGISTRY: dict[str, Any] = dict(zip(BACKENDS, (cuda, triton, cpu, reference), strict=True))
 ORDER = {"cpu": ("cpu",), "cuda": ("cuda", "triton")}
-
-
-class BackendError(RuntimeError):
-    """A backend was asked for and cannot run; the message says why and what to do."""
 
 
 def _check(name: str) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from ..names import DATASETS
 from .encoding import direct
 
 TEST_SHARE = 0.2
@@ -46,9 +47,6 @@ class Dataset:
     def to(self, device: torch.device | str) -> Dataset:
         moved = {name: getattr(self, name).to(device) for name in ("train_x", "train_y", "test_x", "test_y")}
         return replace(self, **moved)
-
-
-DATASETS = ("digits", "sequential-digits")
 
 
 def load(name: str) -> Dataset:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import __version__
+from ..errors import DeployError
 from ..experiment import write_whole
 from ..ops.binary import Packed, words_shape
 from .fold import StepAffine, fold
@@ -20,10 +21,6 @@ from .packed import KINDS, _Packed, replace
 FORMAT = "fastsnn-packed"
 VERSION = "1"
 KEYS = {"format", "version", "fastsnn", "folded", "layers", "notes", "sha256"}
-
-
-class DeployError(RuntimeError):
-    """A file cannot be written or read, or does not fit the network; the message says why."""
 
 
 def _safetensors() -> Any:

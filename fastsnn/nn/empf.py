@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import backends
+from ..names import VERSIONS
 from ..ops import empf as op
 from ..ops.lif import check_input
 from ..ops.types import number
@@ -16,8 +17,6 @@ from .state import counted
 from .traced import plain
 
 __all__ = ["EMPF", "EMPFState"]
-
-VERSIONS = ("I", "II", "III")
 
 
 class EMPFState(NamedTuple):

@@ -11,21 +11,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from ..names import RULES
 from ..surrogate import Sigmoid, Surrogate, coerce
-
-
-class Rule(NamedTuple):
-    online: bool  # v[t-1] is detached
-    trace: str
-
-
-RULES = {
-    "bptt": Rule(False, "none"),
-    "sltt": Rule(True, "none"),
-    "ottt": Rule(True, "ottt"),
-    "ndot": Rule(True, "ndot"),
-    "ndot_released": Rule(True, "ndot_released"),
-}
 
 FLOATING = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 

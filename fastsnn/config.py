@@ -1,0 +1,101 @@
+"""What `fastsnn train` can be asked for. Imports no torch, so that a wrong option is named at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from .errors import RunError
+from .names import DATASETS, RULES, VERSIONS
+
+ATTENTION = ("none", "I", "II")
+WEIGHTS = ("binary", "float")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a --rule trains with: the neurons' gradient rule, RPTT's regularisers at the values of CIFAR-10, and what
+    normalises the currents ("bn" each step by itself, "osr"; None: the weights are standardised) and the threshold."""
+
+    rule: str
+    stgr: bool = False
+    mpdr: bool = False
+    norm: str | None = None
+    threshold: str | None = None
+
+    @property
+    def family(self) -> str:
+        """Of the neurons' kernels."""
+        return "empf" if self.rule == "empf" else "mpdr" if self.mpdr else "osr" if self.norm == "osr" else "lif"
+
+
+RPTT_ABLATION = {
+    "osbp": Recipe("sltt"),
+    "osbp+stgr": Recipe("sltt", stgr=True),
+    "osbp+mpdr": Recipe("sltt", mpdr=True),
+    "rptt": Recipe("sltt", stgr=True, mpdr=True),
+}
+OSR_ABLATION = {
+    "bn": Recipe("sltt", norm="bn"),
+    "osr": Recipe("sltt", norm="osr"),
+    "osr+ots": Recipe("sltt", norm="osr", threshold="ots"),
+}
+RECIPES = {**{rule: Recipe(rule) for rule in RULES}, **RPTT_ABLATION, **OSR_ABLATION, "empf": Recipe("empf")}
+
+
+@dataclass(frozen=True)
+class Config:
+    """All that determines a run. Raises RunError for values that do not fit together."""
+
+    data: str = "digits"
+    rule: str = "ottt"
+    mode: str = "O"
+    steps: int = 6
+    epochs: int = 12
+    batch_size: int = 64
+    lr: float = 0.1
+    seed: int = 0
+    device: str = "cpu"
+    backend: str | None = None
+    version: str = "I"
+    seca: str = "none"
+    weights: str = "binary"
+    backward_steps: int | None = None
+
+    def __post_init__(self) -> None:
+        allowed = {"data": DATASETS, "rule": tuple(RECIPES), "mode": ("O", "A")}
+        allowed |= {"version": VERSIONS, "seca": ATTENTION, "weights": WEIGHTS}
+        for name, values in allowed.items():
+            if getattr(self, name) not in values:
+                raise RunError(f"--{name} is {getattr(self, name)!r}; allowed: {', '.join(values)}")
+        for name in ("steps", "epochs", "batch_size"):
+            if getattr(self, name) < 1:
+                raise RunError(f"--{name.replace('_', '-')} is {getattr(self, name)}; it must be at least 1")
+        if not 0 < self.lr < float("inf"):
+            raise RunError(f"--lr is {self.lr}; it must be a positive number")
+        if self.rule == "bptt" and self.mode == "O":
+            raise RunError("--rule bptt goes back through all steps at once: use it with --mode A")
+        if self.rule in RPTT_ABLATION and self.mode == "A":
+            raise RunError(f"--rule {self.rule} updates at every step: leave out --mode A (or use --rule sltt)")
+        if self.rule != "empf" and (self.version, self.seca, self.weights) != ("I", "none", "binary"):
+            raise RunError(
+                f"--version, --seca and --weights are of EM-PF networks: use --rule empf in place of {self.rule}"
+            )
+        if self.rule == "empf" and self.data == "sequential-digits":
+            raise RunError("--rule empf trains a residual network on images: use it with --data digits")
+        if self.backward_steps is not None and not 1 <= self.backward_steps <= self.steps:
+            raise RunError(f"--backward-steps is {self.backward_steps}; it must be in 1..T = {self.steps}")
+        if self.rule == "bptt" and self.backward_steps is not None:
+            raise RunError("--rule bptt goes back through all steps at once: leave out --backward-steps")
+        if self.data == "sequential-digits" and self.steps != 8:
+            raise RunError(f"--steps is {self.steps}; sequential-digits has 8 rows, one a step")
+
+    @classmethod
+    def of(cls, **given: Any) -> Config:
+        """Defaults of the data set and rule, with the given values that are not None."""
+        given = {name: value for name, value in given.items() if value is not None}
+        if given.get("data") == "sequential-digits":
+            given = {"steps": 8, "epochs": 30, **given}
+        if given.get("rule") == "bptt":
+            given = {"mode": "A", **given}
+        return cls(**given)
