@@ -324,7 +324,7 @@ class Steps(Workload):
 
 
 SGD: dict[str, Any] = {"lr": 0.01, "momentum": 0.9}
-STGR: dict[str, Any] = {"lam": 0.006, "gam": 0.5}
+STGR: dict[str, Any] = {"lam": 1.0, "gam": 0.5, "a2": 0.006}
 STGR_EPOCH = 5  # rho < 1: all of it moves
 
 
@@ -383,7 +383,7 @@ def stgr_formulas(x: Tensor, g: Tensor) -> Workload:
 
     def step() -> Tensor:
         nonlocal w, average, previous, buffer
-        d = own + STGR["lam"] * (w - average) + STGR["gam"] * previous
+        d = own + STGR["a2"] * (STGR["lam"] * (w - average) + STGR["gam"] * previous)
         buffer = SGD["momentum"] * buffer + d
         w = w - SGD["lr"] * buffer
         average, previous = kept * average + (1 - kept) * w, own

@@ -24,42 +24,54 @@ def rho(epoch: int) -> float:
 class STGR(Optimizer):
     """Spatio-temporal gradient regularisation around any optimizer (RPTT, eq. 5 and 6).
 
-    Each step adds the gradient of L_S = lam/2*||W - W_ema||^2 + gam/2*||grad l_{t-1}(W)||^2 to that of the loss and
-    lets `optimizer` step; then W_ema <- rho*W_ema + (1 - rho)*W, rho = max(0.01, 1/(1 + 0.1*epoch)). In epoch 0 rho is
-    1: W_ema stays at the weights of the first step. Set `epoch` as training proceeds (`fastsnn.online.Trainer` does).
+    Each step adds the gradient of a2*L_S, L_S = lam/2*||W - W_ema||^2 + gam/2*||grad l_{t-1}(W)||^2, to that of the
+    loss and lets `optimizer` step; then W_ema <- rho*W_ema + (1 - rho)*W, rho = max(0.01, 1/(1 + 0.1*epoch)). In epoch
+    0 rho is 1: W_ema stays at the weights of the first step. Set `epoch` as training proceeds
+    (`fastsnn.online.Trainer` does).
+
+    The paper does not give every constant a value: its appendix A.2.4 names lambda_STGR, per data set, a strength as
+    lambda_MPDR is (a1), which is read as the outer a2, and a "coefficient of the second term", which is gam. The lambda
+    of eq. 5 is then left open: 1. So W is pulled to W_ema by 0.006 and the previous gradient counts 0.003.
 
     Args:
         optimizer: what steps; its parameter groups are shared, so schedulers may take either.
-        lam: pull to the moving average; the paper's 0.006 (CIFAR-10, default), 0.009 (CIFAR-100, DVS-CIFAR10), 0.003
-            (ImageNet).
-        gam: weight of the gradient's norm. Default 0.5.
+        lam: weight of the pull to the moving average inside L_S. Default 1.0.
+        gam: weight of the gradient's norm inside L_S. Default 0.5.
         first_order: the second term's gradient gam*H*g with H ~ I, that is gam*g_{t-1} with the stored gradient of the
             step before (none in the first). False: the Hessian-vector product of the previous step's loss at the new
             weights, for networks that are twice differentiable; `step(closure)` then needs a closure that returns the
             loss and calls no backward. A closure is not in `state_dict`: the first step after loading has no such term.
+        a2: strength of L_S; the paper's 0.006 (CIFAR-10, default), 0.009 (CIFAR-100, DVS-CIFAR10), 0.003 (ImageNet).
 
-    `lam` and `gam` may differ by parameter group. Costs two tensors a parameter. A parameter without gradient is left
+    `lam`, `gam` and `a2` may differ by parameter group. Costs two tensors a parameter. A parameter without gradient is left
     out of the step. `p.grad` holds the loss's gradient before and after a step. With SGD with momentum on a CPU the
     whole step is one pass over memory; elsewhere, foreach operations.
 
     With GradScaler: `scaler.step(stgr)`, which unscales before the step; where it skips one, nothing here moves.
-    With DistributedDataParallel every rank takes the same step from the averaged gradient. Gradients of MPDR are part
-    of the loss's gradient.
+    With DistributedDataParallel every rank takes the same step from the averaged gradient.
+
+    g_{t-1} is the gradient of the task's loss alone. Where other terms have a backward of their own, such as
+    `fastsnn.online.regularisation`, call `keep_task_gradient` between the two, as `fastsnn.online.train_batch` does;
+    without, g_{t-1} is all that `p.grad` held.
 
     Raises TypeError or ValueError for arguments out of range, RuntimeError for sparse gradients.
     """
 
-    def __init__(self, optimizer: Optimizer, lam: float = 0.006, gam: float = 0.5, first_order: bool = True) -> None:
+    def __init__(
+        self, optimizer: Optimizer, lam: float = 1.0, gam: float = 0.5, first_order: bool = True, *, a2: float = 0.006
+    ) -> None:
         if not isinstance(optimizer, Optimizer):
             raise TypeError(f"optimizer is {type(optimizer).__name__}; it must be a torch.optim.Optimizer")
-        _check({"lam": lam, "gam": gam})
+        weights = {"lam": lam, "gam": gam, "a2": a2}
+        _check(weights)
         self.optimizer, self.first_order, self.epoch = optimizer, first_order, 0
         self._previous: Callable[[], Tensor] | None = None
-        super().__init__(optimizer.param_groups, {"lam": lam, "gam": gam})
+        self._task: list[tuple[Tensor, Tensor]] = []
+        super().__init__(optimizer.param_groups, weights)
         self.param_groups = optimizer.param_groups
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """As torch's; `lam` and `gam` of the group override the wrapper's."""
+        """As torch's; `lam`, `gam` and `a2` of the group override the wrapper's."""
         _check(param_group)
         if any(param_group is group for group in self.optimizer.param_groups):
             super().add_param_group(param_group)
@@ -82,7 +94,19 @@ class STGR(Optimizer):
             self._fused()
         else:
             self._foreach()
+        for p, gradient in self._task:
+            self.state[p]["previous"].copy_(gradient)
+        self._task = []
         return loss
+
+    @torch.no_grad()
+    def keep_task_gradient(self, scale: float = 1.0) -> None:
+        """Take what `p.grad` holds now, divided by the `scale` of a GradScaler, as the g_{t-1} of the next step but one.
+
+        Call it after the backward of the task's loss and before those of other terms. Costs a tensor a parameter until
+        the step.
+        """
+        self._task = [(p, p.grad / scale) for group in self.param_groups for p in _with_gradient(group)]
 
     def _state(self, p: Tensor) -> tuple[Tensor, Tensor]:
         """W_ema and the previous gradient, in the memory order of p."""
@@ -108,7 +132,7 @@ class STGR(Optimizer):
                 average, previous = self._state(p)
                 buffer, first = self._momentum(p)
                 tensors: Any = (p.grad, average, previous, buffer)
-                pulls = group["lam"], group["gam"]
+                pulls = group["a2"] * group["lam"], group["a2"] * group["gam"]
                 kernels.sgd(p, tensors, first, group["nesterov"], *pulls, *scalars, group["weight_decay"])
                 torch.autograd.graph.increment_version(p)
         # as a scheduler's wrapper of step does
@@ -122,10 +146,11 @@ class STGR(Optimizer):
                 continue
             averages, pulled = map(list, zip(*map(self._state, parameters), strict=True))
             gradients: Any = [p.grad for p in parameters]
-            torch._foreach_mul_(pulled, group["gam"])
+            lam, gam = group["a2"] * group["lam"], group["a2"] * group["gam"]
+            torch._foreach_mul_(pulled, gam)
             torch._foreach_add_(pulled, gradients)
-            torch._foreach_add_(pulled, parameters, alpha=group["lam"])
-            torch._foreach_add_(pulled, averages, alpha=-group["lam"])
+            torch._foreach_add_(pulled, parameters, alpha=lam)
+            torch._foreach_add_(pulled, averages, alpha=-lam)
             stepped.append((parameters, averages, pulled, gradients))
         for parameters, _, pulled, _ in stepped:
             _set_gradients(parameters, pulled)
@@ -161,7 +186,7 @@ class STGR(Optimizer):
 
     def __getstate__(self) -> dict[str, Any]:
         kept = {name: getattr(self, name) for name in ("optimizer", "first_order", "epoch")}
-        return {**super().__getstate__(), **kept, "_previous": None}
+        return {**super().__getstate__(), **kept, "_previous": None, "_task": []}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Put back what `state_dict` returned. Raises ValueError for a state of something else."""
@@ -170,10 +195,11 @@ class STGR(Optimizer):
         super().load_state_dict({key: state_dict[key] for key in ("state", "param_groups")})
         self.optimizer.load_state_dict(state_dict["optimizer"])
         self.param_groups, self.epoch, self._previous = self.optimizer.param_groups, state_dict["epoch"], None
+        self._task = []
 
 
 def _check(group: dict[str, Any]) -> None:
-    for name in ("lam", "gam"):
+    for name in ("lam", "gam", "a2"):
         if name in group and not 0 <= number(name, group[name]) < float("inf"):
             raise ValueError(f"{name} is {group[name]}; it must be at least 0 and finite")
 

@@ -10,7 +10,7 @@ from torch.nn.utils import fusion
 
 from ..ops import lif as op_lif
 from ..ops import osr as op
-from ..ops.stats import Moments, merge
+from ..ops.stats import Moments, merge, pooled
 from ..ops.types import map_tensors, number
 from .lif import LIF, defaults_of
 from .state import Stateful, counted
@@ -51,9 +51,10 @@ class OSR(Stateful):
         steps: steps T of a sequence.
         eps: added to the variance. Default 1e-4.
         momentum: weight of the old running statistics (torch's BatchNorm has that of the new). Default 0.9.
-        max_ratio: where the standard deviation of any channel exceeds the running one by this factor, the layer
-            normalises this step by its own statistics (a second pass over memory), with the gradient of that. None:
-            never. 0: always, which is batch normalisation of every step by itself. Default 20.0.
+        max_ratio: where the standard deviation of any channel and the running one differ by more than this factor, in
+            either direction, the layer normalises this step by its own statistics (a second pass over memory), with
+            the gradient of that. The released code has 20, and 50 for event data. None: never, which is the paper as
+            printed. 0: always, which is batch normalisation of every step by itself. Default 20.0.
         strict: raise FloatingPointError for a step with NaN or infinity and leave the statistics as they were; else
             they reach the running statistics as in torch's BatchNorm. Default False.
 
@@ -65,6 +66,7 @@ class OSR(Stateful):
     """
 
     DIMS: tuple[int, ...] | None = None
+    merged = staticmethod(merge)
     weight: nn.Parameter
     bias: nn.Parameter
     running_mean: Tensor
@@ -149,7 +151,7 @@ class OSR(Stateful):
     def _add(self, step: Moments) -> None:
         held: Any
         taken, *held = self._state
-        total = step if held[0] is None else merge(Moments(*held), step)
+        total = step if held[0] is None else self.merged(Moments(*held), step)
         taken = counted(taken + 1, total.n)
         if isinstance(taken, Tensor):
             # no question about values: a sequence that ends goes on as one of no steps
@@ -217,6 +219,21 @@ class OSR2d(OSR):
 class OSR3d(OSR):
     __doc__ = (OSR.__doc__ or "").replace("[N, C, *]", "[N, C, D, H, W]", 1)
     DIMS = (5,)
+
+
+class VanillaBN(OSR):
+    """Batch normalisation of every step [N, C, *] by itself, which Zhu et al. 2024 compare OSR with (appendix C).
+
+    Evaluation uses running statistics that are updated once a sequence, by the means over its steps of their means and
+    of their biased variances. Arguments as OSR's.
+    """
+
+    merged = staticmethod(pooled)
+
+    def __init__(
+        self, num_features: int, steps: int, eps: float = 1e-4, momentum: float = 0.9, strict: bool = False
+    ) -> None:
+        super().__init__(num_features, steps, eps, momentum, 0.0, strict)
 
 
 CONVERTED: dict[type[nn.Module], type[OSR]] = {nn.BatchNorm1d: OSR1d, nn.BatchNorm2d: OSR2d, nn.BatchNorm3d: OSR3d}

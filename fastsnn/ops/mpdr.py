@@ -57,15 +57,18 @@ class MPDR:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 0")
 
     @classmethod
-    def paper(cls, data: str = "cifar10", scale: float = 1.0, propagate: bool = False) -> MPDR:
-        """The paper's target N(-60, 10), 10 taken as the standard deviation, and its weight for a data set.
+    def paper(
+        cls, data: str = "cifar10", scale: float = 1.0, propagate: bool = False, std: float = math.sqrt(10)
+    ) -> MPDR:
+        """The paper's target N(-60, 10) and its weight for a data set.
 
-        The pair is in millivolts and the paper's threshold is 1. scale: thresholds in a millivolt. The default 1 takes
-        the numbers as they are printed, 60 thresholds below zero; 1/20 is a threshold of 20 mV.
+        The paper writes N(mu, sigma^2), so that 10 is the variance. The pair is in millivolts and the paper's threshold
+        is 1. scale: thresholds in a millivolt. The default 1 takes the numbers as they are printed, 60 thresholds below
+        zero; 1/20 is a threshold of 20 mV. std: in millivolts; 10.0 takes the printed 10 as the standard deviation.
         """
         if data not in WEIGHTS:
             raise ValueError(f"data is {data!r}; allowed: {', '.join(WEIGHTS)}")
-        return cls(-60 * scale, 10 * scale, WEIGHTS[data], propagate=propagate)
+        return cls(-60 * scale, std * scale, WEIGHTS[data], propagate=propagate)
 
     def loss(self, moments: Tensor) -> Tensor:
         """L_M of each step, without the weight, from mean and variance of u [T, 2]."""

@@ -46,6 +46,12 @@ def merge(a: Moments, b: Moments) -> Moments:
     return Moments(n, a.mean + delta * share, a.m2 + b.m2 + delta * delta * (a.n * share))
 
 
+def pooled(a: Moments, b: Moments) -> Moments:
+    """As `merge`, with the variance around the mean of each: what their means differ by does not count."""
+    whole = merge(a, b)
+    return whole._replace(m2=a.m2 + b.m2)
+
+
 def group_of_all() -> Any:
     """The process group whose batches form one batch: the default one where several processes train, else None."""
     distributed = torch.distributed

@@ -12,7 +12,7 @@ from torch import nn
 import fastsnn
 from fastsnn import backends
 from fastsnn.backends import cpu
-from fastsnn.nn.osr import OSR, OSRState
+from fastsnn.nn.osr import OSR, OSRState, VanillaBN
 
 from ..cases import LAYOUTS, ONLINE, assert_same, current
 from . import ddp_osr_worker
@@ -72,7 +72,7 @@ def test_vanilla_is_batch_norm_of_every_step():
     assert_same(results[0], results[1], rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize(("scale", "falls_back"), [(19.0, False), (21.0, True)])
+@pytest.mark.parametrize(("scale", "falls_back"), [(19.0, False), (21.0, True), (1 / 19, False), (1 / 21, True)])
 def test_one_channel_beyond_the_ratio_takes_the_whole_layer_back_to_its_own_statistics(scale, falls_back):
     x = torch.randn(64, 3, 16)
     x = (x - x.mean((0, 2), keepdim=True)) / x.std((0, 2), keepdim=True)
@@ -82,6 +82,27 @@ def test_one_channel_beyond_the_ratio_takes_the_whole_layer_back_to_its_own_stat
     running = x / (1 + 1e-4) ** 0.5
     assert_same(y.detach(), own if falls_back else running, rtol=1e-4, atol=1e-5)
     assert_same(fastsnn.OSR1d(3, 2, max_ratio=None)(x).detach(), running, rtol=1e-5, atol=1e-5)
+
+
+def test_a_small_input_is_beyond_the_ratio():
+    """Released code: batch statistics where max(std/run, run/std) > 20."""
+    y = fastsnn.OSR1d(1, steps=2)(torch.tensor([[0.01], [-0.01]]))
+    assert_same(y.detach(), torch.tensor([[1.0], [-1.0]]) * 0.5**0.5, rtol=1e-5)
+
+
+def test_vanilla_bn_of_the_paper():
+    """Zhu et al. 2024, appendix C: each step by its own statistics, the running ones once a sequence."""
+    x, norm, osr = 3 * current(4, 6, 5, 4) + 1, VanillaBN(5, 4), fastsnn.OSR1d(5, 4)
+    x[1] += 2.0
+    mean, var = x.double().mean((1, 3)), x.double().var((1, 3), correction=0)  # [T, C]
+    for x_t in x:
+        y = norm(x_t)
+        osr(x_t)
+        assert_same(y.detach(), nn.functional.batch_norm(x_t, None, None, training=True, eps=1e-4), rtol=1e-5, atol=1e-5)
+    assert_same(norm.running_mean, (0.1 * mean.mean(0)).float(), **CLOSE)
+    assert_same(norm.running_var, (0.9 + 0.1 * var.mean(0)).float(), **CLOSE)
+    assert_same(norm.running_mean, osr.running_mean)
+    assert (norm.running_var < osr.running_var).all()
 
 
 def test_a_sequence_that_ends_early_loses_nothing():

@@ -18,7 +18,7 @@ def network():
 
 def train(net, share):
     """Three epochs of three steps each, an update at every step."""
-    optimizer = fastsnn.optim.STGR(torch.optim.SGD(net.parameters(), 0.1, 0.9), 0.3, 0.5)
+    optimizer = fastsnn.optim.STGR(torch.optim.SGD(net.parameters(), 0.1, 0.9), 0.3, 0.5, a2=1.0)
     generator = torch.Generator().manual_seed(2)
     for optimizer.epoch in range(3):
         for x in 3 * torch.randn(3, 4, 7, generator=generator, dtype=torch.float64):

@@ -15,7 +15,7 @@ from fastsnn.optim import STGR, rho
 from ..cases import assert_same
 from . import stgr_worker
 
-LR, MOMENTUM, LAM, GAM = 0.1, 0.9, 0.3, 0.5
+LR, MOMENTUM, LAM, GAM, A2 = 0.1, 0.9, 0.75, 1.25, 0.4
 CLOSE = {"rtol": 1e-12, "atol": 1e-14}
 
 
@@ -39,13 +39,13 @@ def run(optimizer, parameters, grads, first_epoch=0):
 
 
 def expected(parameters, grads, decay=0.0, nesterov=False, dampening=0.0):
-    """SGD with momentum on g + lam*(W - W_ema) + gam*g_prev; W_ema moves after each step."""
+    """SGD with momentum on g + a2*(lam*(W - W_ema) + gam*g_prev); W_ema moves after each step."""
     found = []
     for w, own in zip(parameters, zip(*grads, strict=True), strict=True):
         w, average, previous, buffer = w.detach().clone(), w.detach().clone(), torch.zeros_like(w), None
         for i, g in enumerate(own):
             kept = max(0.01, 1 / (1 + 0.1 * (i // 2)))
-            d = g + LAM * (w - average) + GAM * previous + decay * w
+            d = g + A2 * LAM * (w - average) + A2 * GAM * previous + decay * w
             buffer = d if buffer is None else MOMENTUM * buffer + (1 - dampening) * d
             w = w - LR * (d + MOMENTUM * buffer if nesterov else buffer)
             average, previous = kept * average + (1 - kept) * w, g
@@ -75,7 +75,7 @@ def test_steps_follow_the_formulas(options, native, monkeypatch):
     decay = options.get("weight_decay", 0.0)
     rest = {name: value for name, value in options.items() if name != "weight_decay"}
     truth = expected(parameters, grads, decay, **rest)
-    optimizer = STGR(torch.optim.SGD(parameters, LR, MOMENTUM, **options), LAM, GAM)
+    optimizer = STGR(torch.optim.SGD(parameters, LR, MOMENTUM, **options), LAM, GAM, a2=A2)
     run(optimizer, parameters, grads)
     assert_same(outcome(optimizer, parameters), truth, **CLOSE)
     assert all(torch.equal(p.grad, g) for p, g in zip(parameters, grads[-1], strict=True))
@@ -88,10 +88,37 @@ def test_native_step_is_that_of_foreach(dtype, monkeypatch):
         monkeypatch.setattr(fastsnn.optim, "_fusible", fusible)
         parameters = weights(dtype)
         parameters.append(nn.Parameter(torch.randn(3, 4, 5, 6, dtype=dtype).to(memory_format=torch.channels_last)))
-        optimizer = STGR(torch.optim.SGD(parameters, LR, MOMENTUM), LAM, GAM)
+        optimizer = STGR(torch.optim.SGD(parameters, LR, MOMENTUM), LAM, GAM, a2=A2)
         run(optimizer, parameters, gradients(5, parameters))
         results.append(outcome(optimizer, parameters))
     assert_same(results[0], results[1], rtol=1e-5 if dtype == torch.float32 else 1e-12, atol=1e-6)
+
+
+def test_the_defaults_are_the_appendixs():
+    """lambda_STGR = 0.006 is the outer strength, gamma = 0.5 the coefficient inside."""
+    w = nn.Parameter(torch.zeros(3, dtype=torch.float64))
+    optimizer = STGR(torch.optim.SGD([w], 1.0))
+    run(optimizer, [w], [[torch.ones(3).double()], [torch.zeros(3).double()]])
+    # W = -1 after the first step; then 0.006*(W - W_0) + 0.003*g
+    assert_same(w.detach(), torch.full((3,), -1 + 0.006 - 0.003, dtype=torch.float64), **CLOSE)
+
+
+@pytest.mark.parametrize("scale", [1.0, 1024.0])
+def test_a_kept_task_gradient_is_the_previous_one(scale):
+    """Other terms' gradients count in the step, not in the g_{t-1} of the next."""
+    w = nn.Parameter(torch.zeros(3, dtype=torch.float64))
+    optimizer = STGR(torch.optim.SGD([w], 1.0), LAM, GAM, a2=A2)
+    w.grad = scale * torch.ones(3, dtype=torch.float64)
+    optimizer.keep_task_gradient(scale)
+    w.grad += scale * 2
+    w.grad /= scale  # GradScaler.unscale_
+    optimizer.step()
+    assert_same(w.detach(), torch.full_like(w, -3.0).detach(), **CLOSE)
+    assert_same(optimizer.state[w]["previous"], torch.ones(3, dtype=torch.float64))
+    w.grad = torch.zeros_like(w)
+    optimizer.step()
+    assert_same(optimizer.state[w]["previous"], torch.zeros(3, dtype=torch.float64))
+    assert_same(w.detach(), torch.full_like(w, -3 + A2 * (3 * LAM - GAM)).detach(), **CLOSE)
 
 
 def test_the_native_step_runs_where_it_should():
@@ -125,7 +152,7 @@ def test_threads_give_the_same_bits():
         torch.set_num_threads(threads)
         torch.manual_seed(0)
         parameters = [nn.Parameter(torch.randn(100_003))]
-        optimizer = STGR(torch.optim.SGD(parameters, LR, MOMENTUM), LAM, GAM)
+        optimizer = STGR(torch.optim.SGD(parameters, LR, MOMENTUM), LAM, GAM, a2=A2)
         run(optimizer, parameters, gradients(3, parameters), first_epoch=1)
         results.append(outcome(optimizer, parameters))
     assert_same(results[0], results[1])
@@ -156,8 +183,8 @@ def test_without_weights_it_is_the_plain_optimizer():
 def test_state_round_trip_goes_on_bitwise(make, tmp_path):
     whole, parts = weights(torch.float32), weights(torch.float32)
     grads = gradients(6, whole)
-    run(STGR(make(whole), LAM, GAM), whole, grads, first_epoch=0)
-    first = STGR(make(parts), LAM, GAM)
+    run(STGR(make(whole), LAM, GAM, a2=A2), whole, grads, first_epoch=0)
+    first = STGR(make(parts), LAM, GAM, a2=A2)
     run(first, parts, grads[:4])
     torch.save(first.state_dict(), tmp_path / "state")
     second = STGR(make(parts), 9.0, 9.0)
@@ -173,7 +200,7 @@ def test_a_state_saved_in_another_memory_order_goes_on(tmp_path):
     torch.manual_seed(0)
     plain = [nn.Parameter(torch.randn(3, 4, 5, 6, dtype=torch.float64))]
     turned = [nn.Parameter(plain[0].detach().clone())]
-    first, second = (STGR(torch.optim.SGD(p, LR, MOMENTUM), LAM, GAM) for p in (plain, turned))
+    first, second = (STGR(torch.optim.SGD(p, LR, MOMENTUM), LAM, GAM, a2=A2) for p in (plain, turned))
     grads = gradients(4, plain)
     run(first, plain, grads[:2])
     turned[0].data = plain[0].detach().contiguous(memory_format=torch.channels_last)
@@ -196,7 +223,7 @@ def test_parameter_groups_have_their_own_values():
     parameters = weights()
     start = [p.detach().clone() for p in parameters]
     inner = torch.optim.SGD([{"params": parameters[:1], "lam": 0.0, "gam": 0.0}], LR, MOMENTUM)
-    optimizer = STGR(inner, LAM, GAM)
+    optimizer = STGR(inner, LAM, GAM, a2=A2)
     optimizer.add_param_group({"params": parameters[1:], "lr": 0.01})
     assert [(g["lam"], g["gam"], g["lr"]) for g in inner.param_groups] == [(0.0, 0.0, LR), (LAM, GAM, 0.01)]
     plain = [nn.Parameter(start[0])]
@@ -246,8 +273,8 @@ def test_step_with_a_closure_returns_its_loss():
 
 def test_grad_scaler_unscales_first_and_skips_overflow():
     scaled, plain = weights(torch.float32), weights(torch.float32)
-    wrapped = STGR(torch.optim.SGD(scaled, LR, MOMENTUM), LAM, GAM)
-    reference = STGR(torch.optim.SGD(plain, LR, MOMENTUM), LAM, GAM)
+    wrapped = STGR(torch.optim.SGD(scaled, LR, MOMENTUM), LAM, GAM, a2=A2)
+    reference = STGR(torch.optim.SGD(plain, LR, MOMENTUM), LAM, GAM, a2=A2)
     scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
     for factor in (1.0, float("inf"), 2.0):
         for optimizer, parameters in ((wrapped, scaled), (reference, plain)):
@@ -281,21 +308,21 @@ def test_hessian_vector_product_against_the_explicit_hessian():
     torch.manual_seed(5)
     w = nn.Parameter(torch.randn(6, dtype=torch.float64))
     xs = torch.randn(4, 3, 6, dtype=torch.float64)
-    optimizer = STGR(torch.optim.SGD([w], LR, MOMENTUM), LAM, GAM, first_order=False)
+    optimizer = STGR(torch.optim.SGD([w], LR, MOMENTUM), LAM, GAM, a2=A2, first_order=False)
     truth, start, buffer = w.detach().clone(), w.detach().clone(), torch.zeros_like(w)
     for t, x in enumerate(xs):
         g = torch.func.grad(smooth)(truth, x)
-        d = g + LAM * (truth - start)
+        d = g + A2 * LAM * (truth - start)
         if t:
             previous = xs[t - 1]
             hessian = torch.autograd.functional.hessian(lambda w, x=previous: smooth(w, x), truth)
-            d = d + GAM * hessian @ torch.func.grad(smooth)(truth, previous)
+            d = d + A2 * GAM * hessian @ torch.func.grad(smooth)(truth, previous)
         buffer = MOMENTUM * buffer + d
         truth = truth - LR * buffer
         optimizer.step(lambda x=x: smooth(w, x))
     assert_same(w.detach(), truth, **CLOSE)
     first_order = nn.Parameter(start.clone())
-    other = STGR(torch.optim.SGD([first_order], LR, MOMENTUM), LAM, GAM)
+    other = STGR(torch.optim.SGD([first_order], LR, MOMENTUM), LAM, GAM, a2=A2)
     for x in xs:
         first_order.grad = torch.func.grad(smooth)(first_order.detach(), x)
         other.step()
@@ -314,7 +341,7 @@ def test_bad_input():
     sgd = torch.optim.SGD(parameters, LR)
     with pytest.raises(TypeError, match="must be a"):
         STGR(parameters)
-    for values in ({"lam": -1}, {"gam": float("inf")}, {"lam": float("nan")}):
+    for values in ({"lam": -1}, {"gam": float("inf")}, {"lam": float("nan")}, {"a2": -0.1}):
         with pytest.raises(ValueError, match=next(iter(values))):
             STGR(sgd, **values)
     with pytest.raises(ValueError, match="not STGR's state"):

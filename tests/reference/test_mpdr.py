@@ -78,8 +78,9 @@ def test_z_score():
 
 
 def test_the_papers_preset():
-    assert MPDR.paper("cifar100") == MPDR(-60.0, 10.0, 0.0035, mu_m=0.01)
-    assert MPDR.paper(scale=0.05) == MPDR(-3.0, 0.5, 0.002)
+    """N(mu, sigma^2) = N(-60, 10)."""
+    assert MPDR.paper("cifar100") == MPDR(-60.0, math.sqrt(10), 0.0035, mu_m=0.01)
+    assert MPDR.paper(scale=0.05, std=10.0) == MPDR(-3.0, 0.5, 0.002)
 
 
 @pytest.mark.parametrize(

@@ -23,11 +23,11 @@ class Running(NamedTuple):
     strict: bool
 
     def exceeded(self, moments: Moments) -> bool:
-        """Whether a channel's deviation is more than max_ratio times the running one."""
+        """Whether a channel's deviation is more than max_ratio times the running one, or less than its max_ratio-th."""
         if self.max_ratio is None:
             return False
         ratio = (moments.variance + self.eps) / (self.variance.double() + self.eps)
-        return bool((ratio > self.max_ratio * self.max_ratio).any())
+        return bool((torch.maximum(ratio, 1 / ratio) > self.max_ratio * self.max_ratio).any())
 
     def check(self, moments: Moments) -> None:
         """Raises FloatingPointError for NaN or infinity, where strict."""
