@@ -43,9 +43,9 @@ class STGR(Optimizer):
             loss and calls no backward. A closure is not in `state_dict`: the first step after loading has no such term.
         a2: strength of L_S; the paper's 0.006 (CIFAR-10, default), 0.009 (CIFAR-100, DVS-CIFAR10), 0.003 (ImageNet).
 
-    `lam`, `gam` and `a2` may differ by parameter group. Costs two tensors a parameter. A parameter without gradient is left
-    out of the step. `p.grad` holds the loss's gradient before and after a step. With SGD with momentum on a CPU the
-    whole step is one pass over memory; elsewhere, foreach operations.
+    `lam`, `gam` and `a2` may differ by parameter group. Costs two tensors a parameter. A parameter without gradient is
+    left out of the step. `p.grad` holds the loss's gradient before and after a step. With SGD with momentum on a CPU
+    the whole step is one pass over memory; elsewhere, foreach operations.
 
     With GradScaler: `scaler.step(stgr)`, which unscales before the step; where it skips one, nothing here moves.
     With DistributedDataParallel every rank takes the same step from the averaged gradient.
@@ -101,7 +101,7 @@ class STGR(Optimizer):
 
     @torch.no_grad()
     def keep_task_gradient(self, scale: float = 1.0) -> None:
-        """Take what `p.grad` holds now, divided by the `scale` of a GradScaler, as the g_{t-1} of the next step but one.
+        """Take what `p.grad` holds now, divided by a GradScaler's `scale`, as the g_{t-1} of the step after the next.
 
         Call it after the backward of the task's loss and before those of other terms. Costs a tensor a parameter until
         the step.

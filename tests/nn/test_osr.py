@@ -98,7 +98,8 @@ def test_vanilla_bn_of_the_paper():
     for x_t in x:
         y = norm(x_t)
         osr(x_t)
-        assert_same(y.detach(), nn.functional.batch_norm(x_t, None, None, training=True, eps=1e-4), rtol=1e-5, atol=1e-5)
+        expected = nn.functional.batch_norm(x_t, None, None, training=True, eps=1e-4)
+        assert_same(y.detach(), expected, rtol=1e-5, atol=1e-5)
     assert_same(norm.running_mean, (0.1 * mean.mean(0)).float(), **CLOSE)
     assert_same(norm.running_var, (0.9 + 0.1 * var.mean(0)).float(), **CLOSE)
     assert_same(norm.running_mean, osr.running_mean)
