@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 import fastsnn
 from fastsnn.nn import plain
-from fastsnn.ops.types import EMPTY, LIFParams
+from fastsnn.ops.types import LIFParams, LIFState
 from fastsnn.reference import lif
 
 T = 16
@@ -131,14 +131,14 @@ def compiled(params: LIFParams) -> Build:
 
     def step(x: Tensor, state: Any) -> Any:
         _, u, _, trace, ratio = lif.step(params, x, state)
-        after = EMPTY._replace(potential=u, trace=trace, ratio=ratio)
+        after = LIFState(u, trace=trace, ratio=ratio)
         return params.surrogate(u - params.threshold), after.map(Tensor.detach)
 
     def build(x: Tensor, g: Tensor) -> Workload:
         # another size is another function, with no guards of the former
         torch.compiler.reset()
         fused = torch.compile(step, fullgraph=True, dynamic=False)
-        state = EMPTY._replace(potential=lif.initial_v(params, x), is_v=True)
+        state = LIFState(lif.initial_v(params, x), True)
 
         def call(x: Tensor) -> Tensor:
             nonlocal state

@@ -16,6 +16,8 @@ from .cases import BACKENDS, ON_DEVICE, VARIANTS
 from .gpuless import cuda_host
 
 CUDA_HOST = cuda_host.Backend()
+# cached by the first call, for `torch.set_default_device`: not what a fixture makes of them
+torch.utils._device._device_constructors()
 
 if "triton" in BACKENDS:
     from .gpuless import triton_interpreter
@@ -45,6 +47,15 @@ def pytest_collection_modifyitems(items):
         parameters = getattr(item, "callspec", None)
         if parameters and {parameters.params.get("backend"), parameters.params.get("variant")} & {*ON_DEVICE}:
             item.add_marker(pytest.mark.gpu)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item):
+    """A parity test that a device run skips has failed: every family has its kernels there."""
+    report = yield
+    if report.skipped and item.get_closest_marker("gpu") and "parity" in item.path.parts:
+        report.outcome, report.longrepr = "failed", f"skipped on a device: {report.longrepr}"
+    return report
 
 
 def _force(variant, monkeypatch):

@@ -28,7 +28,7 @@ class EMPFState(NamedTuple):
 
     def map(self, fn: Any) -> EMPFState:
         """fn of v."""
-        return self if self.v is None else self._replace(v=fn(self.v))
+        return self if self.v is None else EMPFState(fn(self.v), self.t)
 
 
 def at_step(values: Tensor, t: int | Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from .. import backends, surrogate
 from ..ops import lif as op
 from ..ops import ots
 from ..ops.mpdr import MPDR, Regularised, RegularisedInGraph, own_synapse
-from ..ops.types import EMPTY, RULES, LIFParams, LIFState, number, state_dtype
+from ..ops.types import EMPTY, RULES, LIFParams, LIFState, number, replaced, state_dtype
 from ..reference.mpdr import z_score
 from .neuron import Neuron
 from .ots import ThresholdStabilizer
@@ -197,7 +197,7 @@ class LIF(Neuron):
 
     @v.setter
     def v(self, value: Tensor) -> None:
-        self.state = self._state._replace(potential=value, is_v=True)
+        self.state = replaced(self._state, potential=value, is_v=True)
 
     @property
     def trace(self) -> Tensor | None:
@@ -246,10 +246,10 @@ class LIF(Neuron):
         """What a call runs with."""
         params, state = self._params, self._state
         if not self.training:
-            return params.untraced, state._replace(keep=None, trace=None, ratio=None)
+            return params.untraced, replaced(state, keep=None, trace=None, ratio=None)
         if self.dropout and state.keep is None:
             op.check_input(x, sequence)
-            state = state._replace(keep=self._draw_keep(x[0] if sequence else x))
+            state = replaced(state, keep=self._draw_keep(x[0] if sequence else x))
         return params, state
 
     def _after(self, ran: op.Ran, sequence: bool, regularised: Any = None) -> Tensor:

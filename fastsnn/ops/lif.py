@@ -179,9 +179,15 @@ def run(
     return Ran(spikes, LIFState(v[-1] if v_seq else v, True, keep=state.keep), None, v, kernels.NAME)
 
 
+@torch.compiler.assume_constant_result
+def _exporting() -> bool:
+    """In a graph as outside: inside of torch 2.11's, `is_exporting` is always true."""
+    return torch.compiler.is_exporting()
+
+
 def _check_export(state: LIFState, sequence: bool) -> None:
     """Raises RuntimeError where an exported program, which keeps no state, would differ from the layer."""
-    if torch.compiler.is_exporting() and (not sequence or state.potential is not None):
+    if _exporting() and (not sequence or state.potential is not None):
         raise RuntimeError(
             "an exported program starts every call at t = 1 and keeps no state: use step_mode='m' ([T, N, *] a call), "
             "and call fastsnn.reset(net) before torch.export"

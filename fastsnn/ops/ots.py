@@ -14,7 +14,7 @@ from .autograd import first_order
 from .lif import Ran, as_v, check_input, check_state
 from .registered import ots as registered
 from .stats import Moments
-from .types import LIFParams, LIFState
+from .types import LIFParams, LIFState, replaced
 
 RULES = ("sltt", "ottt")
 
@@ -68,7 +68,7 @@ def run(p: LIFParams, x: Tensor, state: LIFState, stabilize: Stabilize) -> Ran:
         name = registered.NAME
     else:
         x, state = layout.aligned(x, state, False)
-        state = state._replace(potential=as_v(p, state), is_v=True)
+        state = replaced(state, potential=as_v(p, state), is_v=True)
         out: list[Any] = []
         spikes = StabilizedLIF.apply(x, p, state, stabilize, out)
         v, trace, name = out

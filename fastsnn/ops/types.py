@@ -182,9 +182,14 @@ def cached_params(
         return LIFParams(*args)
 
 
+def replaced(state: Any, **values: Any) -> Any:
+    """A named tuple with other values in these fields. Out of a graph of torch 2.11 its `_replace` comes empty."""
+    return type(state)(**(state._asdict() | values))
+
+
 def map_tensors(state: Any, fn: Any) -> Any:
     """A named tuple with fn of each of its tensors."""
-    return state._replace(**{n: fn(t) for n, t in state._asdict().items() if isinstance(t, Tensor)})
+    return type(state)(*[fn(value) if isinstance(value, Tensor) else value for value in state])
 
 
 class LIFState(NamedTuple):

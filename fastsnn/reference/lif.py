@@ -89,7 +89,7 @@ def forward(
     s_rows, u_rows, v_rows, a_rows = [], [], [], []
     for x_t in steps:
         s, u, v, a, e = step(p, x_t, state)
-        state = state._replace(potential=u, is_v=False, trace=a, ratio=e)
+        state = LIFState(u, False, a, e, state.keep)
         s_rows.append(s.to(x.dtype))
         u_rows.append(u)
         v_rows.append(v)

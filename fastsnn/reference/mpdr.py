@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..ops.types import EMPTY, Forward, LIFParams, LIFState, Pull, Saved
+from ..ops.types import EMPTY, Forward, LIFParams, LIFState, Pull, Saved, replaced
 from . import lif
 
 NAME = lif.NAME
@@ -66,7 +66,7 @@ def forward(
     assert out.u is not None
     moments_out.copy_(moments(out.u if sequence else out.u.unsqueeze(0)))
     # the last u must not keep the memory of all
-    return out._replace(u=out.u[-1].clone()) if sequence and not u_seq else out
+    return replaced(out, u=out.u[-1].clone()) if sequence and not u_seq else out
 
 
 def backward(

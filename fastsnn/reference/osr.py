@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..ops.stats import Affine, Moments
-from ..ops.types import Forward, LIFParams, LIFState, Saved, state_dtype
+from ..ops.types import Forward, LIFParams, LIFState, Saved, replaced, state_dtype
 from . import lif, stats
 
 NAME = "reference"
@@ -53,7 +53,7 @@ def lif_forward(
 ) -> tuple[Forward, Moments | None]:
     """One step of the neuron on y, and x's own moments."""
     out = lif.forward(p, apply(x, affine), state, False)
-    return out._replace(spikes=out.spikes.to(x.dtype)), stats.per_channel(x) if moments else None
+    return replaced(out, spikes=out.spikes.to(x.dtype)), stats.per_channel(x) if moments else None
 
 
 def lif_reduce(

@@ -1,8 +1,9 @@
 """Repairs Triton's interpreter (seen in 3.8): its casts to bfloat16 truncate, and it computes on raw bits.
 
 bfloat16 is a storage type here, as in the kernels: it widens to float32 exactly and float32 rounds to it to nearest
-even. A dot takes it so widened; anything else on bfloat16 raises. Divisions by zero, which are data in these kernels,
-warn no more, and a call of a device function no longer patches the language anew, which took most of the time.
+even. A dot takes it so widened; anything else on bfloat16 raises. A scalar, an array of one element, is an index with
+any numpy (not so in Triton 3.6 with numpy 2.4). Divisions by zero, which are data in these kernels, warn no more, and a
+call of a device function no longer patches the language anew, which took most of the time.
 """
 
 import functools
@@ -62,6 +63,12 @@ def dot(original, self, a, b, *others):
     return original(self, widened(a), widened(b), *others)
 
 
+def patch_tensor(original, tensor, scope):
+    """_patch_lang_tensor."""
+    original(tensor, scope)
+    scope.set_attr(tensor, "__index__", lambda self: int(self.handle.data.item()))
+
+
 def quietly(original, *arguments, **options):
     with np.errstate(all="ignore"):
         return original(*arguments, **options)
@@ -94,3 +101,4 @@ def repair():
     """Apply to every kernel of this process."""
     for owner, name, wrapper in REPAIRS:
         setattr(owner, name, functools.partialmethod(functools.partial(wrapper, getattr(owner, name))))
+    interpreter._patch_lang_tensor = functools.partial(patch_tensor, interpreter._patch_lang_tensor)

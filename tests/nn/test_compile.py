@@ -11,7 +11,7 @@ from torch.nn import functional as F
 import fastsnn
 from fastsnn import TracedSpikes, surrogate
 from fastsnn.nn import plain
-from fastsnn.ops.types import RULES
+from fastsnn.ops.types import RULES, LIFState, replaced
 
 from ..cases import ONLINE, assert_same, compiled, current, graphs
 from .training import held, one_call, train_by_step
@@ -347,6 +347,12 @@ def test_a_state_that_does_not_fit_raises_with_the_remedy():
     step(torch.ones(3))
     with pytest.raises(Exception, match=r"fastsnn\.reset\(net\)"):
         step(torch.ones(5))
+
+
+def test_states_leave_a_graph_whole():
+    state = LIFState(torch.ones(3), True, torch.ones(3), None, torch.ones(3))
+    for fn in (lambda s: s.map(torch.neg), lambda s: replaced(s, keep=None, is_v=False)):
+        assert_same(compiled(fn)(state), fn(state))
 
 
 FUNCTIONS = {

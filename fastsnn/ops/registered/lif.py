@@ -11,7 +11,7 @@ from ... import backends
 from .. import layout
 from ..autograd import first_order
 from ..passes.mpdr import room
-from ..types import EMPTY, RULES, Forward, LIFParams, LIFState, Pull, Saved, params_of
+from ..types import EMPTY, RULES, Forward, LIFParams, LIFState, Pull, Saved, params_of, replaced
 from . import NAME, PARAMS, STATE, define, empty_like
 
 __all__ = ["NAME", "forward", "regularised"]
@@ -55,7 +55,7 @@ def lif_forward(x: Tensor, *given: Any) -> tuple[Tensor, ...]:
     wanted = {} if mpdr is None else {"moments_out": moments}
     out = backends.select(_family(mpdr), x).forward(p, x, state, sequence, v_seq, EMPTY, u_seq, **wanted)
     if p.online and not v_seq:
-        out = out._replace(v=None)
+        out = replaced(out, v=None)
     one = x[0] if sequence else x
     laid_out = (
         empty_like(x, None) if value is None else layout.like(value, x if value.dim() == x.dim() else one)
