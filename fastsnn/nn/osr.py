@@ -181,7 +181,8 @@ class OSR(Stateful):
             self._fold(Moments(*held), taken > 0)
         elif taken:
             self._fold(Moments(*held))
-        self.state = EMPTY
+        # not through the property: in a graph of torch 2.11 what follows would read the old one
+        self._state, self._coming = EMPTY, None
 
     def detach(self) -> None:
         """The state has no graph."""

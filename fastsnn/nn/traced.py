@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from inspect import isdatadescriptor
+from inspect import isdatadescriptor, isfunction
 from typing import Any
 
 import torch
@@ -71,7 +71,7 @@ class TracedSpikes(Tensor):
         name = getattr(func, "__name__", "")
         rule = RULES.get(name)
         if rule is not None:
-            return rule(func, *args, **kwargs)
+            return rule(_callable(func, name), *args, **kwargs)
         if name in INSPECT:
             return _on_spikes(func, args, kwargs)
         if name in ("__get__", "__set__"):
@@ -106,6 +106,15 @@ def _map(fn: Callable[[Any], Any], value: Any) -> Any:
     return fn(value)
 
 
+def _method(name: str, tensor: Tensor, *args: Any, **kwargs: Any) -> Any:
+    """Called on the tensor: torch 2.11 cannot inline such a method into a graph as a function."""
+    return getattr(tensor, name)(*args, **kwargs)
+
+
+def _callable(func: Any, name: str) -> Any:
+    return partial(_method, name) if name in IN_PYTHON and func is getattr(Tensor, name) else func
+
+
 def _on_spikes(func: Any, args: Any, kwargs: Any) -> Any:
     return func(*_map(plain, args), **{key: _map(plain, value) for key, value in kwargs.items()})
 
@@ -121,7 +130,7 @@ def _property(func: Any, args: Any, kwargs: Any) -> Any:
             return func(*args)
     # torch.compile asks for a method written in Python as for a property
     if name in RULES:
-        return partial(RULES[name], func.__self__, *args)
+        return partial(RULES[name], partial(_method, name), *args)
     if name in INSPECT:
         return _on_spikes(func, args, kwargs)
     raise TraceError(f".{name} of traced spikes has no rule: use transpose, or `s.spikes`")
@@ -243,3 +252,4 @@ RULES: dict[str, Callable[..., Any]] = {
     "linear": _linear,
     "pad": _pad,
 }
+IN_PYTHON = frozenset(name for name in RULES if isfunction(getattr(Tensor, name, None)))

@@ -16,6 +16,7 @@ from fastsnn.ops.types import RULES, LIFState, replaced
 from ..cases import ONLINE, assert_same, compiled, current, graphs
 from .training import held, one_call, train_by_step
 
+TORCH = tuple(map(int, torch.__version__.split(".")[:2]))
 pytestmark = [
     pytest.mark.usefixtures("no_graphs"),
     pytest.mark.filterwarnings("ignore:.*assigned during export", "ignore:.*side effects happened"),
@@ -255,6 +256,8 @@ BEHIND = {
 
 @pytest.mark.parametrize("name", BEHIND)
 def test_what_follows_a_traced_neuron_equals_eager(name):
+    if name == "pad" and TORCH < (2, 14):
+        pytest.skip("torch 2.11 does not trace the override of F.pad, which is written in Python")
     make, shape = BEHIND[name]
     x = current(2, *shape).requires_grad_()
     net = nn.Sequential(fastsnn.LIF.for_rule("ndot", v_threshold=0.3), make())
