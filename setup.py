@@ -198,7 +198,12 @@ NVCC = None if PURE_PYTHON or os.name == "nt" else find_nvcc()
 CORES = [] if PURE_PYTHON else ["fastsnn._cpu", *(["fastsnn._cuda"] if NVCC else [])]
 
 setup(
-    packages=[*find_packages(include=["fastsnn", "fastsnn.*"]), "fastsnn._triton", "fastsnn._bench"],
+    packages=[
+        *find_packages(include=["fastsnn", "fastsnn.*"]),
+        "fastsnn._triton",
+        "fastsnn._bench",
+        "fastsnn._bench.device",
+    ],
     package_dir={"fastsnn._triton": "triton_kernels", "fastsnn._bench": "bench"},
     ext_modules=[Extension(name, []) for name in CORES],
     cmdclass={"build_ext": NinjaBuild},

@@ -398,7 +398,7 @@ def inference(make: Callable[[], nn.Module], packed: bool, share: float = 1.0) -
     def build(x: Tensor, g: Tensor) -> Workload:
         torch.manual_seed(0)
         layer = fastsnn.deploy.pack(make().eval()) if packed else _as_float(make())
-        spikes = x * (torch.rand(x.shape, generator=torch.Generator().manual_seed(1), device="cpu") < share).to(x)
+        spikes = x * (torch.rand(x.shape, generator=torch.Generator().manual_seed(1)) < share).to(x)
         return Inference(torch.no_grad()(lambda: layer(spikes)))
 
     return build
@@ -532,7 +532,7 @@ class Provider:
 @dataclass(frozen=True)
 class Case:
     """One benchmark. shape: of x, from a size; output: of g, where it is another. tolerance: of the gate,
-    relative to the largest value. note: what makes the work equal. family: of kernels that a backend must have."""
+    relative to the largest value. note: what makes the work equal."""
 
     name: str
     kernel: str
@@ -546,16 +546,14 @@ class Case:
     modes: tuple[str, ...] = ("forward", "backward", "full")
     dtypes: tuple[torch.dtype, ...] = (torch.float32,)
     tolerance: float = 1e-6
-    family: str = "lif"
 
     def inputs(self, size: int, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
         """Current x and output gradient g. Odd multiples of 1/32 keep T steps exact, and off the threshold:
         equal rules fire equal spikes whatever the order of their operations."""
-        rng = torch.Generator("cpu").manual_seed(0)
-        current = torch.randn(self.shape(size), generator=rng, device="cpu").mul_(16).add_(12).round_()
-        grad = torch.randn((self.output or self.shape)(size), generator=rng, device="cpu")
-        device = torch.get_default_device()
-        return current.mul_(2).add_(1).div_(32).to(device, dtype), grad.to(device, dtype)
+        rng = torch.Generator().manual_seed(0)
+        current = torch.randn(self.shape(size), generator=rng).mul_(16).add_(12).round_()
+        grad = torch.randn((self.output or self.shape)(size), generator=rng)
+        return current.mul_(2).add_(1).div_(32).to(dtype), grad.to(dtype)
 
 
 STEP_SIZES = (8192, 2**18, 2**21, 2**23)
@@ -611,7 +609,6 @@ def _packed_case(name: str, note: str, make: Callable[[], nn.Module], share: flo
         ),
         modes=("forward",),
         tolerance=1e-5,
-        family="binary",
         **fields,
     )
 
@@ -763,7 +760,6 @@ _ALL = (
         ),
         sizes=STEP_SIZES,
         quick_sizes=(1000, 4096),
-        family="mpdr",
     ),
     Case(
         name="stgr_step",

@@ -1,6 +1,6 @@
 """One job in a process of its own: `python -m bench.child JOB OUTCOME`, both JSON.
 
-A job is {case, allocator, threads, quick, device, backend, environment}; the outcome {rows, notes, refused}.
+A job is {case, allocator, threads, quick}; the outcome {rows, notes, refused}.
 """
 
 from __future__ import annotations
@@ -12,8 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-
-import fastsnn
 
 from .cases import CASES
 from .counts import count_rows
@@ -44,11 +42,6 @@ def warm_memory(values: int) -> bool:
 def run(job: dict[str, Any]) -> dict[str, Any]:
     """Rows and notes of the job, or why its case is refused."""
     torch.set_num_threads(job["threads"])
-    with fastsnn.use_backend(job["backend"]):
-        return _run(job)
-
-
-def _run(job: dict[str, Any]) -> dict[str, Any]:
     if job["case"] == "counts":
         return {"rows": [asdict(row) for row in count_rows(job["quick"])], "notes": []}
     notes = []
@@ -56,7 +49,7 @@ def _run(job: dict[str, Any]) -> dict[str, Any]:
         notes.append("the warm allocator has no effect here (it needs glibc): its rows repeat the default ones")
     plan = QUICK if job["quick"] else FULL
     try:
-        rows, skipped = time_rows(CASES[job["case"]], plan, job["allocator"], job["device"])
+        rows, skipped = time_rows(CASES[job["case"]], plan, job["allocator"])
     except ParityError as error:
         return {"rows": [], "notes": notes, "refused": str(error)}
     return {"rows": [asdict(row) for row in rows], "notes": notes + skipped}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
@@ -13,7 +12,7 @@ import torch
 from torch import Tensor
 
 from .cases import Case, Provider, Workload, missing, release
-from .record import Row, device_name, row
+from .record import Row, row
 
 # mode -> (what is prepared before the clock starts, what is timed)
 MODES: dict[str, tuple[Any, Any]] = {
@@ -65,32 +64,24 @@ def check_parity(case: Case, works: dict[str, Workload], x: Tensor, g: Tensor) -
                 )
 
 
-def wait_for(device: str) -> Callable[[], object]:
-    """What waits until the device has done its work; a CPU always has."""
-    return torch.cuda.synchronize if device == "cuda" else lambda: None
-
-
-def once(work: Workload, mode: str, finish: Callable[[], object]) -> float:
-    """Seconds of one call, until the device has done it."""
+def once(work: Workload, mode: str) -> float:
+    """Seconds of one call."""
     prepare, act = MODES[mode]
     prepared = prepare(work)
-    finish()
     start = perf_counter()
     act(work, prepared)
-    finish()
     return perf_counter() - start
 
 
-def sample(work: Workload, mode: str, calls: int, finish: Callable[[], object]) -> float:
+def sample(work: Workload, mode: str, calls: int) -> float:
     """Mean seconds of `calls` calls, after one that brings back this workload's own caches."""
-    once(work, mode, finish)
-    return sum(once(work, mode, finish) for _ in range(calls)) / calls
+    once(work, mode)
+    return sum(once(work, mode) for _ in range(calls)) / calls
 
 
-def alternate(works: dict[str, Workload], mode: str, plan: Plan, device: str) -> dict[str, list[float]]:
+def alternate(works: dict[str, Workload], mode: str, plan: Plan) -> dict[str, list[float]]:
     """Samples of every workload, taken in turn so that a drift of the machine meets all of them."""
-    finish = wait_for(device)
-    costs = {name: min(once(work, mode, finish) for _ in range(3)) for name, work in works.items()}
+    costs = {name: min(once(work, mode) for _ in range(3)) for name, work in works.items()}
     calls = {name: max(1, math.ceil(plan.sample / cost)) for name, cost in costs.items()}
     samples: dict[str, list[float]] = {name: [] for name in works}
     end = perf_counter() + plan.budget
@@ -98,11 +89,11 @@ def alternate(works: dict[str, Workload], mode: str, plan: Plan, device: str) ->
         if done >= plan.fewest and perf_counter() > end:
             break
         for name, work in works.items():
-            samples[name].append(sample(work, mode, calls[name], finish))
+            samples[name].append(sample(work, mode, calls[name]))
     return samples
 
 
-def time_rows(case: Case, plan: Plan, allocator: str, device: str = "cpu") -> tuple[list[Row], list[str]]:
+def time_rows(case: Case, plan: Plan, allocator: str) -> tuple[list[Row], list[str]]:
     """Rows of every provider that is installed, and notes on those that are not. Raises ParityError."""
     lacking = {provider.name: missing(provider.package) for provider in case.providers}
     notes = [f"{case.name}: {name} skipped, {why}" for name, why in lacking.items() if why]
@@ -110,20 +101,19 @@ def time_rows(case: Case, plan: Plan, allocator: str, device: str = "cpu") -> tu
     rows = []
     for dtype in case.dtypes:
         for size in getattr(case, plan.sizes):
-            rows += _size_rows(case, providers, dtype, size, plan, allocator, device)
+            rows += _size_rows(case, providers, dtype, size, plan, allocator)
     return rows, notes
 
 
 def _size_rows(
-    case: Case, providers: list[Provider], dtype: torch.dtype, size: int, plan: Plan, allocator: str, device: str
+    case: Case, providers: list[Provider], dtype: torch.dtype, size: int, plan: Plan, allocator: str
 ) -> list[Row]:
-    with torch.device(device):
-        x, g = case.inputs(size, dtype)
-        works = {provider.name: provider.build(x, g) for provider in providers}
-        check_parity(case, {provider.name: works[provider.name] for provider in providers if provider.gated}, x, g)
+    x, g = case.inputs(size, dtype)
+    works = {provider.name: provider.build(x, g) for provider in providers}
+    check_parity(case, {provider.name: works[provider.name] for provider in providers if provider.gated}, x, g)
     rows = []
     for mode in case.modes:
-        samples = alternate(works, mode, plan, device)  # outside the context, which slows every call of torch
+        samples = alternate(works, mode, plan)
         for provider in providers:
             about = {
                 "case": case.name,
@@ -135,7 +125,6 @@ def _size_rows(
                 "repetitions": len(samples[provider.name]),
                 "allocator": allocator,
                 "peer": release(provider.package),
-                "device": device_name(device),
             }
             rows += _metric_rows(samples[provider.name], works[provider.name].moved_bytes, about)
     return rows

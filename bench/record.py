@@ -70,11 +70,6 @@ def cpu_name() -> str:
     return next(names, platform.processor() or platform.machine())
 
 
-def device_name(device: str) -> str:
-    """'cpu', or the name of the GPU."""
-    return torch.cuda.get_device_name(device) if device == "cuda" else device
-
-
 def isa() -> str:
     """The instruction set of the native core, 'none' where it is not installed."""
     try:

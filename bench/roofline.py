@@ -19,10 +19,12 @@ class Device:
     issue: float
 
 
-# NVIDIA's data sheets: A100 80GB SXM 2,039 GB/s and 19.5 TFLOP/s; H100 SXM 3.35 TB/s and 67; B200 8 TB/s and 75
+# NVIDIA's data sheets: A100 80GB SXM 2,039 GB/s and 19.5 TFLOP/s; H100 SXM 3.35 TB/s and 67; H200 SXM 4.8 TB/s and 67;
+# B200 8 TB/s and 75
 DEVICES = (
     Device("A100", "A100-SXM4-80GB", 80, 2.039e12, 19.5e12 / 2),
     Device("H100", "H100 80GB HBM3", 90, 3.35e12, 67e12 / 2),
+    Device("H200", "NVIDIA H200", 90, 4.8e12, 67e12 / 2),
     Device("B200", "NVIDIA B200", 100, 8.0e12, 75e12 / 2),
 )
 
@@ -51,7 +53,7 @@ class Prediction:
 
 def device_named(name: str) -> Device | None:
     """The device of that model: others of its family, as PCIe cards, have other limits. None where it is not known."""
-    return next((device for device in DEVICES if device.driver in name), None)
+    return next((device for device in DEVICES if name.endswith(device.driver)), None)
 
 
 def predict(device: Device, neurons: int, bytes_per_neuron: float, instructions_per_neuron: float) -> Prediction:

@@ -13,7 +13,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from . import gpu, plot, report
+from . import device, plot, report
 from .cases import CASES
 from .record import Row, write_csv
 
@@ -52,7 +52,7 @@ def root() -> Path:
 
 def launch(job: dict[str, Any]) -> dict[str, Any]:
     """The outcome of one job, run in a fresh process under its allocator."""
-    asked = {**ALLOCATORS[job["allocator"]], "OMP_NUM_THREADS": str(job["threads"]), **job.get("environment", {})}
+    asked = {**ALLOCATORS[job["allocator"]], "OMP_NUM_THREADS": str(job["threads"])}
     env = {**os.environ, **asked}
     with tempfile.TemporaryDirectory() as folder:
         outcome = Path(folder) / "outcome.json"
@@ -90,8 +90,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--gpu-report",
         action="store_true",
-        help="everything that needs a CUDA device, in one report: the gpu tests (in a clone) and the times of the "
-        "cuda and triton backends",
+        help="everything that needs a CUDA device, in one report of 8 minutes; more options: python -m bench.device",
     )
     parser.add_argument("--quick", action="store_true", help="tiny sizes: tries the code, measures nothing")
     parser.add_argument(
@@ -105,7 +104,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 def jobs(options: argparse.Namespace) -> list[dict[str, Any]]:
     """Every case under every allocator; counts, which do not depend on it, once."""
-    common = {"threads": options.threads, "quick": options.quick, "device": "cpu", "backend": None}
+    common = {"threads": options.threads, "quick": options.quick}
     timed = [
         {"case": case, "allocator": allocator, **common}
         for case in options.only
@@ -119,7 +118,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run, write and print. Returns 0, or 1 where a case was refused or failed."""
     options = parse(argv)
     if options.gpu_report:
-        return gpu.main(options)
+        return device.main(["--out", str(options.out)])
     run = Run()
     for job in jobs(options):
         start = perf_counter()

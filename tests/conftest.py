@@ -97,6 +97,7 @@ def poisoned(monkeypatch):
     def filled(tensor):
         return tensor.fill_(torch.nan) if tensor.is_floating_point() else tensor
 
+    torch.utils._device._device_constructors()  # cached at its first use: before torch.empty is another function
     for owner, name in ((torch, "empty"), (torch, "empty_like"), (torch.Tensor, "new_empty")):
         allocate = getattr(owner, name)
         monkeypatch.setattr(owner, name, lambda *args, _f=allocate, **kwargs: filled(_f(*args, **kwargs)))

@@ -2,18 +2,14 @@
 
 import csv
 from dataclasses import fields, replace
-from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
-from fastsnn._bench import cases, child, counts, gpu, main, measure, plot, report, runner
+from fastsnn._bench import cases, child, counts, main, measure, plot, report, runner
 from fastsnn._bench.cases import CASES, Provider
 from fastsnn._bench.record import Row, row
 
 import fastsnn
-
-from .gpuless import cuda_host, toolkit
 
 OTTT = CASES["ottt_step"]
 
@@ -113,9 +109,7 @@ def test_red_gate_refuses_to_report(tmp_path, monkeypatch, in_process, capsys):
 
 
 def test_crashed_child_is_reported(capsys):
-    outcome = runner.launch(
-        {"case": "no such case", "allocator": "default", "threads": 1, "quick": True, "device": "cpu", "backend": None}
-    )
+    outcome = runner.launch({"case": "no such case", "allocator": "default", "threads": 1, "quick": True})
     assert outcome["rows"] == []
     assert "no such case (default) crashed" in outcome["refused"]
     assert "KeyError" in capsys.readouterr().err
@@ -198,100 +192,3 @@ def test_bars_tell_pass_fail_and_not_measured():
 @pytest.mark.parametrize(("us", "text"), [(1.234, "1.23 us"), (999.6, "1 ms"), (45_678, "45.7 ms"), (2e6, "2 s")])
 def test_durations_have_three_digits(us, text):
     assert report.duration(us) == text
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="a CUDA device is there")
-def test_gpu_report_without_a_device_says_what_it_needs(tmp_path, capsys):
-    assert main(["--gpu-report", "--out", str(tmp_path)]) == 1
-    assert "needs a CUDA device and torch finds none" in capsys.readouterr().err
-    assert not list(tmp_path.iterdir())
-
-
-def test_gpu_report_lists_the_times_of_each_backend():
-    rows = [a_row(provider="fastsnn", p50=2.0), a_row(provider="torch.compile", p50=6.0)]
-    text = gpu.markdown(["a device"], "3 passed", {"cuda": runner.Run(rows, refused=["wrong numbers"])})
-    assert "- a device" in text
-    assert "3 passed" in text
-    assert "Times, backend cuda" in text
-    assert "| 8 | full | 2 us (1.00x) | 6 us (3.00x) |" in text
-    assert "- wrong numbers" in text
-
-
-def test_gpu_report_compares_with_the_roofline():
-    step = a_row(case="ottt_step", provider="fastsnn", mode="forward", size=2**21, p50=30.0)
-    runs = {"cuda": runner.Run([step, replace(step, provider="spikingjelly"), replace(step, mode="full")])}
-    assert gpu.roofline_lines("NVIDIA H100 80GB HBM3", runs)[2:] == [
-        "| ottt_step | cuda | 2,097,152 | forward | 15.0 | 30.0 | 50% |"
-    ]
-    assert gpu.roofline_lines("a card", runs) == ["no published limits here for a card"]
-
-
-@pytest.mark.skipif(bool(toolkit.lacks_cuda_headers()), reason=toolkit.lacks_cuda_headers())
-@pytest.mark.skipif(torch.cuda.is_available(), reason="a CUDA device is there")
-def test_gpu_report_runs_to_its_end_with_stand_ins(tmp_path, monkeypatch):
-    """The CUDA sources on the CPU and Triton's interpreter in place of a device."""
-    pytest.importorskip("triton")
-    monkeypatch.setitem(fastsnn.backends.REGISTRY, "cuda-host", cuda_host.Backend())
-    monkeypatch.setattr(gpu, "BACKENDS", ("cuda-host", "triton"))
-    monkeypatch.chdir(Path(__file__).parents[1])
-    monkeypatch.setattr(gpu, "TESTS", gpu.TESTS / "gpu")
-    monkeypatch.setattr(gpu, "device_lines", lambda: ["NVIDIA H100 80GB HBM3, a stand-in"])
-    monkeypatch.setattr(runner, "launch", child.run)
-    options = runner.parse(["--only", "ottt_step", "--quick", "--out", str(tmp_path)])
-    assert gpu.main(options, "cpu") == 0
-    text = (tmp_path / "gpu-report.md").read_text()
-    assert "skipped" in text
-    for name in gpu.BACKENDS:
-        assert f"Times, backend {name}" in text
-        assert f"| ottt_step | {name} | 1,000 | forward |" in text
-    with open(tmp_path / "gpu-report.csv", newline="") as file:
-        assert {line["case"] for line in csv.DictReader(file)} == {"ottt_step"}
-
-
-def test_gpu_report_says_where_its_tests_are(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    text, passed = gpu.run_tests()
-    assert f"no folder tests in {tmp_path}. Start the report in a clone" in text
-    assert not passed
-
-
-@pytest.mark.parametrize(("threshold", "passes"), [(1.0, True), (2.0, False)])
-def test_gpu_report_runs_the_tests_of_the_clone_with_the_installed_package(tmp_path, monkeypatch, threshold, passes):
-    (tmp_path / "tests").mkdir()
-    (tmp_path / "fastsnn.py").write_text("raise ImportError('the clone is not what is installed')")
-    (tmp_path / "pyproject.toml").write_text("[tool.pytest.ini_options]\nmarkers = ['gpu']\n")
-    check = f"assert fastsnn.LIF().v_threshold == {threshold}"  # its default is 1
-    program = f"import fastsnn, pytest\n@pytest.mark.gpu\ndef test_device():\n    {check}\n"
-    (tmp_path / "tests" / "test_device.py").write_text(program)
-    monkeypatch.chdir(tmp_path)
-    text, passed = gpu.run_tests()
-    assert passed == passes
-    assert f"1 {'passed' if passes else 'failed'}" in text
-
-
-def test_gpu_jobs_run_every_case_by_each_backend_that_can(monkeypatch):
-    options = runner.parse(["--only", "ottt_step", "counts", "--quick"])
-    can_run = {"cuda": None, "triton": "no triton"}
-    monkeypatch.setattr(gpu.backends, "refusal", lambda family, name, device: can_run[name])
-    (job,) = gpu.jobs(options, "cuda")
-    assert (job["case"], job["backend"], job["device"], job["quick"]) == ("ottt_step", "cuda", "cuda", True)
-    assert job["environment"] == {"SJ_LIF_CUDA_IMPLEMENTATION": "auto"}
-
-
-def test_a_job_has_its_environment(tmp_path, monkeypatch):
-    seen = {}
-
-    def spawned(command, env, **_):
-        seen.update(env)
-        Path(command[-1]).write_text("{}")
-        return SimpleNamespace(returncode=0)
-
-    monkeypatch.setattr(runner.subprocess, "run", spawned)
-    job = {
-        "case": "ottt_step",
-        "allocator": "default",
-        "threads": 2,
-        "environment": {"SJ_LIF_CUDA_IMPLEMENTATION": "triton"},
-    }
-    runner.launch(job)
-    assert (seen["SJ_LIF_CUDA_IMPLEMENTATION"], seen["OMP_NUM_THREADS"]) == ("triton", "2")
