@@ -13,7 +13,7 @@ from .names import BACKENDS, DATASETS, VERSIONS
 
 OPTIONS = (
     *("data", "rule", "mode", "steps", "epochs", "batch_size", "lr", "seed", "device", "backend"),
-    *("version", "seca", "weights", "backward_steps"),
+    *("version", "seca", "weights", "parallel", "backward_steps"),
 )
 
 
@@ -39,6 +39,12 @@ def parser() -> argparse.ArgumentParser:
     train.add_argument("--version", choices=VERSIONS, help="of EM-PF neurons (--rule empf), default: I")
     train.add_argument("--seca", choices=ATTENTION, help="channel attention of --rule empf, default: none")
     train.add_argument("--weights", choices=WEIGHTS, help="of --rule empf's inner convolutions, default: binary")
+    train.add_argument(
+        "--parallel",
+        action="store_true",
+        default=None,
+        help="neurons inside --rule empf's blocks are of version III, without state",
+    )
     train.add_argument("--backward-steps", type=int, metavar="K", help="random back-propagation, default: all T steps")
     train.add_argument("--resume", type=Path, metavar="RUN", help="go on with the run in this folder")
     train.add_argument("--out", type=Path, help="run folder, default: runs/<data>-<rule>-<time>")

@@ -15,7 +15,9 @@ WEIGHTS = ("binary", "float")
 @dataclass(frozen=True)
 class Recipe:
     """What a --rule trains with: the neurons' gradient rule, RPTT's regularisers at the values of CIFAR-10, and what
-    normalises the currents ("bn" each step by itself, "osr"; None: the weights are standardised) and the threshold."""
+    normalises the currents ("bn", the vanilla batch norm that OSR's paper compares with, "osr"; None: the weights are
+    standardised) and the threshold. Neurons have soft reset, also with OSR, whose released code made the paper's tables
+    with it; the paper prints a hard one."""
 
     rule: str
     stgr: bool = False
@@ -60,6 +62,7 @@ class Config:
     version: str = "I"
     seca: str = "none"
     weights: str = "binary"
+    parallel: bool = False
     backward_steps: int | None = None
 
     def __post_init__(self) -> None:
@@ -77,9 +80,11 @@ class Config:
             raise RunError("--rule bptt goes back through all steps at once: use it with --mode A")
         if self.rule in RPTT_ABLATION and self.mode == "A":
             raise RunError(f"--rule {self.rule} updates at every step: leave out --mode A (or use --rule sltt)")
-        if self.rule != "empf" and (self.version, self.seca, self.weights) != ("I", "none", "binary"):
+        of_empf = (self.version, self.seca, self.weights, self.parallel)
+        if self.rule != "empf" and of_empf != ("I", "none", "binary", False):
             raise RunError(
-                f"--version, --seca and --weights are of EM-PF networks: use --rule empf in place of {self.rule}"
+                "--version, --seca, --weights and --parallel are of EM-PF networks: use --rule empf in place of "
+                f"{self.rule}"
             )
         if self.rule == "empf" and self.data == "sequential-digits":
             raise RunError("--rule empf trains a residual network on images: use it with --data digits")

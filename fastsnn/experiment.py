@@ -9,6 +9,7 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,8 @@ from .config import OSR_ABLATION, RECIPES, RPTT_ABLATION, Config
 from .errors import RunError
 from .nn import EMPF, LIF, BinaryConv2d, plain, reset
 from .online import MPDR, BatchResult, SeparableShare, Trainer
-from .ops.types import RULES
 from .optim import STGR
-from .potentials import Distribution, Potentials
+from .potentials import Distribution, Potentials, charged
 
 CHECKPOINT = "checkpoint.pt"
 FORMAT = 1  # of the checkpoint
@@ -150,23 +150,23 @@ class Experiment:
         self.seconds_before = 0.0
 
     def _evaluate(self) -> tuple[dict[str, float], dict[str, Distribution], Any]:
-        """Over the test split: every layer's firing rate, under online rules with a constant threshold the moments of
-        its u, and the result."""
+        """Over the test split: every layer's firing rate, the moments of u of LIF with a constant threshold, and the
+        result."""
         fired = dict.fromkeys(self.neurons, 0.0)
         seen = dict.fromkeys(self.neurons, 0)
-        online = [name for name, n in self.neurons.items() if _constant_threshold(n) and RULES[n.rule].online]
-        moments = {name: Distribution(self.config.steps) for name in online}
+        moments = {name: Distribution(self.config.steps) for name, n in self.neurons.items() if _constant_threshold(n)}
 
         def count(name: str) -> Callable[..., None]:
             def hook(neuron: Any, _inputs: Any, spikes: Tensor) -> None:
                 fired[name] += int(torch.count_nonzero(plain(spikes)))
                 seen[name] += spikes.numel()
-                if name in online:
-                    moments[name].add(torch.as_tensor(neuron.state.potential))
 
             return hook
 
         hooks = [neuron.register_forward_hook(count(name)) for name, neuron in self.neurons.items()]
+        for name, distribution in moments.items():
+            add = partial(_each_potential, distribution.add)
+            hooks.append(self.neurons[name].register_forward_pre_hook(add))
         try:
             result = self.trainer.evaluate(self.data.test_batches(self.config.steps))
         finally:
@@ -183,25 +183,34 @@ class Experiment:
 
     @torch.no_grad()
     def potentials(self) -> Potentials:
-        """Every neuron's potential at every step over the test split: u of LIF under online rules, else v; EM-PF's
-        version III has none."""
+        """Every neuron's potential at every step over the test split: u of LIF, v of EM-PF, whose version III has
+        none."""
         rows: dict[str, list[Tensor]] = {}
+        seen: dict[str, list[Tensor]] = {}
+
+        def keep(name: str, potential: Tensor | None) -> None:
+            if potential is not None:
+                seen.setdefault(name, []).append(potential.flatten().cpu())
+
+        hooks = [
+            neuron.register_forward_pre_hook(partial(_each_potential, partial(keep, name)))
+            if isinstance(neuron, LIF)
+            else neuron.register_forward_hook(partial(_each_potential_after, partial(keep, name)))
+            for name, neuron in self.neurons.items()
+        ]
         self.net.eval()
         for x, _ in self.data.test_batches(self.config.steps):
             reset(self.net)
-            seen: dict[str, list[Tensor]] = {}
             for x_t in x:
                 self.net(x_t)
-                for name, neuron in self.neurons.items():
-                    potential = neuron.state.potential if isinstance(neuron, LIF) else neuron.v
-                    if potential is not None:
-                        seen.setdefault(name, []).append(torch.as_tensor(potential).flatten().cpu())
             for name, values in seen.items():
                 rows.setdefault(name, []).append(torch.stack(values))
+            seen.clear()
+        for hook in hooks:
+            hook.remove()
         reset(self.net)
         self.net.train()
-        rule = RULES.get(RECIPES[self.config.rule].rule)
-        kind = "u before reset" if rule is not None and rule.online else "v after reset"
+        kind = "v after reset" if self.config.rule == "empf" else "u before reset"
         return Potentials({name: torch.cat(values, 1) for name, values in rows.items()}, kind, self.threshold)
 
     def save(self) -> None:
@@ -254,6 +263,16 @@ class Experiment:
             group["lr"] = self.config.lr * (1 + math.cos(math.pi * done / epochs)) / 2
 
 
+def _each_potential(use: Callable[[Tensor], None], neuron: LIF, inputs: tuple[Tensor]) -> None:
+    """A hook before a neuron's step: use(u)."""
+    use(charged(neuron, *inputs))
+
+
+def _each_potential_after(use: Callable[[Tensor | None], None], neuron: EMPF, *_: Any) -> None:
+    """A hook after a neuron's step: use(v)."""
+    use(neuron.v)
+
+
 def _constant_threshold(neuron: nn.Module) -> bool:
     return isinstance(neuron, LIF) and neuron.stabilizer is None
 
@@ -261,7 +280,8 @@ def _constant_threshold(neuron: nn.Module) -> bool:
 def _network(config: Config, read: Any) -> nn.Module:
     if config.rule == "empf":
         seca = None if config.seca == "none" else config.seca
-        return models.digits_empf(config.steps, config.version, seca, read.classes, conv=CONVOLUTIONS[config.weights])
+        options: dict[str, Any] = {"conv": CONVOLUTIONS[config.weights], "parallel": config.parallel}
+        return models.digits_empf(config.steps, config.version, seca, read.classes, **options)
     recipe = RECIPES[config.rule]
     if recipe.norm is not None:
         normed = models.digits_mlp_normed if read.sequential else models.digits_conv_normed

@@ -106,7 +106,8 @@ class STGR(Optimizer):
         Call it after the backward of the task's loss and before those of other terms. Costs a tensor a parameter until
         the step.
         """
-        self._task = [(p, p.grad / scale) for group in self.param_groups for p in _with_gradient(group)]
+        parameters: Any = [p for group in self.param_groups for p in _with_gradient(group)]
+        self._task = [(p, p.grad / scale) for p in parameters]
 
     def _state(self, p: Tensor) -> tuple[Tensor, Tensor]:
         """W_ema and the previous gradient, in the memory order of p."""

@@ -8,10 +8,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from .nn import LIF, plain
 from .ops.mpdr import MPDR
 from .ops.stats import Moments, merge
+from .ops.types import state_dtype
+from .reference import lif, stats
 from .reference import mpdr as formulas
-from .reference import stats
 
 
 class Potentials(NamedTuple):
@@ -20,6 +22,13 @@ class Potentials(NamedTuple):
     layers: dict[str, Tensor]
     kind: str
     threshold: float | None
+
+
+def charged(neuron: LIF, x: Tensor) -> Tensor:
+    """u[t] of the step that `neuron` would do with the input x."""
+    x = plain(x)
+    x = x.to(state_dtype(x.dtype))
+    return lif.charge(neuron._params, torch.as_tensor(neuron.v).to(x).expand_as(x), x)
 
 
 class Distribution:

@@ -75,6 +75,7 @@ def test_binary_weights_that_are_nan_stop_a_run_and_nothing_is_lost(tmp_path, ca
         (["--rule", "ottt", "--version", "II"], "use --rule empf in place of ottt"),
         (["--seca", "I"], "use --rule empf in place of ottt"),
         (["--weights", "float"], "use --rule empf in place of ottt"),
+        (["--parallel"], "use --rule empf in place of ottt"),
         (["--rule", "empf", "--backward-steps", "7"], "--backward-steps is 7; it must be in 1..T = 6"),
         (["--rule", "bptt", "--backward-steps", "1"], "leave out --backward-steps"),
     ],

@@ -86,7 +86,7 @@ def state_after(p, b_s, b_v, b_u, before, t, FIRST, GIVEN_V, TRACE: tl.constexpr
         b_v_prev = potential_before(before.u, t, p.threshold, p.v_reset, GIVEN_V, False)
         b_e = ratio(b_v, tl.where(t == 0, 1.0, b_v_prev) if FIRST else b_v_prev, before.u, p.leak)
     elif TRACE == NDOT_RELEASED:
-        num = tl.where(b_u >= p.threshold, b_v - p.threshold, b_v)
+        num = tl.where(b_u >= p.threshold, b_v - p.threshold * b_s, b_v)
         b_a = ratio_released(num, b_e, p.leak) * b_a + b_s
         b_e = num
     return State(b_u, b_a, b_e)

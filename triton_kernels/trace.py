@@ -29,8 +29,8 @@ def ratio(r, r_prev, u_prev, leak):
 
 @triton.jit
 def ratio_released(num, den, leak):
-    """e[t] of `ndot_released`: v is already reset and th*s is subtracted again. lam, chosen before as in `ratio`, where
-    no quotient is usable."""
+    """e[t] of `ndot_released`: v is already reset and th*s is subtracted again, s as it leaves the dropout. lam, chosen
+    before as in `ratio`, where no quotient is usable."""
     none = (den == 0.0) | ~(finite(num) & finite(den))
     q = divide(tl.where(none, leak, num), tl.where(none, 1.0, den))
     return tl.where(finite(q), clamp(q, leak), leak)

@@ -62,7 +62,7 @@ FASTSNN_HD Step<S> advance(const Lif<S>& p, S x, S keep, S u_prev, S a_prev, S e
     o.a = e_prev * a_prev + o.s;
     o.e = ratio(o.v, first ? S(1) : v_prev, u_prev, p.leak);
   } else if constexpr (trace == Trace::ndot_released) {
-    const S num = fired ? o.v - p.threshold : o.v;
+    const S num = fired ? o.v - p.threshold * o.s : o.v;
     o.a = ratio_released(num, e_prev, p.leak) * a_prev + o.s;
     o.e = num;
   }

@@ -27,7 +27,7 @@ FASTSNN_HD S ratio(S r, S r_prev, S u_prev, S leak) {
   return r_prev == S(0) ? total : clamp(r / r_prev, leak);
 }
 
-// e[t] of `ndot_released`: v is already reset and th*s is subtracted again
+// e[t] of `ndot_released`: v is already reset and th*s is subtracted again, s as it leaves the dropout
 template <class S>
 FASTSNN_HD S ratio_released(S num, S den, S leak) {
   const S q = num / den;

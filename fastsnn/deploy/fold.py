@@ -126,8 +126,9 @@ def _sums(module: nn.Module) -> Iterator[tuple[nn.Module, list[Any]]]:
     if type(module) is nn.Sequential:
         yield from ((neuron, [norm]) for norm, neuron in pairwise(module))
     elif type(module) is EMPFBlock:
-        yield module.neuron1, [module.bn1]
-        if isinstance(module.seca, nn.Identity) and isinstance(module.shortcut, nn.Sequential):
+        if module.seca1 is None:
+            yield module.neuron1, [module.bn1]
+        if module.seca is None and isinstance(module.shortcut, nn.Sequential):
             yield module.neuron2, [module.bn2, module.shortcut[-1]]
 
 

@@ -20,7 +20,8 @@ class EMPFBlock(nn.Module):
         in_channels, out_channels, steps, stride: of the block.
         version: of the neuron behind the sum, "I", "II" or "III". Default "I".
         parallel: whether the neuron inside is of version III, without state, in place of `version`. Default False.
-        seca: "I" or "II": attention on the branch's current before the sum; None: without.
+        seca: attention on currents of the branch; None: without. "I": on the second convolution's. "II": on that of
+            each convolution that keeps the shape, SECA(I + BN(conv(I))) of what the convolution takes. Default None.
         conv: class of the convolutions, with Conv2d's arguments. Default torch.nn.Conv2d.
         neuron: further arguments of fastsnn.EMPF.
     """
@@ -42,17 +43,26 @@ class EMPFBlock(nn.Module):
         inner = "III" if parallel else version
         self.conv1 = conv(in_channels, out_channels, 3, stride=stride, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(out_channels)
+        resized = stride != 1 or in_channels != out_channels
+        self.seca1 = SECA(out_channels, version="II") if seca == "II" and not resized else None
         self.neuron1 = EMPF(steps, inner, out_channels, **neuron)
         self.conv2 = conv(out_channels, out_channels, 3, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(out_channels)
-        self.seca = nn.Identity() if seca is None else SECA(out_channels, version=seca, conv=conv)
+        self.seca = None if seca is None else SECA(out_channels, version=seca)
         self.shortcut: nn.Module = nn.Identity()
-        if stride != 1 or in_channels != out_channels:
-            resized = conv(in_channels, out_channels, 1, stride=stride, bias=False)
-            self.shortcut = nn.Sequential(resized, nn.BatchNorm2d(out_channels))
+        if resized:
+            across = conv(in_channels, out_channels, 1, stride=stride, bias=False)
+            self.shortcut = nn.Sequential(across, nn.BatchNorm2d(out_channels))
         self.neuron2 = EMPF(steps, version, out_channels, **neuron)
 
     def forward(self, spikes: Tensor) -> Tensor:
         """One step."""
-        inner = self.neuron1(self.bn1(self.conv1(spikes)))
-        return self.neuron2(self.seca(self.bn2(self.conv2(inner))) + self.shortcut(spikes))
+        inner = self.neuron1(_attended(self.seca1, self.bn1(self.conv1(spikes)), spikes))
+        branch = _attended(self.seca, self.bn2(self.conv2(inner)), inner)
+        return self.neuron2(branch + self.shortcut(spikes))
+
+
+def _attended(seca: SECA | None, current: Tensor, source: Tensor) -> Tensor:
+    if seca is None:
+        return current
+    return seca(current, source) if seca.version == "II" else seca(current)

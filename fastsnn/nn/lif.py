@@ -70,7 +70,8 @@ class LIF(Neuron):
             "ndot_released": spatial, and synapses behind take their weight gradient from the trace of
             Xiao et al. 2022 (a[t] = lam*a[t-1] + s[t]) or Jiang et al. 2024 (eq. 12 and appendix A.2). Default "bptt".
         dropout: probability of dropping a neuron for the whole sequence, in training; kept spikes are scaled
-            by 1/(1-p), reset and ratio see the unmasked spike, the trace the masked one. Default 0.
+            by 1/(1-p); the reset and the ratio of "ndot" see the unmasked spike, the trace and the ratio of
+            "ndot_released" (as its code has it) the masked one. Default 0.
         mpdr: `fastsnn.online.MPDR`, a regularisation of the distribution of u; `moments`, `mpdr_loss` and `z_score`
             then tell of the last call, in evaluation too (not inside torch.compile, which trains propagate=True alone).
             Default None.

@@ -1,8 +1,9 @@
 """Online training: MPDR, losses, update modes A and O, random back-propagation, and a small trainer."""
 
 from ..ops.mpdr import MPDR
+from .ftrl import FTRL
 from .losses import loss, tet_loss
 from .separable import SeparableShare
 from .training import BatchResult, Trainer, evaluate, train_batch
 
-__all__ = ["MPDR", "BatchResult", "SeparableShare", "Trainer", "evaluate", "loss", "tet_loss", "train_batch"]
+__all__ = ["FTRL", "MPDR", "BatchResult", "SeparableShare", "Trainer", "evaluate", "loss", "tet_loss", "train_batch"]

@@ -68,7 +68,7 @@ def step(p: LIFParams, x: Tensor, state: LIFState) -> tuple[Tensor, Tensor, Tens
         r_prev = torch.ones_like(u) if state.ratio is None else v_prev
         return s, u, v, e_prev * a_prev + s, ratio(p, v, r_prev, potential)
     if p.trace == "ndot_released":
-        num = torch.where(fired, v - p.threshold, v)
+        num = torch.where(fired, v - p.threshold * s, v)
         return s, u, v, ratio_released(p, num, e_prev) * a_prev + s, num
     return s, u, v, None, None
 

@@ -73,7 +73,11 @@ def test_folded_and_packed_equals_the_training_network(version, seca, conv):
     assert_same(outputs(deploy.fold(deploy.pack(net)), x), logits, atol=1e-5)
 
 
-@pytest.mark.parametrize("options", [{"parallel": True}, {"per_channel": True}, {"seca": "II", "stride": 2}], ids=str)
+@pytest.mark.parametrize(
+    "options",
+    [{"parallel": True}, {"per_channel": True}, {"seca": "II"}, {"seca": "II", "stride": 2}],
+    ids=str,
+)
 def test_blocks(options):
     x = torch.randn(T, 3, CHANNELS, 8, 8)
     block = stirred(models.EMPFBlock(CHANNELS, CHANNELS, T, version="II", conv=fastsnn.BinaryConv2d, **options))
@@ -93,6 +97,9 @@ def test_the_batch_norms_before_a_neuron_take_it_in():
     attended = deploy.fold(models.EMPFBlock(8, 16, T, version="II", seca="I").eval())
     assert isinstance(attended.bn2, nn.BatchNorm2d)
     assert isinstance(attended.neuron2[0], deploy.StepAffine)
+    attended = deploy.fold(models.EMPFBlock(8, 8, T, version="II", seca="II").eval())
+    assert isinstance(attended.bn1, nn.BatchNorm2d)
+    assert isinstance(attended.neuron1[0], deploy.StepAffine)
 
 
 def test_a_sum_with_one_norm_that_cannot_take_it_in():

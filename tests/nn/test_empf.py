@@ -213,13 +213,24 @@ def test_seca_is_its_formula(size):
     torch.testing.assert_close(layer(x), attention[..., None, None] * x)
 
 
-def test_seca_ii_adds_a_convolution_first():
-    layer, x = fastsnn.SECA(C, version="II").eval(), images()[0]
+def test_seca_ii_attends_to_the_sum_with_what_the_convolution_takes():
+    layer, x, current = fastsnn.SECA(C, version="II"), *images()[:2]
     one = fastsnn.SECA(C)
-    one.attend.load_state_dict(layer.attend.state_dict())
-    conv, norm = layer.mix
-    torch.testing.assert_close(layer(x), one(x + norm(conv(x))))
-    assert conv.bias is None
+    one.load_state_dict(layer.state_dict())
+    torch.testing.assert_close(layer(current, x), one(x + current))
+
+
+def test_seca_refuses_inputs_that_its_version_does_not_take():
+    x = images()[0]
+    for layer, inputs in ((fastsnn.SECA(C), (x, x)), (fastsnn.SECA(C, version="II"), (x,))):
+        with pytest.raises(ValueError, match=r"SECA 'II' takes seca\(bn\(conv\(x\)\), x\)"):
+            layer(*inputs)
+    with pytest.raises(ValueError, match="changes the shape"):
+        fastsnn.SECA(C, version="II")(x, x[..., :1])
+    with pytest.raises(ValueError, match=rf"must be \[N, {C}, H, W\]"):
+        fastsnn.SECA(C)(x[:, :1])
+    with pytest.raises(ValueError, match="channels is 0"):
+        fastsnn.SECA(0)
 
 
 @pytest.mark.parametrize("size", [0, 2, 4, -1, 3.0])
@@ -242,12 +253,27 @@ class Counted(nn.Conv2d):
 def test_block_is_the_sum_of_branch_and_shortcut(stride, seca):
     block = EMPFBlock(C, C, T, stride, seca=seca, threshold=0.1).eval()
     twin, x = copy.deepcopy(block), images()
+    attend = fastsnn.SECA(C)  # of whichever weights
     for x_t in x:
-        current = twin.bn2(twin.conv2(twin.neuron1(twin.bn1(twin.conv1(x_t)))))
-        current = twin.seca(current) if seca else current
+        first = twin.bn1(twin.conv1(x_t))
+        if seca == "II" and stride == 1:
+            attend.load_state_dict(twin.seca1.state_dict())
+            first = attend(x_t + first)
+        inner = twin.neuron1(first)
+        current = twin.bn2(twin.conv2(inner))
+        if seca:
+            attend.load_state_dict(twin.seca.state_dict())
+            current = attend(current + inner if seca == "II" else current)
         expected = twin.neuron2(current + (x_t if stride == 1 else twin.shortcut(x_t)))
         assert_same(block(x_t), expected)
         assert expected.any()
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_attention_adds_its_kernels_alone(stride):
+    """Table 3 of the paper: SECA-II's convolution is the block's own."""
+    count = {seca: sum(p.numel() for p in EMPFBlock(C, C, T, stride, seca=seca).parameters()) for seca in (None, "II")}
+    assert count["II"] - count[None] == (6 if stride == 1 else 3)
 
 
 @pytest.mark.parametrize(("parallel", "inner"), [(False, "I"), (True, "III")])

@@ -28,10 +28,10 @@ def ndot_trace(v, s, keep):
 
 
 def released_trace(v, s, keep):
-    """a[t] = e[t]*a[t-1] + s[t], e from v[t] - th*s[t] of this and the last step."""
+    """a[t] = e[t]*a[t-1] + s[t], e from v[t] - th*s[t] of this and the last step, all with the dropout's s."""
     den, a, rows = 0.0, 0.0, []
     for v_t, fired in zip(v.tolist(), s.tolist(), strict=True):
-        num = v_t - fired
+        num = v_t - fired * keep  # the released code has the masked, scaled spike
         e = LAM if den == 0 else min(max(num / den, -LAM), LAM)
         a = e * a + fired * keep
         den = num
