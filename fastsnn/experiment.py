@@ -73,7 +73,7 @@ class Experiment:
         if RECIPES[config.rule].stgr:
             optimizer = STGR(optimizer)
         self.scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, config.epochs)
-        options = {"mode": config.mode, "backward_steps": config.backward_steps}
+        options: dict[str, Any] = {"mode": config.mode, "backward_steps": config.backward_steps}
         self.trainer = Trainer(self.net, optimizer, self.scheduler, **options)
         self.neurons: dict[str, Any] = {
             name: module for name, module in self.net.named_modules() if isinstance(module, (LIF, EMPF))

@@ -29,7 +29,7 @@ def rows_of(folder, stage=None):
 
 @pytest.mark.slow
 def test_rehearsal_runs_every_stage_to_its_end(tmp_path, capsys):
-    assert device.main(["--rehearse", "--minutes", "20", "--out", str(tmp_path), "--tests", str(TESTS)]) == 0
+    assert device.main(["--rehearse", "--minutes", "60", "--out", str(tmp_path), "--tests", str(TESTS)]) == 0
     rows = rows_of(tmp_path)
     assert [row["stage"] for row in rows if row["case"] == "took"] == [plan.name for plan in stages.PLANS]
     checked = [row for row in rows if "ok" in row]
@@ -51,8 +51,8 @@ def test_without_a_device_it_says_what_it_needs(tmp_path, capsys):
 
 
 def test_all_stages_fit_into_eight_minutes():
-    assert sum(plan.seconds for plan in command.within(stages.PLANS, 8)) <= 480
-    assert command.within(stages.PLANS[:1], 8) == [stages.PLANS[0]]
+    assert sum(plan.seconds for plan in stages.PLANS) <= 480
+    assert sum(plan.seconds for plan in command.within(stages.PLANS, 4)) == pytest.approx(240)
 
 
 def runs(target, monkeypatch, *programs):

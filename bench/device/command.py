@@ -67,8 +67,8 @@ def finish(process: subprocess.Popen[str], seconds: float) -> str | None:
 
 
 def within(plans: Sequence[Plan], minutes: float) -> list[Plan]:
-    """The plans, each with less time where all together would take more than `minutes`."""
-    share = min(1.0, minutes * 60 / sum(plan.seconds for plan in plans))
+    """The plans, each with its share of `minutes`."""
+    share = minutes * 60 / sum(plan.seconds for plan in plans)
     return [replace(plan, seconds=plan.seconds * share) for plan in plans]
 
 
@@ -99,7 +99,8 @@ def main(argv: list[str] | None = None) -> int:
     device = "cpu" if options.rehearse else "cuda"
     target = Target(device, str(options.out.resolve()), str(options.tests.resolve()))
     os.environ.update(core.build(Stage(replace(target, stage="build", seconds=BUILD_SECONDS))))
-    run(within([plan for plan in PLANS if plan.name in options.only], options.minutes), target)
+    share = within(PLANS, options.minutes)
+    run([plan for plan in share if plan.name in options.only], target)
     lines, right = report.write(options.out)
     print("", *lines, f"report in {options.out / 'report.md'}", sep="\n")
     return 0 if right else 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 import warnings
 from collections.abc import Callable
@@ -160,9 +161,9 @@ def vgg(neuron: Callable[[], nn.Module], wrap: Callable[..., nn.Module] = nn.Seq
     )
 
 
-def train(net: nn.Module, optimizer: Any, mode: str, backend: str, x: torch.Tensor, y: torch.Tensor) -> Any:
+def train(trainer: fastsnn.online.Trainer, backend: str, x: torch.Tensor, y: torch.Tensor) -> Any:
     with fastsnn.use_backend(backend):
-        return fastsnn.online.train_batch(net, x, y, optimizer, mode=mode)
+        return trainer.train_batch(x, y)
 
 
 def batches(stage: Stage) -> None:
@@ -174,10 +175,11 @@ def batches(stage: Stage) -> None:
         y = torch.randint(10, (batch,), device=device)
         calls = stage.attempt("spikingjelly batch", lambda x=x, y=y: spikingjelly_batches(x, y)) or {}
         for backend in stage.target.backends:
-            for mode in ("A", "O"):
+            for mode, graph in itertools.product(("A", "O"), (False, True)):
                 net = vgg(lambda: fastsnn.LIF.for_rule("ottt")).to(device).train()
                 optimizer = torch.optim.SGD(net.parameters(), 0.01, momentum=0.9)
-                calls[f"{backend} {mode}"] = partial(train, net, optimizer, mode, backend, x, y)
+                trainer = fastsnn.online.Trainer(net, optimizer, graph=graph, mode=mode)
+                calls[f"{backend} {mode}{' graph' if graph else ''}"] = partial(train, trainer, backend, x, y)
         for provider, ms in walls(calls).items():
             stage.row(case=f"batch of {batch}, VGG, T={steps}", provider=provider, ms=ms)
 
@@ -209,7 +211,7 @@ def walls(calls: dict[str, Callable[[], Any]], repeats: int = 7) -> dict[str, fl
     """Median wall milliseconds of each, until the device has done it, in turn."""
     samples: dict[str, list[float]] = {name: [] for name in calls}
     for call in calls.values():
-        for _ in range(2):
+        for _ in range(5):  # a graph is captured in the fourth
             call()
     for _ in range(repeats):
         for name, call in calls.items():

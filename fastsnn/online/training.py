@@ -13,6 +13,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from ..nn import EMPF, LIF, plain, reset
 from ..optim import STGR
+from .graph import GraphedUpdates
 from .losses import loss as mixed_loss
 
 Loss = Callable[[Tensor, Tensor, int], Tensor]
@@ -74,45 +75,80 @@ def train_batch(
     _check(net, x, mode, backward_steps)
     steps = len(x)
     kept = range(steps) if backward_steps is None else torch.randperm(steps, generator=generator)[:backward_steps]
-    chosen = {int(t) for t in kept}
-    through_time = _through_time(net)
+    losses, correct = update(net, x, y, optimizer, {int(t) for t in kept}, mode=mode, loss=loss, clip=clip)
+    return result(losses, correct, len(y))
+
+
+def update(
+    net: nn.Module,
+    x: Sequence[Tensor] | Tensor,
+    y: Tensor,
+    optimizer: Optimizer,
+    chosen: set[int],
+    *,
+    mode: str,
+    loss: Loss,
+    clip: float | None,
+) -> tuple[Tensor, Tensor]:
+    """All steps of a batch and their updates: the loss of each step [T] and the correct predictions, on the device.
+    Nothing is read from a device: a loss that is not finite makes the gradients of every update after it zero."""
+    steps, through_time = len(x), _through_time(net)
     reset(net)
     optimizer.zero_grad()
-    summed: Any = 0
+    losses: list[Tensor] = []
+    finite: Any = True
     logits_sum: Any = 0
-    total = 0.0
     for t in range(steps):
         with torch.set_grad_enabled(t in chosen):
             logits = plain(net(x[t]))
             step_loss = loss(logits, y, steps)
-        total += _finite(step_loss, t, steps)
+        losses.append(step_loss)
+        finite = _still_finite(finite, step_loss, t, steps)
         logits_sum = logits_sum + logits.detach()
-        if through_time:
-            summed = summed + step_loss
-        elif t in chosen:
+        if t in chosen and not through_time:
             step_loss.backward()
+            losses[t] = step_loss.detach()
             if mode == "O":
-                _update(net, optimizer, clip)
+                _update(net, optimizer, clip, finite)
     if through_time:
-        summed.backward()
+        sum(losses).backward()  # type: ignore[union-attr]
     if mode == "A":
-        _update(net, optimizer, clip)
+        _update(net, optimizer, clip, finite)
     reset(net)
-    return BatchResult(total, int((logits_sum.argmax(-1) == y).sum()), len(y))
+    return torch.stack([step_loss.detach() for step_loss in losses]), (logits_sum.argmax(-1) == y).sum()
 
 
-def _finite(step_loss: Tensor, t: int, steps: int) -> float:
-    """The loss as a number. Raises FloatingPointError, before any update with it, where it is not finite."""
-    value = float(step_loss.detach())
+def result(losses: Tensor, correct: Tensor, samples: int) -> BatchResult:
+    """What `update` left on the device, in one read. Raises FloatingPointError where a loss is not finite."""
+    *values, right = torch.cat([losses.double(), correct.double().view(1)]).tolist()
+    for t, value in enumerate(values):
+        _raise_unless_finite(value, t, len(values))
+    return BatchResult(sum(values), int(right), samples)
+
+
+def _raise_unless_finite(value: float, t: int, steps: int) -> None:
     if not math.isfinite(value):
         raise FloatingPointError(
             f"loss is {value} at step {t + 1} of {steps}; no update was made with it. Look for NaN or infinity in the "
             "input and the weights, or lower the learning rate"
         )
-    return value
 
 
-def _update(net: nn.Module, optimizer: Optimizer, clip: float | None) -> None:
+def _still_finite(finite: Any, step_loss: Tensor, t: int, steps: int) -> Any:
+    """Whether all losses so far are finite: known at once on the CPU, where another one raises before any update with
+    it; else a tensor of the device."""
+    if step_loss.device.type == "cpu":
+        _raise_unless_finite(float(step_loss.detach()), t, steps)
+        return True
+    now = step_loss.detach().isfinite()
+    return now if finite is True else now & finite
+
+
+def _update(net: nn.Module, optimizer: Optimizer, clip: float | None, finite: Any) -> None:
+    if finite is not True:
+        for p in net.parameters():
+            if p.grad is not None:
+                p.grad.masked_fill_(~finite, 0)
     if clip is not None:
         nn.utils.clip_grad_norm_(net.parameters(), clip)
     optimizer.step()
@@ -124,22 +160,30 @@ def evaluate(net: nn.Module, batches: Iterable[tuple[Any, Tensor]], loss: Loss =
     """Loss and correct predictions over (x, y) batches in evaluation mode; prediction = argmax of sum_t o[t]."""
     was_training = net.training
     net.eval()
-    total, correct, samples = 0.0, 0, 0
+    sums: Any = 0
+    samples = 0
     for x, y in batches:
         reset(net)
         outputs = [plain(net(x_t)) for x_t in x]
-        total += sum(float(loss(o, y, len(x))) for o in outputs) * len(y)
-        correct += int((sum(outputs).argmax(-1) == y).sum())
+        batch_loss = torch.stack([loss(o, y, len(x)) for o in outputs]).double().sum() * len(y)
+        correct = (sum(outputs).argmax(-1) == y).sum()
+        sums = sums + torch.stack([batch_loss, correct.double()])  # read once, after the last batch
         samples += len(y)
     reset(net)
     net.train(was_training)
-    return BatchResult(total / max(samples, 1), correct, samples)
+    total, right = sums.tolist() if samples else (0.0, 0)
+    return BatchResult(total / max(samples, 1), int(right), samples)
 
 
 class Trainer:
     """`train_batch` with its options kept, and state that can be saved between batches.
 
     Args: as `train_batch`; scheduler, where given, and the epoch of an `optim.STGR` step at each call of `epoch_done`.
+        graph: run a batch's whole update (all steps forward and backward, the optimizer) as one CUDA graph, the same
+        numbers without the time of Python and launches. The first three batches of a shape run eagerly; another
+        learning rate, unless it is a tensor, captures anew. What cannot be captured runs eagerly, after a warning with
+        the reason, which `graph_refusal` holds. Give Adam and the like capturable=True. Layers must not decide
+        anything in Python from one batch to the next. Default False.
     """
 
     def __init__(
@@ -147,14 +191,32 @@ class Trainer:
         net: nn.Module,
         optimizer: Optimizer,
         scheduler: LRScheduler | None = None,
+        *,
+        graph: bool = False,
         **options: Any,
     ) -> None:
         self.net, self.optimizer, self.scheduler, self.options = net, optimizer, scheduler, options
+        self._graphs = GraphedUpdates(net, optimizer) if graph else None
+
+    @property
+    def graph_refusal(self) -> str | None:
+        """Why the last batch did not run as a graph though `graph` asks for it; None where nothing is in the way."""
+        return None if self._graphs is None else self._graphs.refusal
 
     def train_batch(self, x: Sequence[Tensor] | Tensor, y: Tensor) -> BatchResult:
         """One batch, in training mode."""
         self.net.train()
-        return train_batch(self.net, x, y, self.optimizer, **self.options)
+        if self._graphs is None or not self._graphs.takes(x, y, self.options):
+            return train_batch(self.net, x, y, self.optimizer, **self.options)
+        _check(self.net, x, self.options.get("mode", "O"), None)
+        chosen = set(range(len(x)))
+        options: dict[str, Any] = {"mode": "O", "loss": mixed_loss, "clip": None}
+        options |= {name: self.options[name] for name in options.keys() & self.options.keys()}
+
+        def run(x: Sequence[Tensor], y: Tensor) -> tuple[Tensor, Tensor]:
+            return update(self.net, x, y, self.optimizer, chosen, **options)
+
+        return result(*self._graphs.run(run, x, y), len(y))
 
     def evaluate(self, batches: Iterable[tuple[Any, Tensor]]) -> BatchResult:
         """As `evaluate`, with the training loss."""

@@ -1,5 +1,7 @@
 """What only a real device can show. The parity suite runs there too, as cuda:device and triton:device."""
 
+import copy
+
 import pytest
 import torch
 
@@ -98,3 +100,60 @@ def test_a_packed_network_moves_to_the_device(device_backend):
     torch.testing.assert_close(packed(x.cuda()).cpu(), expected, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(packed(x[:1].cuda()).cpu(), expected[:1], rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(packed(x.cuda().half()).cpu().float(), expected, rtol=2e-2, atol=2e-1)
+
+
+def _training_network():
+    torch.manual_seed(0)
+    neurons = [fastsnn.LIF.for_rule("ottt", dropout=0.2) for _ in range(2)]
+    conv = torch.nn.Conv2d(8, 16, 3, padding=1)
+    layers = [torch.nn.Conv2d(3, 8, 3, padding=1), torch.nn.BatchNorm2d(8), neurons[0], torch.nn.AvgPool2d(2)]
+    return torch.nn.Sequential(*layers, conv, neurons[1], torch.nn.Flatten(), torch.nn.Linear(16 * 16, 10)).cuda()
+
+
+OPTIMIZERS = {
+    "sgd": lambda p: torch.optim.SGD(p, 0.05, momentum=0.9),
+    "sgd with a tensor as learning rate": lambda p: torch.optim.SGD(p, torch.tensor(0.05, device="cuda"), fused=True),
+    "adam": lambda p: torch.optim.Adam(p, 1e-3, capturable=True),
+}
+
+
+@pytest.mark.parametrize("mode", ["O", "A"])
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("half", [False, True], ids=["float32", "autocast"])
+def test_fifty_graphed_updates_are_the_eager_ones(device_backend, mode, optimizer, half):
+    """Weights, buffers, losses and dropout masks, bit for bit; the learning rate changes on the way."""
+    net = _training_network()
+    nets = net, copy.deepcopy(net)
+    x, y = torch.randn(50, 4, 6, 3, 8, 8, device="cuda"), torch.randint(10, (50, 6), device="cuda")
+    found = []
+    for graphed, mine in enumerate(nets):
+        trainer = fastsnn.online.Trainer(mine, OPTIMIZERS[optimizer](mine.parameters()), graph=bool(graphed), mode=mode)
+        torch.cuda.manual_seed(3)
+        results = []
+        for i in range(50):
+            if i == 25:
+                rate = trainer.optimizer.param_groups[0]
+                rate["lr"] = rate["lr"].mul_(0.5) if isinstance(rate["lr"], torch.Tensor) else rate["lr"] * 0.5
+            with torch.autocast("cuda", torch.bfloat16, enabled=half, cache_enabled=False):
+                results.append(trainer.train_batch(x[i], y[i]))
+        found.append(results)
+        assert trainer.graph_refusal is None
+    assert found[0] == found[1]
+    for (name, eager), graphed in zip(nets[0].state_dict().items(), nets[1].state_dict().values(), strict=True):
+        torch.testing.assert_close(graphed, eager, rtol=0, atol=0, msg=name)
+
+
+def test_a_capture_that_fails_leaves_the_generator_usable(device_backend):
+    class Reads(torch.nn.Module):
+        def forward(self, x):
+            return x * float(x.sum() > 1e9) + x if torch.cuda.is_current_stream_capturing() else x
+
+    net = torch.nn.Sequential(torch.nn.Linear(5, 4), torch.nn.Dropout(0.5), Reads(), torch.nn.Linear(4, 3)).cuda()
+    trainer = fastsnn.online.Trainer(net, torch.optim.SGD(net.parameters(), 0.1), graph=True)
+    x, y = torch.randn(3, 2, 5, device="cuda"), torch.zeros(2, dtype=torch.long, device="cuda")
+    for _ in range(3):
+        trainer.train_batch(x, y)
+    with pytest.warns(RuntimeWarning, match="cannot be captured"):
+        trainer.train_batch(x, y)
+    assert torch.rand(3, device="cuda").isfinite().all()
+    assert "cannot be captured" in trainer.graph_refusal
