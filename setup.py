@@ -1,5 +1,6 @@
 """Builds the native cores with ninja. They include no torch header, so one build serves every torch."""
 
+import ctypes
 import os
 import platform
 import re
@@ -17,18 +18,33 @@ CPU_SOURCES = ["bindings/cpu.cpp", "cpu/dispatch.cpp"]
 CUDA_SOURCES = [
     f"cuda/{name}.cu" for name in ("lif_forward", "lif_backward", "standardize", "empf", "binary", "mpdr", "osr", "ots")
 ]
-CUDA_ARCHS = "75;80;86;89;90;100;120"
+CUDA_ARCHS = ["75", "80", "86", "89", "90", "100", "120"]
 X86 = platform.machine().lower() in ("x86_64", "amd64")
 PURE_PYTHON = os.environ.get("FASTSNN_PURE_PYTHON") == "1"
 
 NO_COMPILER = (
-    "fastsnn needs a C++17 compiler (g++ or clang++; cl.exe on Windows) and found none: install one, "
-    "set CXX, or set FASTSNN_PURE_PYTHON=1 to install the slow pure-PyTorch reference alone."
+    "fastsnn needs a C++17 compiler (g++ or clang++; cl.exe on Windows) and found none: install one (on Debian and "
+    "Ubuntu: apt install g++), set CXX, or set FASTSNN_PURE_PYTHON=1 to install the slow pure-PyTorch reference alone."
+)
+NO_HEADERS = (
+    "fastsnn needs Python's headers and there is no {}: install them (on Debian and Ubuntu: apt install python3-dev), "
+    "or set FASTSNN_PURE_PYTHON=1 to install the slow pure-PyTorch reference alone."
 )
 NO_NVCC = (
-    "FASTSNN_CUDA=1 asks for the CUDA core and there is no nvcc: install the CUDA toolkit and put nvcc on PATH "
-    "(or set CUDA_HOME), or unset FASTSNN_CUDA to build without it."
+    "{} asks for the CUDA core and there is no nvcc: install the CUDA toolkit and put nvcc on PATH "
+    "(or set CUDA_HOME), or unset {} to build without it."
 )
+LEFT_OUT = (
+    "fastsnn: {}, so the CUDA core is left out; with nvcc on PATH (or CUDA_HOME), FASTSNN_CUDA=1 builds it for every "
+    'architecture, FASTSNN_CUDA_ARCHS="80;90" for these.'
+)
+FULL = "fastsnn: the disk is full: free some space in {} (or set TMPDIR to another disk) and install again."
+FAILED = {
+    "fastsnn._cpu": "fastsnn: {compiler} could not compile the CPU core, see its messages above: use g++ 9 or clang "
+    "10, or newer (CXX names one), or set FASTSNN_PURE_PYTHON=1 to install the slow pure-PyTorch reference alone.",
+    "fastsnn._cuda": "fastsnn: {nvcc} could not compile the CUDA core, see its messages above: mend the CUDA toolkit, "
+    "name another with CUDA_HOME, or set FASTSNN_CUDA=0 to build without it.",
+}
 
 
 def find_compiler():
@@ -39,25 +55,82 @@ def find_compiler():
 
 
 def find_nvcc():
-    """Path of nvcc, or None where there is none or FASTSNN_CUDA=0."""
-    wanted = os.environ.get("FASTSNN_CUDA", "")
-    if wanted not in ("", "0", "1"):
-        sys.exit(f"FASTSNN_CUDA is {wanted!r}; allowed: 1 (CUDA core or fail), 0 (without), unset (if there is nvcc)")
+    """Path of nvcc, or None."""
     home = os.environ.get("CUDA_HOME")
-    nvcc = shutil.which("nvcc", path=str(Path(home) / "bin")) if home else shutil.which("nvcc")
-    if wanted == "1" and nvcc is None:
-        sys.exit(NO_NVCC)
-    return None if wanted == "0" else nvcc
+    return shutil.which("nvcc", path=str(Path(home) / "bin")) if home else shutil.which("nvcc")
 
 
-def cuda_archs(nvcc):
-    """The wanted architectures (FASTSNN_CUDA_ARCHS, such as "80;90") that this nvcc knows."""
-    known = re.findall(r"compute_(\w+)", subprocess.check_output([nvcc, "--list-gpu-arch"], text=True))
-    wanted = os.environ.get("FASTSNN_CUDA_ARCHS", CUDA_ARCHS)
-    archs = [arch for arch in re.split(r"[;, ]+", wanted.replace(".", "")) if arch in known]
-    if not archs:
-        sys.exit(f"FASTSNN_CUDA_ARCHS is {wanted!r} and {nvcc} knows none of these; it knows {', '.join(known)}")
+def cuda_build():
+    """(nvcc, architectures) of the CUDA core, or None where there shall be none."""
+    wanted, archs = os.environ.get("FASTSNN_CUDA", ""), os.environ.get("FASTSNN_CUDA_ARCHS", "")
+    if wanted not in ("", "0", "1"):
+        sys.exit(f"FASTSNN_CUDA is {wanted!r}; allowed: 1 (CUDA core or fail), 0 (without), unset (if there is a GPU)")
+    if PURE_PYTHON or os.name == "nt" or wanted == "0":
+        return None
+    nvcc = find_nvcc()
+    if archs or wanted:
+        if nvcc is None:
+            asked = "FASTSNN_CUDA_ARCHS" if archs else "FASTSNN_CUDA=1"
+            sys.exit(NO_NVCC.format(asked, asked.partition("=")[0]))
+        return nvcc, chosen_archs(nvcc, archs) if archs else [a for a in CUDA_ARCHS if a in known_archs(nvcc)]
+    seen = visible_archs()
+    found = nearest_archs(nvcc, seen) if nvcc and seen else []
+    if not found:
+        why = "no NVIDIA GPU is visible"
+        if seen:
+            lacking = f"{nvcc} is too new for it" if nvcc else "there is no nvcc"
+            why = f"a GPU of compute capability {', '.join(seen)} is visible and {lacking}"
+        print(LEFT_OUT.format(why), file=sys.stderr)
+    return (nvcc, found) if found else None
+
+
+def known_archs(nvcc):
+    """Those that this nvcc can compile for."""
+    try:
+        said = subprocess.run([nvcc, "--list-gpu-arch"], capture_output=True, text=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError) as error:
+        sys.exit(
+            f"fastsnn: {nvcc} does not run ({error}): mend the CUDA toolkit, name another with CUDA_HOME, or set "
+            "FASTSNN_CUDA=0 to build without the CUDA core."
+        )
+    return re.findall(r"compute_(\w+)", said)
+
+
+def chosen_archs(nvcc, text):
+    """Those of FASTSNN_CUDA_ARCHS, such as "80;90"."""
+    archs, known = re.findall(r"[^;, ]+", text.replace(".", "")), known_archs(nvcc)
+    if not archs or not {*archs} <= {*known}:
+        sys.exit(f"FASTSNN_CUDA_ARCHS is {text!r} and {nvcc} knows {';'.join(known)}: choose from these.")
     return archs
+
+
+def visible_archs():
+    """Of the GPUs that the driver shows, such as ["90"]."""
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return []
+    count, device = ctypes.c_int(), ctypes.c_int()
+    if driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count)):
+        return []
+
+    def attribute(which):
+        value = ctypes.c_int()
+        driver.cuDeviceGetAttribute(ctypes.byref(value), which, device)
+        return value.value
+
+    found = set()
+    for index in range(count.value):
+        driver.cuDeviceGet(ctypes.byref(device), index)
+        found.add(f"{attribute(75)}{attribute(76)}")  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, _MINOR
+    return sorted(found, key=int)
+
+
+def nearest_archs(nvcc, seen):
+    """For each, itself or the newest before it that this nvcc knows: the driver compiles its PTX."""
+    known = [int(arch) for arch in known_archs(nvcc) if arch.isdigit()]
+    older = [[arch for arch in known if arch <= int(of)] for of in seen]
+    return [str(arch) for arch in sorted({max(archs) for archs in older if archs})]
 
 
 def compiles(compiler, flags):
@@ -102,19 +175,18 @@ def msvc_toolchain(version):
     return [*common, f'/DFASTSNN_VERSION=\\"{version}\\"'], {"generic": []}, ["/nologo", "/LD"]
 
 
-def cuda_flags(compiler, nvcc):
-    """nvcc's flags, and the architectures: machine code for each, PTX of the last for those to come."""
-    archs = cuda_archs(nvcc)
+def cuda_flags(compiler, archs):
+    """nvcc's flags: machine code for each architecture, PTX of the last for those to come."""
     flags = [f"-ccbin {compiler}", "-std=c++17", "-O3", "-fmad=false", "-Xfatbin -compress-all", "-cudart static"]
     flags += [f"-gencode arch=compute_{arch},code=sm_{arch}" for arch in archs]
     flags.append(f"-gencode arch=compute_{archs[-1]},code=compute_{archs[-1]}")
     flags.append("-Xcompiler -fPIC,-fvisibility=hidden,-ffp-contract=off")
-    return flags, archs
+    return flags
 
 
-def cuda_ninja_file(compiler, nvcc, target, version):
+def cuda_ninja_file(compiler, nvcc, archs, target, version):
     """The text of build.ninja for the CUDA core."""
-    flags, archs = cuda_flags(compiler, nvcc)
+    flags = cuda_flags(compiler, archs)
     include = " ".join(f'-I"{path}"' for path in includes())
     defines = f"-DFASTSNN_MODULE=_cuda '-DFASTSNN_CUDA_ARCHS=\"{';'.join(archs)}\"' '-DFASTSNN_VERSION=\"{version}\"'"
     host = f"-std=c++17 -O2 -fPIC -fvisibility=hidden {include} {defines}"
@@ -171,20 +243,43 @@ def escape(path):
     return str(path).replace("$", "$$").replace(" ", "$ ").replace(":", "$:")
 
 
+def ninja(folder, text, failed):
+    """Build what `text`, a build.ninja, says in `folder`; exits with one sentence where that fails."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "build.ninja").write_text(text)
+    except OSError as error:
+        sys.exit(
+            f"fastsnn: cannot write to {folder} ({error.strerror}): free some space or set TMPDIR to another disk."
+        )
+    command = [sys.executable, "-m", "ninja", "-C", str(folder)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        said = []
+        for line in process.stdout:
+            print(line, end="", flush=True)
+            said.append(line)
+    if process.returncode:
+        sys.exit(FULL.format(folder) if "No space left on device" in "".join(said) else failed)
+
+
 class NinjaBuild(build_ext):
     def build_extension(self, ext):
         compiler = find_compiler()
         if compiler is None:
             sys.exit(NO_COMPILER)
+        header = Path(sysconfig.get_path("include")) / "Python.h"
+        if not header.exists():
+            sys.exit(NO_HEADERS.format(header))
         target = Path(self.get_ext_fullpath(ext.name)).resolve()
         target.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(self.build_temp).resolve() / ext.name
-        folder.mkdir(parents=True, exist_ok=True)
         version = self.distribution.get_version()
-        cuda = ext.name == "fastsnn._cuda"
-        text = cuda_ninja_file(compiler, NVCC, target, version) if cuda else cpu_ninja_file(compiler, target, version)
-        (folder / "build.ninja").write_text(text)
-        subprocess.run([sys.executable, "-m", "ninja", "-C", str(folder)], check=True)
+        if ext.name == "fastsnn._cuda":
+            nvcc, archs = CUDA
+            text = cuda_ninja_file(compiler, nvcc, archs, target, version)
+        else:
+            nvcc, text = None, cpu_ninja_file(compiler, target, version)
+        folder = Path(self.build_temp).resolve() / ext.name
+        ninja(folder, text, FAILED[ext.name].format(compiler=compiler, nvcc=nvcc))
 
 
 if PURE_PYTHON:
@@ -194,16 +289,11 @@ if PURE_PYTHON:
         file=sys.stderr,
     )
 
-NVCC = None if PURE_PYTHON or os.name == "nt" else find_nvcc()
-CORES = [] if PURE_PYTHON else ["fastsnn._cpu", *(["fastsnn._cuda"] if NVCC else [])]
+CUDA = cuda_build()
+CORES = [] if PURE_PYTHON else ["fastsnn._cpu", *(["fastsnn._cuda"] if CUDA else [])]
 
 setup(
-    packages=[
-        *find_packages(include=["fastsnn", "fastsnn.*"]),
-        "fastsnn._triton",
-        "fastsnn._bench",
-        "fastsnn._bench.device",
-    ],
+    packages=[*find_packages(include=["fastsnn", "fastsnn.*"]), "fastsnn._triton", "fastsnn._bench"],
     package_dir={"fastsnn._triton": "triton_kernels", "fastsnn._bench": "bench"},
     ext_modules=[Extension(name, []) for name in CORES],
     cmdclass={"build_ext": NinjaBuild},

@@ -71,35 +71,168 @@ def test_the_source_distribution_holds_what_the_tests_need(sdist):
         assert (sdist / name).exists(), name
 
 
-@pytest.mark.slow
-def test_without_a_compiler_the_build_says_so_in_a_sentence(sdist, tmp_path):
-    done = build("wheel", sdist, tmp_path, CXX="no-such-compiler")
-    assert done.returncode != 0
-    said = done.stdout + done.stderr
-    assert "fastsnn needs a C++17 compiler" in said
-    assert "FASTSNN_PURE_PYTHON=1" in said
-    assert not list(tmp_path.glob("*.whl"))
+def script(path, text):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+    return str(path)
+
+
+def toolkit(folder, known, then="exit 1"):
+    """CUDA_HOME of an nvcc that knows these architectures and does no more."""
+    said = "".join(f"echo compute_{arch};" for arch in known.split(";"))
+    script(folder / "bin" / "nvcc", f'case "$1" in --list-gpu-arch) {said} exit 0;; esac; {then}')
+    return str(folder)
+
+
+def cuda_of(**environment):
+    """What setup.py would build of the CUDA core, as (architectures or None, what it said)."""
+    program = (
+        "import runpy, setuptools; setuptools.setup = lambda **_: None; "
+        "cuda = runpy.run_path('setup.py')['CUDA']; print(cuda and ';'.join(cuda[1]))"
+    )
+    clean = {key: value for key, value in os.environ.items() if not key.startswith(("FASTSNN_", "CUDA_"))}
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT, env={**clean, **environment}
+    )
+    return done.stdout.strip(), done.stderr.strip()
+
+
+DRIVER = """
+static const int major[] = {MAJORS}, minor[] = {MINORS};
+extern "C" int cuInit(unsigned) { return 0; }
+extern "C" int cuDeviceGetCount(int* count) { *count = sizeof(major) / sizeof(int); return 0; }
+extern "C" int cuDeviceGet(int* device, int index) { *device = index; return 0; }
+extern "C" int cuDeviceGetAttribute(int* value, int which, int device) {
+  *value = which == 75 ? major[device] : minor[device];
+  return 0;
+}
+"""
+
+
+@pytest.fixture
+def driver(tmp_path):
+    """driver("9.0", "8.6"): LD_LIBRARY_PATH of a driver library that shows these GPUs."""
+    if sys.platform != "linux" or not shutil.which("g++"):
+        pytest.skip("needs Linux and g++")
+
+    def make(*capabilities):
+        majors, minors = zip(*(capability.split(".") for capability in capabilities), strict=True)
+        source = DRIVER.replace("MAJORS", ",".join(majors)).replace("MINORS", ",".join(minors))
+        command = ["g++", "-shared", "-fPIC", "-x", "c++", "-", "-o", str(tmp_path / "libcuda.so.1")]
+        subprocess.run(command, input=source, text=True, check=True)
+        return str(tmp_path)
+
+    return make
+
+
+ALL = "75;80;86;89;90;100;120"
+
+
+@pytest.fixture
+def no_driver(driver, tmp_path):
+    """LD_LIBRARY_PATH where the driver's library is not one, as without a GPU."""
+    (tmp_path / "libcuda.so.1").write_text("")
+    return str(tmp_path)
+
+
+def test_without_a_gpu_the_cuda_core_is_left_out_and_a_line_says_how_to_have_it(tmp_path, no_driver):
+    archs, said = cuda_of(CUDA_HOME=toolkit(tmp_path, ALL), LD_LIBRARY_PATH=no_driver)
+    assert archs == "None"
+    (line,) = said.splitlines()
+    for part in ("no NVIDIA GPU is visible", "FASTSNN_CUDA=1", "FASTSNN_CUDA_ARCHS"):
+        assert part in line
+
+
+@pytest.mark.parametrize(
+    ("gpus", "known", "archs"),
+    [
+        (["9.0"], ALL, "90"),
+        (["8.6", "9.0", "8.6"], ALL, "86;90"),
+        (["12.0"], ALL, "120"),
+        (["10.3"], ALL, "100"),  # the newest before it
+        (["12.0"], "80;90;90a", "90"),
+    ],
+)
+def test_with_a_gpu_its_architecture_alone_is_built(gpus, known, archs, driver, tmp_path):
+    assert cuda_of(CUDA_HOME=toolkit(tmp_path, known), LD_LIBRARY_PATH=driver(*gpus)) == (archs, "")
+
+
+def test_a_gpu_that_cannot_be_built_for_is_named(driver, tmp_path):
+    path = driver("6.1")
+    archs, said = cuda_of(CUDA_HOME=toolkit(tmp_path, ALL), LD_LIBRARY_PATH=path)
+    assert archs == "None"
+    assert "compute capability 61 is visible and" in said
+    assert "is too new for it" in said
+    archs, said = cuda_of(CUDA_HOME=str(tmp_path / "nowhere"), LD_LIBRARY_PATH=path)
+    assert archs == "None"
+    assert "there is no nvcc" in said
+
+
+@pytest.mark.parametrize("gpus", [[], ["9.0"]])
+def test_the_environment_decides(gpus, driver, no_driver, tmp_path):
+    home = {"CUDA_HOME": toolkit(tmp_path, "75;80;90;100"), "LD_LIBRARY_PATH": driver(*gpus) if gpus else no_driver}
+    assert cuda_of(**home, FASTSNN_CUDA="1") == ("75;80;90;100", "")
+    assert cuda_of(**home, FASTSNN_CUDA_ARCHS="8.0, 90") == ("80;90", "")
+    assert cuda_of(**home, FASTSNN_CUDA="0", FASTSNN_CUDA_ARCHS="80") == ("None", "")
 
 
 REFUSED = {
     "no nvcc": (
         {"FASTSNN_CUDA": "1", "CUDA_HOME": "/nowhere"},
-        "FASTSNN_CUDA=1 asks for the CUDA core and there is no nvcc",
+        "FASTSNN_CUDA=1 asks for the CUDA core and there is no nvcc: install the CUDA toolkit",
+    ),
+    "no nvcc for architectures": (
+        {"FASTSNN_CUDA_ARCHS": "90", "CUDA_HOME": "/nowhere"},
+        "FASTSNN_CUDA_ARCHS asks for the CUDA core and there is no nvcc: install the CUDA toolkit",
     ),
     "not a choice": ({"FASTSNN_CUDA": "yes"}, "FASTSNN_CUDA is 'yes'; allowed: 1"),
+    "unknown architecture": ({"FASTSNN_CUDA_ARCHS": "90;zz"}, "FASTSNN_CUDA_ARCHS is '90;zz' and"),
+    "nvcc that does not run": ({"FASTSNN_CUDA": "1"}, "mend the CUDA toolkit, name another"),
+    "no architecture": ({"FASTSNN_CUDA_ARCHS": ";"}, "choose from these"),
 }
-if NVCC:
-    REFUSED["unknown architecture"] = ({"FASTSNN_CUDA_ARCHS": "6;zz"}, "FASTSNN_CUDA_ARCHS is '6;zz' and")
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_a_cuda_core_that_cannot_be_built_is_refused_in_a_sentence(case, tmp_path):
+    environment, message = REFUSED[case]
+    if case == "nvcc that does not run":
+        script(tmp_path / "bin" / "nvcc", "exit 3")
+    else:
+        toolkit(tmp_path, ALL)
+    _, said = cuda_of(**{"CUDA_HOME": str(tmp_path), **environment})
+    assert message in said
+    assert len(said.splitlines()) == 1
+
+
+FAILING = {
+    "no compiler": ({"CXX": "no-such-compiler"}, "install one (on Debian and Ubuntu: apt install g++), set CXX"),
+    "a compiler that fails": ({"CXX": "exit 1"}, "could not compile the CPU core, see its messages above: use g++ 9"),
+    "a full disk": ({"CXX": "exec cat /dev/zero > /dev/full"}, "the disk is full: free some space in"),
+    "an nvcc that fails": (
+        {"FASTSNN_CUDA": "1", "CUDA_HOME": "exit 1", "CXX": 'for last; do :; done; : > "$last"'},
+        "could not compile the CUDA core, see its messages above: mend the CUDA toolkit",
+    ),
+}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("case", REFUSED)
-def test_a_cuda_core_that_cannot_be_built_is_refused_in_a_sentence(sdist, tmp_path, case):
-    environment, message = REFUSED[case]
-    done = build("wheel", sdist, tmp_path, **environment)
+@pytest.mark.skipif(sys.platform != "linux", reason="compilers are shell scripts")
+@pytest.mark.parametrize("case", FAILING)
+def test_a_failed_build_says_why_in_a_sentence_and_installs_nothing(sdist, case, tmp_path):
+    source, target = tmp_path / "source", tmp_path / "site"
+    shutil.copytree(sdist, source, ignore=shutil.ignore_patterns("build"))
+    environment, message = FAILING[case]
+    environment = dict(environment)
+    if " " in environment.get("CXX", ""):
+        environment["CXX"] = script(tmp_path / "c++", environment["CXX"])
+    if "CUDA_HOME" in environment:
+        environment["CUDA_HOME"] = toolkit(tmp_path / "cuda", "90", environment["CUDA_HOME"])
+    command = [sys.executable, "-m", "pip", "install", "--no-build-isolation", "--no-deps", "--target", str(target)]
+    done = subprocess.run([*command, str(source)], capture_output=True, text=True, env={**os.environ, **environment})
     assert done.returncode != 0
     assert message in done.stdout + done.stderr
-    assert not list(tmp_path.glob("*.whl"))
+    assert not target.exists() or not [*target.iterdir()]
 
 
 @pytest.mark.slow
