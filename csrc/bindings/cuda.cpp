@@ -82,5 +82,6 @@ PYBIND11_MODULE(FASTSNN_MODULE, m) {
   bindings::bind_mpdr<CudaCore>(m);
   bindings::bind_binary<CudaCore>(m);
   m.def("refusal", &cuda::refusal, "Why the kernels cannot run on a device; empty where they can.");
+  m.def("driver_version", &cuda::driver_version, "CUDA version of the driver, such as 13000; 0 without one.");
   m.attr("archs") = FASTSNN_CUDA_ARCHS;
 }

@@ -45,6 +45,7 @@ void packed_product(const PackedProduct& k, const Stream& on);
 
 // Why the kernels cannot run on `device`, in CUDA's words; empty where they can.
 std::string refusal(int device);
+int driver_version();  // 0 without a driver
 
 }  // namespace cuda
 }  // namespace fastsnn

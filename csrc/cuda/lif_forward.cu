@@ -90,11 +90,16 @@ std::string capability(int device) {
 
 }  // namespace
 
-std::string refusal(int device) {
-  int devices = 0, driver = 0, runtime = 0;
+int driver_version() {
+  int driver = 0;
   cudaDriverGetVersion(&driver);
+  return driver;
+}
+
+std::string refusal(int device) {
+  int devices = 0, runtime = 0;
   cudaRuntimeGetVersion(&runtime);
-  const std::string versions = " (driver for CUDA " + version(driver) + ", core built with CUDA " + version(runtime);
+  const std::string versions = " (driver for CUDA " + version(driver_version()) + ", core built with CUDA " + version(runtime);
   cudaError_t status = cudaGetDeviceCount(&devices);
   if (status != cudaSuccess) return cudaGetErrorString(status) + versions + ")";
   if (device >= devices) return "CUDA finds " + std::to_string(devices) + " device(s)" + versions + ")";

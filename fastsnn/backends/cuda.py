@@ -22,9 +22,11 @@ def refusal(device: torch.device) -> str | None:
         return f"the cuda backend takes CUDA tensors and this one is on {device}"
     if _cuda is None:
         return (
-            f"the CUDA core is not installed ({_import_error}); reinstall fastsnn where nvcc is on PATH "
-            "(FASTSNN_CUDA=1 makes its absence an error)"
+            f"the CUDA core is not installed ({_import_error}); reinstall fastsnn where nvcc is on PATH and the GPU is "
+            "visible (FASTSNN_CUDA=1 builds for every architecture)"
         )
+    if not _cuda.driver_version():
+        return "the CUDA core needs an NVIDIA GPU with its driver, and no NVIDIA driver is there"
     reason = _cuda.refusal(device.index or 0)
     if reason:
         return (

@@ -139,6 +139,10 @@ class OldDriver:
     archs = "80;90"
 
     @staticmethod
+    def driver_version():
+        return 12040
+
+    @staticmethod
     def refusal(device):
         return f"no kernel image is available for device {device} of compute capability 6.1"
 
@@ -157,9 +161,17 @@ def test_a_device_that_the_cuda_core_does_not_fit_is_refused_with_both_sides_and
 
 
 @pytest.mark.skipif(backends.cuda._cuda is None or torch.cuda.is_available(), reason="needs the core and no driver")
-def test_without_a_driver_the_versions_are_named():
+def test_the_core_finds_no_driver():
+    assert backends.cuda._cuda.driver_version() == 0
+    assert re.search(r"driver for CUDA 0\.0, core built with CUDA \d+\.\d+", backends.cuda._cuda.refusal(0))
+
+
+def test_without_a_driver_the_reason_says_so_and_advises_no_update(monkeypatch):
+    monkeypatch.setattr(backends.cuda, "_cuda", OldDriver)
+    monkeypatch.setattr(OldDriver, "driver_version", staticmethod(lambda: 0))
     reason = backends.refusal("lif", "cuda", CUDA)
-    assert re.search(r"driver for CUDA \d+\.\d+, core built with CUDA \d+\.\d+", reason)
+    assert "no NVIDIA driver is there" in reason
+    assert "update" not in reason
 
 
 def test_state_on_another_device_is_refused():
