@@ -1,0 +1,107 @@
+"""Recurrent networks: what a layer fired at the step before is input again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+from torch import Tensor, nn
+
+from ..nn import Stateful, TracedSpikes
+from .registry import register
+from .style import Style
+
+__all__ = ["Delay", "Recurrent", "r400", "shd"]
+
+
+class DelayState(NamedTuple):
+    """Spikes of the step before and, under a traced rule, their trace; None at t = 1."""
+
+    spikes: Tensor | None = None
+    trace: Tensor | None = None
+
+    def map(self, fn: Callable[[Tensor], Tensor]) -> DelayState:
+        return DelayState(*(None if tensor is None else fn(tensor) for tensor in self))
+
+
+class Delay(Stateful):
+    """Passes its input on and keeps it as `last`, until the next call or `fastsnn.reset`.
+
+    keep_graph: whether a gradient goes back to the step before, as rule "bptt" needs; online rules cut it.
+    """
+
+    def __init__(self, keep_graph: bool = False) -> None:
+        super().__init__()
+        self.keep_graph, self.state = keep_graph, DelayState()
+
+    @property
+    def last(self) -> Tensor | None:
+        """The input of the step before, traced as it was; None at t = 1."""
+        spikes, trace = self.state
+        return spikes if spikes is None or trace is None else TracedSpikes.of(spikes, trace)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if isinstance(x, TracedSpikes):
+            self.state = DelayState(x.spikes.detach(), x.trace)
+        else:
+            self.state = DelayState(x if self.keep_graph else x.detach())
+        return x
+
+    def reset(self) -> None:
+        self.state = DelayState()
+
+    def detach(self) -> None:
+        self.state = self.state.map(Tensor.detach)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "state": self.state.map(Tensor.detach)}
+
+
+class Recurrent(nn.Module):
+    """A layer of neurons with all-to-all recurrence: u[t] gets W x[t] + R s[t-1] + b. [N, in] to [N, out] a step."""
+
+    def __init__(self, in_features: int, out_features: int, style: Style) -> None:
+        super().__init__()
+        self.input, self.recurrent = style.linear(in_features, out_features), nn.Linear(out_features, out_features)
+        self.fire, self.delay = style.fire(out_features), Delay(keep_graph=style.rule == "bptt")
+
+    def forward(self, x: Tensor) -> Tensor:
+        current, last = self.input(x), self.delay.last
+        if last is not None:
+            current = current + self.recurrent(last)
+        return self.delay(self.fire(current))
+
+
+@register
+def r400(
+    rule: str = "ottt",
+    norm: str = "sws",
+    num_classes: int = 10,
+    in_features: int = 784,
+    steps: int | None = None,
+    hidden: int = 400,
+    dropout: float = 0.2,
+    **neuron: Any,
+) -> nn.Sequential:
+    """784-400-10 with a recurrent hidden layer, for Fashion-MNIST (Xiao et al. 2022, appendix D.3): weights from input
+    to hidden neurons are standardised. [N, *] a step is flattened."""
+    style = Style(rule, norm, steps, {"dropout": dropout, **neuron})
+    return nn.Sequential(nn.Flatten(), Recurrent(in_features, hidden, style), nn.Linear(hidden, num_classes))
+
+
+@register
+def shd(
+    rule: str = "ottt",
+    num_classes: int = 20,
+    in_features: int = 700,
+    hidden: int = 256,
+    layers: int = 1,
+    tau: float = 20.0,
+    **neuron: Any,
+) -> nn.Sequential:
+    """Recurrent layers for the Spiking Heidelberg Digits, 700 inputs a step, slow neurons."""
+    style = Style(rule, "none", None, {"tau": tau, **neuron})
+    widths = [in_features, *[hidden] * layers]
+    recurrent = [Recurrent(a, b, style) for a, b in pairwise(widths)]
+    return nn.Sequential(nn.Flatten(), *recurrent, nn.Linear(hidden, num_classes))
