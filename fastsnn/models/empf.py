@@ -39,8 +39,6 @@ def resnet(
     width = widths[0]
     quarter: dict[str, Any] = {"kernel_size": 7, "stride": 2, "padding": 3}
     size = {"kernel_size": 3, "padding": 1} if stem == "cifar" else quarter
-        {"kernel_size": 3, "padding": 1} if stem == "cifar" else {"kernel_size": 7, "stride": 2, "padding": 3}
-    )
     layers: list[nn.Module] = [
         nn.Conv2d(in_channels, width, **size, bias=False),
         nn.BatchNorm2d(width),
