@@ -6,7 +6,7 @@ from .empf import EMPF, EMPFState
 from .lif import LIF
 from .osr import OSRLIF, OSR1d, OSR2d, OSR3d, convert_batchnorm, fold
 from .state import Stateful, detach, load_states, reset, states
-from .traced import TracedSpikes, TraceError, plain
+from .traced import TracedSpikes, TraceError, UntracedCurrent, plain
 from .weights import Scale, WSConv2d, WSLinear
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "Stateful",
     "TraceError",
     "TracedSpikes",
+    "UntracedCurrent",
     "WSConv2d",
     "WSLinear",
     "convert_batchnorm",
