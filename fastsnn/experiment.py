@@ -270,7 +270,7 @@ def _each_potential(use: Callable[[Tensor], None], neuron: LIF, inputs: tuple[Te
 
 def _each_potential_after(use: Callable[[Tensor | None], None], neuron: EMPF, *_: Any) -> None:
     """A hook after a neuron's step: use(v)."""
-    use(neuron.v)
+    use(neuron.state.v)
 
 
 def _constant_threshold(neuron: nn.Module) -> bool:

@@ -218,3 +218,8 @@ def coerce(surrogate: Any) -> Surrogate:
             f"surrogate_function {surrogate!r} has spiking=False and fastsnn neurons fire: set spiking=True"
         )
     return cls(float(surrogate.alpha))
+
+
+def is_as(given: Any, surrogate: Surrogate) -> bool:
+    """Whether `coerce(given)` still is `surrogate`: SpikingJelly's objects may change."""
+    return bool(given.alpha == surrogate.alpha) and bool(getattr(given, "spiking", True))

@@ -113,7 +113,10 @@ def graphs():
 
 
 def assert_same(actual, expected, rtol=0.0, atol=0.0, equal_nan=False):
-    """Equal shape and dtype and, by default, exactly equal values; tuples are compared item by item."""
+    """Equal shape and dtype and, by default, exactly equal values; tuples and dicts are compared item by item."""
+    if isinstance(expected, dict):
+        assert actual.keys() == expected.keys()
+        actual, expected = [actual[key] for key in expected], list(expected.values())
     if isinstance(expected, (tuple, list)):
         assert len(actual) == len(expected)
         for a, e in zip(actual, expected, strict=True):

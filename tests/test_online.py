@@ -140,7 +140,7 @@ def test_result_counts_and_state_is_reset():
     assert result.loss == pytest.approx(expected_loss)
     assert result.correct == int((sum(outputs).argmax(1) == y).sum())
     assert result.samples == len(y)
-    assert all(state.potential is None for state in fastsnn.states(net).values())
+    assert all(state["potential"] is None for state in fastsnn.states(net).values())
 
 
 def test_evaluate_predicts_with_the_sum_over_time_and_restores_the_mode():

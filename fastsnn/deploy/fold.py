@@ -76,10 +76,15 @@ class StepAffine(Neuron):
 
     def reset(self) -> None:
         """The next call is t = 1."""
+        self._met()
         self._state = EMPFState()
+
+    def _begun(self) -> bool:
+        return bool(self._state.t)
 
     def forward(self, x: Tensor) -> Tensor:
         """y, in x's dtype."""
+        self._runs()
         x, sequence = plain(x), self._step_mode == "m"
         given = steps_given(x, sequence, len(self.weight))
         t = steps_done(self._state.t, given, len(self.weight), self.weight.device)

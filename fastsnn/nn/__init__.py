@@ -5,6 +5,7 @@ from .binary import BinaryConv2d, BinaryLinear
 from .empf import EMPF, EMPFState
 from .lif import LIF
 from .osr import OSRLIF, OSR1d, OSR2d, OSR3d, convert_batchnorm, fold
+from .recompute import checkpoint
 from .state import Stateful, detach, load_states, reset, states
 from .traced import TracedSpikes, TraceError, UntracedCurrent, plain
 from .weights import Scale, WSConv2d, WSLinear
@@ -27,6 +28,7 @@ __all__ = [
     "UntracedCurrent",
     "WSConv2d",
     "WSLinear",
+    "checkpoint",
     "convert_batchnorm",
     "detach",
     "fold",

@@ -11,7 +11,7 @@ from .. import backends
 from ..names import VERSIONS
 from ..ops import empf as op
 from ..ops.lif import check_input
-from ..ops.types import number
+from ..ops.types import number, replaced
 from .neuron import Neuron
 from .state import counted
 from .traced import plain
@@ -20,15 +20,15 @@ __all__ = ["EMPF", "EMPFState"]
 
 
 class EMPFState(NamedTuple):
-    """v [N, *] after the last step, None before the first and in version III; t: steps done (after a step in a graph
-    of torch.compile a tensor [])."""
+    """v [N, *] after the last step, or a number that was assigned; None before the first and in version III; t: steps
+    done (after a step in a graph of torch.compile a tensor [])."""
 
-    v: Tensor | None = None
+    v: Tensor | float | None = None
     t: int | Tensor = 0
 
     def map(self, fn: Any) -> EMPFState:
         """fn of v."""
-        return self if self.v is None else EMPFState(fn(self.v), self.t)
+        return EMPFState(fn(self.v), self.t) if isinstance(self.v, Tensor) else self
 
 
 def at_step(values: Tensor, t: int | Tensor) -> Tensor:
@@ -82,6 +82,7 @@ class EMPF(Neuron):
 
     running_mean: Tensor
     running_var: Tensor
+    _lent: Tensor | None  # the state's v, where it was handed out
 
     def __init__(
         self,
@@ -123,16 +124,39 @@ class EMPF(Neuron):
         self.reset()
 
     @property
-    def v(self) -> Tensor | None:
-        """Potential after the last step; None before the first and in version III."""
+    def v(self) -> Tensor | float | None:
+        """Potential after the last step; None before the first and in version III.
+
+        What is written into it (`v[mask] = 0`), or assigned, a tensor or a number, is what the next step starts from.
+        """
+        self._met()
+        if isinstance(self._state.v, Tensor) and self._state.v is not self._lent:
+            # the graph of the last step keeps the other one
+            self._lent = self._state.v.clone()
+            self._state = replaced(self._state, v=self._lent)
         return self._state.v
+
+    @v.setter
+    def v(self, value: Tensor | float | None) -> None:
+        self._met()
+        if self.version == "III" and value is not None:
+            raise ValueError("version 'III' has no potential between steps, so that none can be assigned")
+        value = None if value is None else self._potential_of(value)
+        self._lent = value if isinstance(value, Tensor) else None
+        self._state = replaced(self._state, v=value)
 
     def reset(self) -> None:
         """Forget the state: the next call is t = 1."""
+        self._met()
         self._state = EMPFState()
+        self._lent = None
+
+    def _begun(self) -> bool:
+        return bool(self._state.t)
 
     def forward(self, x: Tensor) -> Tensor:
         """Spikes of one step [N, *], or of all T [T, N, *] in step mode "m"."""
+        self._runs()
         x, sequence = plain(x), self._step_mode == "m"
         check_input(x, sequence)
         given = steps_given(x, sequence, self.steps)
@@ -142,12 +166,16 @@ class EMPF(Neuron):
         if self.version == "II":
             return self._norm_step(x, t)
         if sequence:
-            spikes, v = op.empf_sequence(x, self._state.v, leak=self.leak, threshold=self.threshold)
+            spikes, v = op.empf_sequence(x, self._before(x, sequence), leak=self.leak, threshold=self.threshold)
         else:
             leak = None if self.leak is None else at_step(self.leak, t)
-            spikes, v = op.empf_step(x, self._state.v, leak=leak, threshold=at_step(self.threshold, t))
+            spikes, v = op.empf_step(x, self._before(x, sequence), leak=leak, threshold=at_step(self.threshold, t))
         self._keep(v, t + given, x)
         return spikes
+
+    def _before(self, x: Tensor, sequence: bool) -> Tensor | None:
+        """v before a call with x."""
+        return None if self._state.v is None else self._usable(self._state, x, sequence).v
 
     def _keep(self, v: Tensor | None, t: int | Tensor, x: Tensor) -> None:
         self._state = EMPFState(v, counted(t, x) if self._step_mode == "s" else t)
@@ -156,7 +184,7 @@ class EMPF(Neuron):
         running = None if self.training else (at_step(self.running_mean, t), at_step(self.running_var, t))
         names = ("leak", "threshold", "alpha", "beta", "weight", "bias")
         parameters = {name: at_step(getattr(self, name), t) for name in names}
-        out = op.empf_norm_step(x, self._state.v, **parameters, running=running, eps=self.eps)
+        out = op.empf_norm_step(x, self._before(x, False), **parameters, running=running, eps=self.eps)
         if out.mean is not None and out.var is not None:
             self._follow(t, out.mean, out.var, x.numel() // len(out.mean))
         self._keep(out.v, t + 1, x)

@@ -13,7 +13,7 @@ from .. import backends, surrogate
 from ..ops import lif as op
 from ..ops import ots
 from ..ops.mpdr import MPDR, Regularised, RegularisedInGraph, own_synapse
-from ..ops.types import EMPTY, RULES, LIFParams, LIFState, number, replaced, state_dtype
+from ..ops.types import EMPTY, RULES, LIFParams, LIFState, cached_params, flag, number, replaced, state_dtype
 from ..reference.mpdr import z_score
 from .neuron import Neuron
 from .ots import ThresholdStabilizer
@@ -29,6 +29,10 @@ PAPER: dict[str, dict[str, Any]] = {
     "ndot": {"decay_input": False, "v_reset": None, "surrogate_function": surrogate.Sigmoid(4.0)},
     "ndot_released": {"decay_input": False, "v_reset": None, "surrogate_function": surrogate.Sigmoid(4.0)},
 }
+
+
+# in place of the ratio of a neuron that has had no step: ratios are finite
+BEFORE_FIRST = float("inf")
 
 
 def defaults_of(rule: str) -> dict[str, Any]:
@@ -98,7 +102,6 @@ class LIF(Neuron):
     v_threshold = _parameter("v_threshold")
     v_reset = _parameter("v_reset")
     detach_reset = _parameter("detach_reset")
-    surrogate_function = _parameter("surrogate")
     rule = _parameter("rule")
 
     def __init__(
@@ -122,6 +125,7 @@ class LIF(Neuron):
         self._params = LIFParams(tau, decay_input, v_threshold, v_reset, surrogate_function, detach_reset, rule)
         if not 0 <= number("dropout", dropout) < 1:
             raise ValueError(f"dropout is {dropout}; it must be in [0, 1)")
+        self.__dict__["_surrogate"] = surrogate_function
         self.step_mode = step_mode
         self.store_v_seq = store_v_seq
         self.dropout = dropout
@@ -129,11 +133,41 @@ class LIF(Neuron):
         self.stabilizer = self._stabilizer(threshold, fixed_threshold)
         self.reset()
 
+    @property
+    def surrogate_function(self) -> Any:
+        """As given: one of SpikingJelly's may change its alpha between calls."""
+        return self._surrogate
+
+    @surrogate_function.setter
+    def surrogate_function(self, given: Any) -> None:
+        self._params = replace(self._params, surrogate=given)
+        self.__dict__["_surrogate"] = given
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        # SpikingJelly's surrogates are modules, which torch takes for children
+        if name == "surrogate_function":
+            object.__setattr__(self, name, value)
+        else:
+            super().__setattr__(name, value)
+
+    @property
+    def store_v_seq(self) -> bool:
+        return self._store_v_seq
+
+    @store_v_seq.setter
+    def store_v_seq(self, store: bool) -> None:
+        if isinstance(store, str):
+            raise TypeError(
+                f"store_v_seq is {store!r}; it must be True or False. SpikingJelly before version 2 has `backend` in "
+                "its place: leave that out, fastsnn.use_backend chooses"
+            )
+        self._store_v_seq = flag("store_v_seq", store)
+
     def _stabilizer(self, threshold: str | None, fixed: bool) -> ThresholdStabilizer | None:
         if threshold not in (None, "ots"):
             raise ValueError(f"threshold is {threshold!r}; allowed: None (constant, v_threshold) and 'ots'")
         if threshold is None:
-            if fixed:
+            if flag("fixed_threshold", fixed):
                 raise ValueError("fixed_threshold=True needs threshold='ots': without, the threshold is constant")
             return None
         if self.mpdr is not None:
@@ -177,12 +211,16 @@ class LIF(Neuron):
 
     @property
     def state(self) -> LIFState:
-        """The state between steps; assign one to restore it."""
+        """The state between steps; assign one to restore it. What is written into its tensors holds from the next
+        step on."""
+        self._met()
         return self._shared(self._state)
 
     @state.setter
     def state(self, state: LIFState) -> None:
+        self._met()
         self._state = self._shared(LIFState(*state))
+        self._restarts = state.ratio is not None and self._params.trace == "ndot"
 
     def _shared(self, state: LIFState) -> LIFState:
         """The state as other tensors of the same memory: an online rule takes the memory of its own alone again."""
@@ -190,24 +228,57 @@ class LIF(Neuron):
 
     @property
     def v(self) -> Tensor | float:
-        """Potential after the last step's reset; the reset potential as a number before the first step."""
-        state = self.state
+        """Potential after the last step's reset; the reset potential as a number before the first step.
+
+        What is written into it (`v[mask] = 0`), or assigned, a tensor or a number, is what the next step starts from.
+        """
+        self._met()
+        state = self._state
         if state.potential is None:
             return self._params.v_start
-        return state.potential if state.is_v else op.reset_potential(self._params, state.potential)
+        if not isinstance(state.potential, Tensor):
+            return state.potential
+        if not state.is_v:
+            # a tensor of the state, so that the next step sees what is written into it
+            state = self._state = replaced(
+                state, potential=op.reset_potential(self._params, state.potential), is_v=True
+            )
+        return self._shared(state).potential  # type: ignore[return-value]
 
     @v.setter
-    def v(self, value: Tensor) -> None:
-        self.state = replaced(self._state, potential=value, is_v=True)
+    def v(self, value: Tensor | float) -> None:
+        self._met()
+        self._state = self._shared(replaced(self._state, potential=self._potential_of(value), is_v=True))
 
     @property
     def trace(self) -> Tensor | None:
         """Eligibility trace after the last step; None before the first, and where the rule has none."""
         return self.state.trace
 
+    def restarted(self, mask: Tensor) -> LIFState:
+        """The state where the samples of mask [N] are at t = 1. Raises ValueError where mask does not fit."""
+        state = self._state
+        held = [value for value in state if isinstance(value, Tensor)]
+        if not held:
+            return state
+        shape = held[0].shape
+        if shape[:1] != mask.shape:
+            raise ValueError(f"mask has {len(mask)} samples and the state has shape {tuple(shape)}, [N, *]")
+        at = mask.to(held[0].device).view(-1, *[1] * (len(shape) - 1))
+
+        def anew(value: Tensor | None, start: Any) -> Tensor | None:
+            return None if value is None else torch.where(at, start, value)
+
+        start = BEFORE_FIRST if self._params.trace == "ndot" else 0.0
+        v = anew(op.as_v(self._params, self._usable(state, held[0], False)), self._params.v_start)
+        keep = anew(state.keep, 1.0 if state.keep is None else self._draw_keep(state.keep))
+        return LIFState(v, True, anew(state.trace, 0.0), anew(state.ratio, start), keep)
+
     def reset(self) -> None:
         """Forget the state: the next call is t = 1."""
+        self._met()
         self._state = EMPTY
+        self._restarts = False
         self.v_seq: Tensor | None = None
         self._backend: str | None = None
         self._moments: Tensor | None = None
@@ -229,7 +300,7 @@ class LIF(Neuron):
             return self._stabilized(x, sequence, self.stabilizer)
         params, state = self._before(x, sequence)
         regularised = self._regularised(x)
-        ran = op.run(params, x, state, sequence, self.store_v_seq and sequence, reuse=True, regularised=regularised)
+        ran = op.run(params, x, state, sequence, self._store_v_seq and sequence, reuse=True, regularised=regularised)
         return self._after(ran, sequence, regularised)
 
     def _stabilized(self, x: Tensor, sequence: bool, stabilizer: ThresholdStabilizer) -> Tensor:
@@ -245,20 +316,59 @@ class LIF(Neuron):
 
     def _before(self, x: Tensor, sequence: bool) -> tuple[LIFParams, LIFState]:
         """What a call runs with."""
-        params, state = self._params, self._state
+        self._runs()
+        params, state = self._present(), self._state
+        if state.potential is not None:
+            state = self._usable(state, x, sequence)
         if not self.training:
             return params.untraced, replaced(state, keep=None, trace=None, ratio=None)
         if self.dropout and state.keep is None:
             op.check_input(x, sequence)
             state = replaced(state, keep=self._draw_keep(x[0] if sequence else x))
-        return params, state
+        return params, self._before_first(state, sequence) if self._restarts else state
+
+    def _present(self) -> LIFParams:
+        """The layer's parameters, with the present alpha of a surrogate of SpikingJelly's."""
+        given, p = self._surrogate, self._params
+        if given is p.surrogate or surrogate.is_as(given, p.surrogate):
+            return p
+        if torch.compiler.is_dynamo_compiling():
+            neuron = (p.tau, p.decay_input, p.v_threshold, p.v_reset)
+            return cached_params(*neuron, given, p.detach_reset, p.rule)
+        self._params = replace(p, surrogate=given)  # type: ignore[arg-type]
+        return self._params
+
+    def _before_first(self, state: LIFState, sequence: bool) -> LIFState:
+        """For a kernel, which starts all neurons or none at t = 1: there the trace is 0, whatever its factor."""
+        first: Any = torch.isinf(state.ratio)  # type: ignore[arg-type]
+        if sequence and bool(first.any()):
+            raise RuntimeError(
+                "single samples start anew (fastsnn.reset(net, mask)) and rule 'ndot' can do that in step_mode 's' "
+                "alone: their ratio in the first step has another denominator; run that step by itself, or reset all"
+            )
+        return replaced(state, ratio=state.ratio.masked_fill(first, 0.0))  # type: ignore[union-attr]
+
+    def _after_first(self, state: LIFState) -> LIFState:
+        """The ratio r[1]/r[0] of samples in their first step, r[0] = 1 (SPEC 3)."""
+        if state.potential is None or state.ratio is None or self._state.ratio is None:
+            return state
+        lam = self._params.leak
+        alone = op.reset_potential(self._params, state.potential).clamp(-lam, lam)
+        return replaced(state, ratio=torch.where(self._state.ratio.isinf(), alone, state.ratio))
 
     def _after(self, ran: op.Ran, sequence: bool, regularised: Any = None) -> Tensor:
         """Keeps the new state and returns the spikes, with their trace where there is one."""
+        state, old = ran.state, self._state
+        if not self.training and (old.trace is not None or old.keep is not None):
+            # what training goes on with
+            state = replaced(state, trace=old.trace, ratio=old.ratio, keep=old.keep)
+        elif self._restarts and self.training:
+            state = self._after_first(state)
+            self._restarts = False
         # nn.Module.__setattr__ costs as much as a small step
-        self.__dict__["_state"] = ran.state
+        self.__dict__["_state"] = state
         self.__dict__["_backend"] = ran.backend
-        if self.store_v_seq:
+        if self._store_v_seq:
             self._store(ran.v if sequence else self.v, sequence)
         trace = ran.trace
         if regularised is not None:
@@ -290,8 +400,8 @@ class LIF(Neuron):
         if sequence:
             self.v_seq = v
         else:
-            row = v.unsqueeze(0)
-            self.v_seq = row if self.v_seq is None else torch.cat([self.v_seq, row])
+            # a copy: what is written into v does not change it
+            self.v_seq = torch.cat([*([] if self.v_seq is None else [self.v_seq]), v.unsqueeze(0)])
 
     def _draw_keep(self, x: Tensor) -> Tensor:
         """Dropout mask of a sequence: 0 or 1/(1-p)."""

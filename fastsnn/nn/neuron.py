@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from ..ops.types import state_dtype
+from ..ops.types import number, replaced, state_dtype
 from .state import Stateful
 
 __all__ = ["Neuron"]
 
 
 class Neuron(Stateful):
-    """A layer whose `_state` is a NamedTuple with `map`: fn of every tensor. `reset()` sets it to that of t = 1."""
+    """A layer whose `_state` is a NamedTuple with `map`: fn of every tensor. `reset()` sets it to that of t = 1.
+
+    Its first field is the potential, or a number that is to be that of every neuron.
+    """
 
     _state: Any
     _step_mode: str
@@ -31,11 +35,28 @@ class Neuron(Stateful):
     @property
     def state(self) -> Any:
         """The state between steps; assign one to restore it."""
+        self._met()
         return self._state
 
     @state.setter
     def state(self, state: Any) -> None:
+        self._met()
         self._state = state
+
+    def _usable(self, state: Any, x: Tensor, sequence: bool) -> Any:
+        """state for a call with x: a potential given as a number becomes one of each neuron, and what was made under
+        inference_mode a tensor that a graph may keep."""
+        potential = state[0]
+        if isinstance(potential, float):
+            one = x[0] if sequence else x
+            return replaced(state, **{state._fields[0]: torch.full_like(one, potential, dtype=state_dtype(x.dtype))})
+        if potential is None or torch.compiler.is_dynamo_compiling() or not potential.is_inference():
+            return state
+        return state.map(Tensor.clone)
+
+    def _potential_of(self, value: Any) -> Tensor | float:
+        """A potential that is assigned. Raises TypeError where it is neither a tensor nor a number."""
+        return value if isinstance(value, Tensor) else number("v", value)
 
     def detach(self) -> None:
         """Cut the state out of the graph."""

@@ -105,10 +105,12 @@ class OSR(Stateful):
     def state(self) -> OSRState:
         """What the sequence has accumulated."""
         self._settle()
+        self._met()
         return self._state
 
     @state.setter
     def state(self, value: OSRState) -> None:
+        self._met()
         self._state: OSRState = value
         self._coming: op.Coming | None = None
 
@@ -130,6 +132,7 @@ class OSR(Stateful):
         op.check_input(x, self.num_features, self.DIMS)
 
     def _running(self) -> op.Running:
+        self._runs()
         return op.Running(self.running_mean, self.running_var, self.eps, self.max_ratio, self.strict)
 
     def _accumulate(self, step: Moments | op.Coming) -> None:

@@ -44,6 +44,7 @@ class ThresholdStabilizer(Stateful):
     @torch.no_grad()
     def forward(self, moments: Moments, start: float) -> Tensor:
         """th[t], float64 []; start is th_0."""
+        self._runs()
         steps, quantile = self.state
         th_0 = torch.full_like(moments.mean, start)
         if self.fixed and not self.training:
@@ -75,6 +76,7 @@ class ThresholdStabilizer(Stateful):
 
     def reset(self) -> None:
         """The next step is t = 1."""
+        self._met()
         self.state = OTSState()
 
     def detach(self) -> None:

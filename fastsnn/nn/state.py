@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from .recompute import met, running
 
 __all__ = ["Stateful", "detach", "load_states", "reset", "states"]
 
@@ -24,6 +27,32 @@ class Stateful(nn.Module, ABC):
     def detach(self) -> None:
         """Cut the state out of the graph."""
 
+    def restarted(self, mask: Tensor) -> Any:
+        """The state where the samples of mask [N] are at t = 1 and the others as they were.
+
+        Raises ValueError where samples share what is kept, or mask does not fit.
+        """
+        if self._begun():
+            raise ValueError(
+                f"{type(self).__name__} counts steps and keeps statistics for all samples together, so that single "
+                "ones cannot start anew: use fastsnn.reset(net) without a mask"
+            )
+        return self.state
+
+    def _begun(self) -> bool:
+        """Whether the sequence has begun."""
+        return bool(self.state[0])
+
+    def _met(self) -> None:
+        """Before the state is read or written from outside."""
+        if not torch.compiler.is_dynamo_compiling():
+            met(self)
+
+    def _runs(self) -> None:
+        """Before a call. Raises RuntimeError in a backward pass outside of `fastsnn.checkpoint`."""
+        if not torch.compiler.is_dynamo_compiling():
+            running(self)
+
 
 def counted(steps: int | Tensor, beside: Tensor) -> int | Tensor:
     """Steps as they are kept: inside a graph of torch.compile in a tensor, as a number would make a graph of its own
@@ -38,10 +67,25 @@ def _stateful(net: nn.Module) -> list[tuple[str, Stateful]]:
     return [(name, module) for name, module in net.named_modules() if isinstance(module, Stateful)]
 
 
-def reset(net: nn.Module) -> None:
-    """End the sequence in every fastsnn layer of `net`, before each new one. Other modules keep their state."""
-    for _, module in _stateful(net):
-        module.reset()
+def reset(net: nn.Module, mask: Tensor | None = None) -> None:
+    """End the sequence in every fastsnn layer of `net`, before each new one. Other modules keep their state.
+
+    mask [N], bool: of these samples alone, which then start anew with their own dropout mask; the others go on, also in
+    the graph of rule "bptt".
+
+    Raises TypeError or ValueError, and changes nothing, where mask is not one bool a sample, or a layer counts steps
+    for all samples together (EMPF, OSR, threshold="ots") and has begun.
+    """
+    modules = _stateful(net)
+    if mask is None:
+        for _, module in modules:
+            module.reset()
+        return
+    if not isinstance(mask, Tensor) or mask.dtype != torch.bool or mask.dim() != 1:
+        raise TypeError(f"mask is {mask!r}; it must be a bool tensor [N], True for the samples that start anew")
+    after = [module.restarted(mask) for _, module in modules]
+    for (_, module), state in zip(modules, after, strict=True):
+        module.state = state
 
 
 def detach(net: nn.Module) -> None:
@@ -50,15 +94,18 @@ def detach(net: nn.Module) -> None:
         module.detach()
 
 
-def states(net: nn.Module) -> dict[str, Any]:
-    """A copy of every stateful layer's state, by module name; restore it with `load_states`."""
-    return {name: module.state.map(lambda tensor: tensor.detach().clone()) for name, module in _stateful(net)}
+def states(net: nn.Module) -> dict[str, dict[str, Any]]:
+    """A copy of every stateful layer's state, by module name, as {field: tensor, number or None}: `torch.save` writes
+    and `torch.load` reads it with their defaults. Restore it with `load_states`."""
+    copy: Callable[[Tensor], Tensor] = lambda tensor: tensor.detach().clone()  # noqa: E731
+    return {name: module.state.map(copy)._asdict() for name, module in _stateful(net)}
 
 
-def load_states(net: nn.Module, saved: dict[str, Any]) -> None:
+def load_states(net: nn.Module, saved: dict[str, dict[str, Any]]) -> None:
     """Put back what `states` returned.
 
-    Raises KeyError, with the names, where `saved` and `net` do not hold the same layers; nothing is changed then.
+    Raises KeyError, with the names, where `saved` and `net` do not hold the same layers, ValueError where a layer's
+    state has other fields; nothing is changed then.
     """
     modules = dict(_stateful(net))
     if modules.keys() != saved.keys():
@@ -67,5 +114,17 @@ def load_states(net: nn.Module, saved: dict[str, Any]) -> None:
             f"saved states do not fit this network: missing {missing}, unknown {unknown}; take them with "
             "fastsnn.states(net) from a network of the same structure"
         )
-    for name, state in saved.items():
-        modules[name].state = state.map(Tensor.clone)
+    found = {name: _state_of(name, modules[name], saved[name]) for name in modules}
+    for name, state in found.items():
+        modules[name].state = state
+
+
+def _state_of(name: str, module: Stateful, saved: dict[str, Any]) -> Any:
+    """A copy of a saved state as the module keeps it."""
+    kind = type(module.state)
+    if saved.keys() != set(kind._fields):
+        raise ValueError(
+            f"saved state of {name or type(module).__name__} holds {sorted(saved)} and {type(module).__name__} keeps "
+            f"{sorted(kind._fields)}; take it from a network of the same structure"
+        )
+    return kind(**saved).map(Tensor.clone)

@@ -33,12 +33,18 @@ class _Standardized(nn.Module):
         self._done: tuple[tuple[Tensor, ...], op.Standardized] | None = None
 
     def standardized_weight(self) -> Tensor:
-        """W_hat = gain * (W - mean) / sqrt(var*N + 1e-4), with gradient to weight and gain."""
+        """W_hat = gain * (W - mean) / sqrt(var*N + 1e-4), with gradient to weight and gain; a tensor of your own."""
+        return self._standardized().clone()
+
+    def _standardized(self) -> Tensor:
+        """As `standardized_weight`, in memory that later calls share."""
         given = (self.weight, self.gain)
         if torch.compiler.is_compiling():
             return op.standardize(*given)
         if self._done is None or not all(map(_unchanged, self._done[0], given)):
-            self._done = (tuple(p.detach().clone() for p in given), op.compute(*given))
+            # what is computed under inference_mode serves a training step, too
+            with torch.inference_mode(False), torch.no_grad():
+                self._done = (tuple(p.detach().clone() for p in given), op.compute(*given))
         return op.standardize(*given, done=self._done[1])
 
     def __getstate__(self) -> dict[str, Any]:
@@ -62,7 +68,7 @@ class WSLinear(_Standardized, nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """y = W_hat x + b; traced spikes give W_hat its gradient from the trace."""
-        return F.linear(x, self.standardized_weight(), self.bias)
+        return F.linear(x, self._standardized(), self.bias)
 
 
 class WSConv2d(_Standardized, nn.Conv2d):
@@ -77,7 +83,7 @@ class WSConv2d(_Standardized, nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """y = W_hat * x + b; traced spikes give W_hat its gradient from the trace."""
-        return self._conv_forward(x, self.standardized_weight(), self.bias)
+        return self._conv_forward(x, self._standardized(), self.bias)
 
 
 class Scale(nn.Module):

@@ -41,7 +41,7 @@ class Fire(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, v: Tensor | None, leak: Tensor | None, threshold: Tensor, call: Any) -> Any:
         kernels, view = call
         spikes, v_seq = passes.fire(kernels, view, x, v, leak, threshold, True)
-        ctx.call = call
+        ctx.call, ctx.strides = call, x.stride()
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(x if v_seq is None else v_seq, v, leak, threshold)
         if v_seq is not None:
@@ -54,6 +54,9 @@ class Fire(torch.autograd.Function):
         if g_s is None:
             return None, None, None, None, None
         (kernels, view), (after, v, leak, threshold) = ctx.call, ctx.saved_tensors
+        # a saved-tensor hook may have laid them out anew
+        after = layout.laid(after, ctx.strides)
+        v = layout.like_or_none(v, after if v is None or v.dim() == after.dim() else after[0])
         g_x, g_leak, g_threshold = passes.fire_gradient(kernels, view, g_s, after, v, leak, threshold)
         return g_x, None, g_leak, g_threshold, None
 
@@ -65,7 +68,7 @@ class NormFire(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, v: Tensor | None, running: Any, eps: float, call: Any, *parameters: Tensor) -> Any:
         kernels, view = call
         out = passes.norm_fire(kernels, view, x, v, parameters, running, eps)
-        ctx.call, ctx.batch = call, running is None
+        ctx.call, ctx.batch, ctx.strides = call, running is None, x.stride()
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(v, out.v, out.m, out.mean, out.inverse, *parameters)
         ctx.mark_non_differentiable(out.v, *(() if out.batch_mean is None else (out.batch_mean, out.batch_var)))
@@ -76,7 +79,9 @@ class NormFire(torch.autograd.Function):
     def backward(ctx: Any, g_s: Tensor | None, *_: Any) -> Any:
         if g_s is None:
             return (None,) * 11
-        (kernels, view), (v, *saved) = ctx.call, ctx.saved_tensors
+        (kernels, view), (v, after, *saved) = ctx.call, ctx.saved_tensors
+        after = layout.laid(after, ctx.strides)
+        v, saved = layout.like_or_none(v, after), [after, *map(Tensor.contiguous, saved)]
         g_x, *learned = passes.norm_fire_gradient(kernels, view, g_s, v, saved[:4], saved[4:], ctx.batch)
         return g_x, None, None, None, None, *learned
 

@@ -39,6 +39,13 @@ def like(x: Tensor, model: Any) -> Tensor:
     return torch.empty_strided(model.shape, model.stride(), dtype=x.dtype, device=x.device).copy_(x)
 
 
+def laid(x: Tensor, strides: tuple[int, ...]) -> Tensor:
+    """x with the strides of a dense tensor of its shape."""
+    if x.stride() == strides:
+        return x
+    return torch.empty_strided(x.shape, strides, dtype=x.dtype, device=x.device).copy_(x)
+
+
 def like_or_none(x: Tensor | None, model: Tensor) -> Tensor | None:
     """As `like`; None for None."""
     return None if x is None else like(x, model)

@@ -72,11 +72,14 @@ class Call:
 def _load(ctx: Any) -> Saved:
     _, _, sequence, _, is_v, dtype = ctx.kept
     saved = ctx.saved_tensors
+    # a saved-tensor hook may have laid them out anew
     if len(saved) == 3:
         x, potential, keep = saved
-        return Saved(dtype, sequence, None, x, potential, is_v, keep)
+        x, state = layout.aligned(x, LIFState(potential, is_v, keep=keep), sequence)
+        return Saved(dtype, sequence, None, x, state.potential, is_v, state.keep)
     u, keep = saved
-    return Saved(dtype, sequence, u, None, None, False, keep)
+    u = layout.dense(u, sequence)
+    return Saved(dtype, sequence, u, keep=layout.like_or_none(keep, u[0] if sequence else u))
 
 
 class OnlineLIF(torch.autograd.Function):
@@ -176,7 +179,7 @@ def run(
     else:
         out = kernels.forward(p, x, start, sequence, v_seq)
         spikes, v = out.spikes, out.v
-    return Ran(spikes, LIFState(v[-1] if v_seq else v, True, keep=state.keep), None, v, kernels.NAME)
+    return Ran(spikes, LIFState(v[-1].clone() if v_seq else v, True, keep=state.keep), None, v, kernels.NAME)
 
 
 @torch.compiler.assume_constant_result
@@ -196,7 +199,7 @@ def _check_export(state: LIFState, sequence: bool) -> None:
 
 def _reusable(state: LIFState) -> LIFState:
     """The state's tensors whose memory the next state may take; None for the rest."""
-    return state.map(lambda tensor: tensor if memory.is_sole_owner(tensor) else None)
+    return state.map(lambda tensor: tensor if memory.is_free(tensor) else None)
 
 
 def as_v(p: LIFParams, state: LIFState) -> Tensor | None:

@@ -26,3 +26,13 @@ def is_sole_owner(tensor: Tensor) -> bool:
 def holders(tensor: Tensor) -> int:
     """How many tensors keep this memory, `tensor` with them; 0 where torch does not tell."""
     return _uses(tensor) - _UNSHARED + 1 if _use_count else 0
+
+
+def is_private(tensor: Tensor) -> bool:
+    """Whether its memory is torch's own and this process's alone: not numpy's or a file's, not shared with a fork."""
+    return tensor.untyped_storage().resizable() and not (tensor.device.type == "cpu" and tensor.is_shared())
+
+
+def is_free(tensor: Tensor) -> bool:
+    """Whether the next state may take the tensor's memory."""
+    return is_sole_owner(tensor) and is_private(tensor) and not tensor.is_inference()

@@ -45,7 +45,7 @@ class Renormalize(torch.autograd.Function):
     @staticmethod
     @first_order
     def backward(ctx: Any, g: Tensor) -> Any:
-        (x,) = ctx.saved_tensors
+        x = passes.laid_out(ctx.saved_tensors[0])
         return (
             *passes.renormalize_gradient(ctx.kernels, x, g, passes.arrived(ctx.used), ctx.group, ctx.dtype),
             None,
@@ -77,6 +77,8 @@ class RenormalizedLIF(torch.autograd.Function):
     @first_order
     def backward(ctx: Any, g_s: Tensor) -> Any:
         x, u, keep = ctx.saved_tensors
+        x = passes.laid_out(x)
+        u, keep = layout.like(u, x), layout.like_or_none(keep, x)
         used = passes.arrived(ctx.used)
         return (
             *passes.renormalized_lif_gradient(ctx.kernels, ctx.p, x, g_s, u, keep, used, ctx.group, ctx.dtype),

@@ -51,6 +51,8 @@ class StabilizedLIF(torch.autograd.Function):
     @first_order
     def backward(ctx: Any, g_s: Tensor) -> Any:
         u, threshold, keep = ctx.saved_tensors
+        u = layout.dense(u)
+        keep = layout.like_or_none(keep, u)
         g_x = ctx.kernels.backward(ctx.p, u, threshold, keep, layout.like(g_s, u), ctx.dtype)
         return g_x, None, None, None, None
 

@@ -60,7 +60,7 @@ class Standardize(torch.autograd.Function):
     def backward(ctx: Any, g_out: Tensor) -> Any:
         weight, gain, mean, inverse = ctx.saved_tensors
         kernels = backends.select("standardize", weight)
-        operands = (weight.contiguous(), gain.contiguous(), mean, inverse, g_out.contiguous())
+        operands = map(Tensor.contiguous, (weight, gain, mean, inverse, g_out))
         g_weight, g_gain = kernels.backward(*operands, ctx.eps)
         return g_weight, g_gain, None, None
 

@@ -31,6 +31,13 @@ def number(name: str, value: Any) -> float:
     return float(value)
 
 
+def flag(name: str, value: Any) -> bool:
+    """value. Raises TypeError, naming the argument, for what is no bool."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} is {value!r} ({type(value).__name__}); it must be True or False")
+    return value
+
+
 @dataclass(frozen=True)
 class LIFParams:
     """A validated LIF configuration and what kernels need of it. Arguments as `fastsnn.LIF`'s."""
@@ -47,6 +54,8 @@ class LIFParams:
         tau = number("tau", self.tau)
         if not tau > 1:
             raise ValueError(f"tau is {self.tau}; it must be > 1 (the leak is 1 - 1/tau): 2.0 is the usual choice")
+        for name in ("decay_input", "detach_reset"):
+            flag(name, getattr(self, name))
         number("v_threshold", self.v_threshold)
         if self.v_reset is not None and not math.isfinite(number("v_reset", self.v_reset)):
             raise ValueError(f"v_reset is {self.v_reset}; it must be finite, or None for soft reset")
@@ -157,7 +166,8 @@ def _constant(*arguments: Any) -> LIFParams:
     return params_of(*arguments)
 
 
-_built = lru_cache(maxsize=256)(LIFParams)
+# typed: 1 is not True
+_built = lru_cache(maxsize=256, typed=True)(LIFParams)
 
 
 def cached_params(

@@ -72,7 +72,7 @@ def test_packing_leaves_the_network_as_it_was(trained):
     after = fastsnn.states(trained)
     assert after.keys() == before.keys()
     for name, state in before.items():
-        assert_same(after[name].potential, state.potential)
+        assert_same(after[name]["potential"], state["potential"])
     assert_same(tuple(trained.state_dict().values()), tuple(parameters.values()))
     assert isinstance(trained[8], fastsnn.BinaryLinear)
     assert isinstance(packed[8], deploy.PackedLinear)

@@ -178,9 +178,9 @@ def test_the_given_network_stays_as_it_was():
     assert repr(net) == text
     assert_same(list(net.state_dict().values()), list(before.values()))
     after = fastsnn.states(net)
-    assert [state.t for state in after.values()] == [1] * len(states)
-    assert_same([state.v for state in after.values()], [state.v for state in states.values()])
-    assert all(state.t == 0 for state in fastsnn.states(folded).values())
+    assert [state["t"] for state in after.values()] == [1] * len(states)
+    assert_same([state["v"] for state in after.values()], [state["v"] for state in states.values()])
+    assert all(state["t"] == 0 for state in fastsnn.states(folded).values())
     with torch.no_grad():
         for parameter in folded.parameters():
             parameter.zero_()

@@ -101,7 +101,7 @@ def test_state_is_saved_restored_copied_and_reset(version):
         fastsnn.reset(net)
         run(net, x[:2])
         saved = fastsnn.states(net)
-        assert saved["1"].t == 2
+        assert saved["1"]["t"] == 2
         twin, pickled = copy.deepcopy(net), pickle.loads(pickle.dumps(net))
         for other in (net, twin, pickled):
             assert_same(run(other, x[2:]), whole[2:])
@@ -135,10 +135,10 @@ def test_a_step_saves_no_more_than_the_potentials():
     with torch.autograd.graph.saved_tensors_hooks(lambda t: held.append(t) or t, lambda t: t):
         layer(x[0])
         held.clear()
-        before = layer.v
+        before = layer.state.v
         layer(x[1])
     large = [t for t in held if t.numel() == x[0].numel()]
-    assert {t.data_ptr() for t in large} == {before.data_ptr(), layer.v.data_ptr()}
+    assert {t.data_ptr() for t in large} == {before.data_ptr(), layer.state.v.data_ptr()}
 
 
 @pytest.mark.parametrize("version", VERSIONS)

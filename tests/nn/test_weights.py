@@ -168,3 +168,22 @@ def test_operands_that_do_not_fit(weight, gain, error, message):
 def test_scale():
     assert_same(fastsnn.Scale()(torch.ones(3)), torch.full((3,), 2.74))
     assert repr(fastsnn.Scale(3)) == "Scale(factor=3.0)"
+
+
+def test_what_is_handed_out_is_not_what_the_layer_computes_with(layer):
+    before = layer(layer.example)
+    plain = nn.Parameter(layer.standardized_weight().detach())
+    with torch.no_grad():
+        plain.mul_(0.5)
+        layer.standardized_weight().zero_()
+    assert_same(layer(layer.example), before)
+    assert_same(layer.standardized_weight(), standardize(layer.weight, layer.gain))
+
+
+def test_a_weight_computed_under_inference_mode_trains(layer):
+    with torch.inference_mode():
+        expected = layer(layer.example).clone()
+    out = layer(layer.example)
+    assert_same(out.detach(), expected)
+    out.sum().backward()
+    assert layer.weight.grad.any()

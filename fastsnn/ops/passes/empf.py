@@ -52,7 +52,7 @@ def _values(parameter: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> Te
     """A parameter as kernels take it: of the state's dtype, a value for each step and channel."""
     given = parameter if parameter.dtype == dtype else parameter.to(dtype)
     if given.numel() == math.prod(shape):
-        return given.reshape(shape)
+        return given.reshape(shape).contiguous()
     return given.reshape(*given.shape, *[1] * (len(shape) - given.dim())).expand(shape).contiguous()
 
 

@@ -102,9 +102,10 @@ def _saved(
     is_v: bool,
     sequence: bool,
 ) -> Saved:
-    if x is None:
-        return Saved(dtype, sequence, u, keep=keep)
-    x, state = layout.aligned(x, LIFState(potential, is_v, keep=keep), sequence)
+    if u is not None:
+        u = layout.dense(u, sequence)
+        return Saved(dtype, sequence, u, keep=layout.like_or_none(keep, u[0] if sequence else u))
+    x, state = layout.aligned(x, LIFState(potential, is_v, keep=keep), sequence)  # type: ignore[arg-type]
     return Saved(dtype, sequence, None, x, state.potential, is_v, state.keep)
 
 
