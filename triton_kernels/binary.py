@@ -82,7 +82,7 @@ def pixel_of(
     x_w,
 ):
     """Where in x the pixel under a tap of an output position begins, and whether it lies inside."""
-    line = o_p // out_w
+    line, kernel_w = o_p // out_w, kernel_w.to(tl.int32)  # as taps; 64 bits take more registers to divide
     row = line % out_h * stride_h - padding_h + tap // kernel_w * dilation_h
     column = o_p % out_w * stride_w - padding_w + tap % kernel_w * dilation_w
     inside = (row >= 0) & (row < in_h) & (column >= 0) & (column < in_w)

@@ -20,6 +20,7 @@ SUM_BLOCK = WARPS * 32  # float64 sums take twice the registers, and neurons of 
 OPTIONS = {"num_warps": WARPS, "enable_fp_fusion": False}
 # half of a full SM has these registers: by default a block that sums takes fewer, and spills; a thread of 8 states more
 CROWDED = OPTIONS | {"maxnreg": 64}
+ALIGNED = 16  # neurons: then Triton knows that every row of n begins at 16 bytes
 NO_PULL = (None, None, 0, 0, 0, 0)
 INTERPRETED = not isinstance(lif.lif_forward, triton.JITFunction)
 
@@ -79,7 +80,8 @@ def lif_forward(
 ) -> None:
     if n == 0:
         return
-    block, q = block_of(n, x, of_state=room is not None), p.of(x)
+    aligned = n % ALIGNED == 0
+    block, q = block_of(n, x, of_state=room is not None or not aligned), p.of(x)
     with device:
         lif.lif_forward[(triton.cdiv(n, block),)](
             x,
@@ -106,6 +108,7 @@ def lif_forward(
             GIVEN_V=potential_is_v or potential is None,
             HARD=p.reset,
             TRACE=p.trace,
+            ALIGNED=aligned,
             BLOCK=block,
             **CROWDED,
         )
@@ -134,7 +137,8 @@ def lif_backward(
     if n == 0:
         return
     moments, g_local, *target = pull
-    block, q = block_of(n, g_x, of_state=moments is not None), p.of(g_x)
+    aligned = n % ALIGNED == 0
+    block, q = block_of(n, g_x, of_state=moments is not None or not aligned), p.of(g_x)
     grid = (triton.cdiv(n, block),)
     with device:
         if bptt:
@@ -159,6 +163,7 @@ def lif_backward(
                 *target,
                 HARD=p.reset,
                 SHAPE=p.surrogate,
+                ALIGNED=aligned,
                 BLOCK=block,
                 **OPTIONS,
             )
@@ -185,6 +190,7 @@ def lif_backward(
                 GIVEN_V=potential_is_v or potential is None,
                 HARD=p.reset,
                 SHAPE=p.surrogate,
+                ALIGNED=aligned,
                 BLOCK=block,
                 **OPTIONS,
             )
@@ -204,7 +210,7 @@ def standardize_forward(
 ) -> None:
     with device:
         standardize.standardize_forward[(rows,)](
-            weight, gain, mean, inverse, out, cols, bits(eps), BLOCK=BLOCK, **OPTIONS
+            weight, gain, mean, inverse, out, cols, bits(eps), BLOCK=BLOCK, **CROWDED
         )
 
 
@@ -224,7 +230,7 @@ def standardize_backward(
 ) -> None:
     with device:
         standardize.standardize_backward[(rows,)](
-            weight, gain, mean, inverse, g_out, g_weight, g_gain, cols, BLOCK=BLOCK, **OPTIONS
+            weight, gain, mean, inverse, g_out, g_weight, g_gain, cols, BLOCK=BLOCK, **CROWDED
         )
 
 

@@ -156,16 +156,17 @@ def lif_forward(
     GIVEN_V: tl.constexpr,
     HARD: tl.constexpr,
     TRACE: tl.constexpr,
+    ALIGNED: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
     """FIRST: t = 1 of a sequence, r[0] = 1 (ndot). GIVEN_V: the potential was already reset. room: moments of every
     u[t] are wanted."""
     STATE: tl.constexpr = tl.float64 if x_p.dtype.element_ty == tl.float64 else tl.float32
-    PAIRED: tl.constexpr = room_p is None and x_p.dtype.element_ty.primitive_bitwidth == 16
+    PAIRED: tl.constexpr = ALIGNED and room_p is None and x_p.dtype.element_ty.primitive_bitwidth == 16
     p = lif_of(leak, gain, bias, threshold, v_reset, STATE)
     initial, last = State(potential_p, trace_p, ratio_p), (u_last_p, v_last_p, ratio_last_p)
     optional = (keep_p, u_seq_p, v_seq_p, trace_seq_p)
-    o_x, m_x, o_n, m_n, o_n2, m_n2 = places(BLOCK, n, PAIRED)
+    o_x, m_x, o_n, m_n, o_n2, m_n2 = places(BLOCK, T, n, ALIGNED, PAIRED)
 
     state = load_state(p, initial, x_p, T, o_n, m_n, HARD, STATE)
     if PAIRED:
@@ -244,17 +245,18 @@ def lif_backward_online(
     GIVEN_V: tl.constexpr,
     HARD: tl.constexpr,
     SHAPE: tl.constexpr,
+    ALIGNED: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
     """g_x[t] = gain * (g_s[t]*sg(u[t] - th) + a1 dL_M/du), the second part where there are moments; with g_local it
     goes there alone. Without u it is recomputed from x and the potential, as the forward computed it."""
     STATE: tl.constexpr = tl.float64 if g_x_p.dtype.element_ty == tl.float64 else tl.float32
     DTYPE: tl.constexpr = g_x_p.dtype.element_ty
-    PAIRED: tl.constexpr = moments_p is None and DTYPE.primitive_bitwidth == 16
+    PAIRED: tl.constexpr = ALIGNED and moments_p is None and DTYPE.primitive_bitwidth == 16
     p = lif_of(leak, gain, bias, threshold, v_reset, STATE)
     sg, optional = (number(height, STATE), number(slope, STATE)), (keep_p, u_p, g_local_p)
     mpdr = (moments_p, target, precision, share, mu)
-    o_x, m_x, o_n, m_n, o_n2, m_n2 = places(BLOCK, n, PAIRED)
+    o_x, m_x, o_n, m_n, o_n2, m_n2 = places(BLOCK, T, n, ALIGNED, PAIRED)
 
     b_u = load_potential(p, potential_p, g_x_p, T, o_n, m_n, HARD, STATE)
     if PAIRED:
@@ -335,17 +337,18 @@ def lif_backward_bptt(
     mu: tl.int64,
     HARD: tl.constexpr,
     SHAPE: tl.constexpr,
+    ALIGNED: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
     """Back in time from u of every step [T, n]."""
     STATE: tl.constexpr = tl.float64 if g_x_p.dtype.element_ty == tl.float64 else tl.float32
     DTYPE: tl.constexpr = g_x_p.dtype.element_ty
-    PAIRED: tl.constexpr = moments_p is None and DTYPE.primitive_bitwidth == 16
+    PAIRED: tl.constexpr = ALIGNED and moments_p is None and DTYPE.primitive_bitwidth == 16
     leak, gain = number(leak, STATE), number(gain, STATE)
     p = Lif(leak, gain, None, number(threshold, STATE), number(v_reset, STATE))
     sg = (number(height, STATE), number(slope, STATE), number(reset_grad, STATE))
     mpdr, optional = (moments_p, target, precision, share, mu), (keep_p, g_v_seq_p)
-    o_x, m_x, o_n, m_n, o_n2, m_n2 = places(BLOCK, n, PAIRED)
+    o_x, m_x, o_n, m_n, o_n2, m_n2 = places(BLOCK, T, n, ALIGNED, PAIRED)
 
     b_g_v = load_or(g_v_last_p, o_n, m_n, 0.0, STATE)
     if PAIRED:

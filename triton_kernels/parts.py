@@ -6,11 +6,15 @@ import triton.language as tl
 
 
 @triton.jit
-def places(BLOCK, n, PAIRED: tl.constexpr):
+def places(BLOCK, T, n, ALIGNED: tl.constexpr, PAIRED: tl.constexpr):
     """Offsets and masks: of this program's neurons [BLOCK]; of those that a thread takes at once; of the other part. In
     pairs, for a half type, a part is the first or the last 8 of every 16 [BLOCK / 2]: two threads take 16 bytes of
     float32 each, which is a whole sector."""
     first = tl.program_id(0).to(tl.int64) * BLOCK
+    if not ALIGNED:
+        # zero, which Triton does not know: of places that it takes for aligned a thread has neighbours, of those in
+        # rows of n it has not, and the two would meet in shared memory
+        first += tl.minimum(T, 0)
     o_x = first + tl.arange(0, BLOCK)
     if PAIRED:
         i = tl.arange(0, BLOCK // 2)

@@ -208,6 +208,15 @@ def resources(cubin):
     return {name: tuple(map(int, numbers)) for name, *numbers in re.findall(pattern, usage)}
 
 
+def resources_of(cubin):
+    """Those of the one kernel in the bytes of a cubin."""
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(cubin)
+        file.flush()
+        ((_, taken),) = resources(file.name).items()
+    return taken
+
+
 def kernels(cubin):
     """Every kernel of a cubin file."""
     taken = resources(cubin)
