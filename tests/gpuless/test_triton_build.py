@@ -199,8 +199,12 @@ from triton_build import backward, forward, lif_params, recorded_launches
 def asked(launch, rule, **size):
     with recorded_launches() as recorded:
         launch(lif_params(rule), torch.float32, True, **size)
-    hints = [{at: hint for at, hint in variant.attrs.items() if hint} for variant in recorded]
-    return [(*variant[1:4], hint) for variant, hint in zip(recorded, hints)]
+    return [(v.kernel, v.signature, constants(v), {at: hint for at, hint in v.attrs.items() if hint}) for v in recorded]
+
+def constants(variant):
+    # ALIGNED goes with the hint about n
+    return {name: value for (at,), value in variant.constexprs.items()
+            if (name := variant.kernel.arg_names[at]) != "ALIGNED"}
 
 for launch in (forward, backward):
     for rule in ("bptt", "ottt"):
