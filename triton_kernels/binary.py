@@ -8,6 +8,7 @@ import triton
 import triton.language as tl
 
 from .arguments import load_or, store_if
+from .kernel import kernel
 from .standardize import load_double
 
 OUTPUTS = tl.constexpr(16)  # of a block
@@ -35,7 +36,7 @@ def weight_of(code, BITS: tl.constexpr):
         return tl.where((code & 1) == 0, 0.0, tl.where((code & 2) == 0, 1.0, -1.0))
 
 
-@triton.jit
+@kernel
 def binarize_forward(weight_p, scale_p, out_p, cols: tl.int64, SCALED: tl.constexpr, BLOCK: tl.constexpr):
     """One program an output: W_b = scale_o * sign(W), scale_o = mean |W| in float64, summed in a fixed order."""
     STATE: tl.constexpr = tl.float64 if weight_p.dtype.element_ty == tl.float64 else tl.float32
@@ -53,7 +54,7 @@ def binarize_forward(weight_p, scale_p, out_p, cols: tl.int64, SCALED: tl.conste
     tl.store(scale_p + i_row, mean)
 
 
-@triton.jit
+@kernel
 def binarize_backward(weight_p, g_out_p, g_weight_p, n: tl.int64, BLOCK: tl.constexpr):
     STATE: tl.constexpr = tl.float64 if weight_p.dtype.element_ty == tl.float64 else tl.float32
     o_n = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
@@ -101,7 +102,7 @@ def finished(b_sum, o_o, m_o, scale_p, bias_p):
     return b_sum * load_or(scale_p, o_o, m_o, 1.0, tl.float32) + load_or(bias_p, o_o, m_o, 0.0, tl.float32)
 
 
-@triton.jit
+@kernel
 def packed_few(
     x_p,
     words_p,
@@ -161,7 +162,7 @@ def packed_few(
     store_if(y_p, o_o * y_c, b_y, o_o < outputs)
 
 
-@triton.jit
+@kernel
 def packed_tile(
     x_p,
     words_p,

@@ -8,6 +8,7 @@ import triton
 import triton.language as tl
 
 from .arguments import load_or, store_if
+from .kernel import kernel
 
 
 @triton.jit
@@ -41,7 +42,7 @@ def neuron_of(o_i, channel, channels, inner):
     return (o_i // inner * channels + channel) * inner + o_i % inner
 
 
-@triton.jit(do_not_specialize=["T"])
+@kernel(do_not_specialize=["T"])
 def empf_forward(
     x_p,
     v_p,
@@ -74,7 +75,7 @@ def empf_forward(
     store_if(v_last_p, o_n, b_v, m_n)
 
 
-@triton.jit(do_not_specialize=["T", "parts"])
+@kernel(do_not_specialize=["T", "parts"])
 def empf_backward(
     g_spikes_p,
     v_seq_p,
@@ -120,7 +121,7 @@ def empf_backward(
             tl.store(g_leak_p + o_sum, tl.sum(b_sum_v, 0))
 
 
-@triton.jit(do_not_specialize=["parts"])
+@kernel(do_not_specialize=["parts"])
 def empf_potential(
     x_p,
     v_p,
@@ -158,7 +159,7 @@ def empf_potential(
         tl.store(shift_p + channel, shift)
 
 
-@triton.jit
+@kernel
 def empf_norm_forward(
     m_p,
     mean_p,
@@ -188,7 +189,7 @@ def empf_norm_forward(
     tl.store(v_last_p + o_n, b_v, m_n)
 
 
-@triton.jit(do_not_specialize=["parts"])
+@kernel(do_not_specialize=["parts"])
 def empf_norm_sums(
     m_p,
     mean_p,
@@ -227,7 +228,7 @@ def empf_norm_sums(
     tl.store(g_mh_xhat_p + part * channels + channel, tl.sum(b_sum_xhat, 0))
 
 
-@triton.jit(do_not_specialize=["parts"])
+@kernel(do_not_specialize=["parts"])
 def empf_norm_backward(
     m_p,
     mean_p,

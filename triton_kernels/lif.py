@@ -13,6 +13,7 @@ import triton
 import triton.language as tl
 
 from .arguments import load_or, number, store_if
+from .kernel import kernel
 from .moments import store_block_moments
 from .mpdr import pull
 from .parts import halves, places, whole
@@ -130,7 +131,7 @@ def store_last(p, state, last, o_n, m_n, HARD: tl.constexpr):
     store_if(ratio_last_p, o_n, state.e, m_n)
 
 
-@triton.jit(do_not_specialize=["T", "leak", "gain", "bias", "threshold", "v_reset"])
+@kernel(do_not_specialize=["T", "leak", "gain", "bias", "threshold", "v_reset"])
 def lif_forward(
     x_p,
     potential_p,
@@ -214,7 +215,7 @@ def step_local(p, sg, b_g_s, b_x, b_u_prev, optional, mpdr, t, n, o_n, m_n, GIVE
     return (p.gain * b_g_u).to(b_g_s.dtype), b_u
 
 
-@triton.jit(
+@kernel(
     do_not_specialize=[
         *("T", "leak", "gain", "bias", "threshold", "v_reset", "height", "slope"),
         *("target", "precision", "share", "mu"),
@@ -307,7 +308,7 @@ def step_back(p, sg, b_g_s, b_g_v, u_p, optional, mpdr, t, n, o_n, m_n, HARD, SH
     return (p.gain * b_g_u).to(b_g_s.dtype), p.leak * b_g_u
 
 
-@triton.jit(
+@kernel(
     do_not_specialize=[
         *("T", "leak", "gain", "threshold", "v_reset", "reset_grad", "height", "slope"),
         *("target", "precision", "share", "mu"),

@@ -6,10 +6,11 @@ import triton
 import triton.language as tl
 
 from .arguments import number
+from .kernel import kernel
 from .moments import merged
 
 
-@triton.jit
+@kernel
 def mpdr_merge(room_p, moments_p, n: tl.int64, EPSILON: tl.constexpr, BLOCK: tl.constexpr):
     """Mean and biased variance of a step. A spread below the rounding of u counts as none."""
     t = tl.program_id(0).to(tl.int64)

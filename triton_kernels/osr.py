@@ -9,6 +9,7 @@ import triton
 import triton.language as tl
 
 from .arguments import load_or, number, store_if
+from .kernel import kernel
 from .lif import State, fire, lif_of, load_state, state_after
 from .surrogate import surrogate
 
@@ -63,7 +64,7 @@ def store_moments(parts_p, o_c, channels, size, origin, sum, squares):
     store_part(parts_p, o_c, channels, origin + shift, tl.maximum(squares - sum * shift, 0.0, tl.PropagateNan.ALL))
 
 
-@triton.jit
+@kernel
 def osr_forward(
     x_p,
     center_p,
@@ -94,7 +95,7 @@ def osr_forward(
         store_moments(parts_p, o_c, channels, end - begin, origin, tl.sum(b_sum, 0), tl.sum(b_squares, 0))
 
 
-@triton.jit(do_not_specialize=["leak", "gain", "bias", "threshold", "v_reset"])
+@kernel(do_not_specialize=["leak", "gain", "bias", "threshold", "v_reset"])
 def osr_lif_forward(
     x_p,
     center_p,
@@ -160,7 +161,7 @@ def parts_tile(i, parts, o_c, channels, BLOCK_P: tl.constexpr):
     return o_p, 2 * o_p[:, None] * channels + o_c[None, :], (o_p < parts)[:, None] & (o_c < channels)[None, :]
 
 
-@triton.jit
+@kernel
 def osr_merge(
     parts_p,
     mean_p,
@@ -193,7 +194,7 @@ def osr_merge(
     tl.store(m2_p + o_c, tl.sum(b_m2, 0), o_c < channels)
 
 
-@triton.jit(do_not_specialize=["gain", "threshold", "height", "slope"])
+@kernel(do_not_specialize=["gain", "threshold", "height", "slope"])
 def osr_reduce(
     x_p,
     g_p,
@@ -235,7 +236,7 @@ def osr_reduce(
     store_part(parts_p, o_c, channels, tl.sum(b_sum, 0), tl.sum(b_normal, 0))
 
 
-@triton.jit
+@kernel
 def osr_total(parts_p, sums_p, parts: tl.int64, channels: tl.int64, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr):
     """Sums of all parts."""
     o_c = tl.program_id(0).to(tl.int64) * BLOCK_C + tl.arange(0, BLOCK_C)
@@ -248,7 +249,7 @@ def osr_total(parts_p, sums_p, parts: tl.int64, channels: tl.int64, BLOCK_P: tl.
     tl.store(sums_p + channels + o_c, tl.sum(b_second, 0), o_c < channels)
 
 
-@triton.jit
+@kernel
 def osr_gradient(
     x_p,
     g_p,

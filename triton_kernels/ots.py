@@ -4,16 +4,16 @@ reset and trace in another.
 Arguments as csrc/core/stats.h has them: all [n]; threshold, moments and room float64; None: absent.
 """
 
-import triton
 import triton.language as tl
 
 from .arguments import load_or, number, store_if
+from .kernel import kernel
 from .lif import charge, potential_after
 from .moments import merged, store_block_moments
 from .surrogate import surrogate
 
 
-@triton.jit(do_not_specialize=["leak", "gain", "bias", "v_reset"])
+@kernel(do_not_specialize=["leak", "gain", "bias", "v_reset"])
 def ots_charge(
     x_p,
     v_p,
@@ -37,14 +37,14 @@ def ots_charge(
     store_block_moments(room_p, 0, b_u, m_n, n)
 
 
-@triton.jit
+@kernel
 def ots_merge(room_p, moments_p, n: tl.int64, BLOCK: tl.constexpr):
     mean, m2 = merged(room_p, n, BLOCK)
     tl.store(moments_p, mean)
     tl.store(moments_p + 1, m2)
 
 
-@triton.jit(do_not_specialize=["leak", "v_reset"])
+@kernel(do_not_specialize=["leak", "v_reset"])
 def ots_fire(
     threshold_p,
     u_p,
@@ -73,7 +73,7 @@ def ots_fire(
         tl.store(trace_out_p + o_n, leak * load_or(trace_p, o_n, m_n, 0.0, STATE) + b_s, m_n)
 
 
-@triton.jit(do_not_specialize=["gain", "height", "slope"])
+@kernel(do_not_specialize=["gain", "height", "slope"])
 def ots_backward(
     threshold_p,
     u_p,

@@ -7,6 +7,7 @@ import triton
 import triton.language as tl
 
 from .arguments import number
+from .kernel import kernel
 
 
 @triton.jit
@@ -38,7 +39,7 @@ def store_rounded(pointer, offsets, value, mask):
     tl.store(pointer + offsets, value.to(state).to(dtype), mask)
 
 
-@triton.jit(do_not_specialize=["eps"])
+@kernel(do_not_specialize=["eps"])
 def standardize_forward(weight_p, gain_p, mean_p, inverse_p, out_p, cols: tl.int64, eps: tl.int64, BLOCK: tl.constexpr):
     i_row = tl.program_id(0).to(tl.int64)
     weight_p, out_p = weight_p + i_row * cols, out_p + i_row * cols
@@ -68,7 +69,7 @@ def standardize_forward(weight_p, gain_p, mean_p, inverse_p, out_p, cols: tl.int
     tl.store(inverse_p + i_row, inv)
 
 
-@triton.jit
+@kernel
 def standardize_backward(
     weight_p,
     gain_p,

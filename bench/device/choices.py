@@ -99,11 +99,13 @@ def unpaired() -> Iterator[None]:
             start = line[: len(line) - len(line.lstrip())]
             kernel._unsafe_update_src(kernel.src.replace(line, f"{start}PAIRED: tl.constexpr = False"))
             kernel.device_caches.clear()
+            kernel.compiled.clear()
         yield
     finally:
         for kernel, source in zip(kernels, before, strict=True):
             kernel._unsafe_update_src(source)
             kernel.device_caches.clear()
+            kernel.compiled.clear()
 
 
 def rows(stage: Stage, case: str, calls: dict[str, Callable[[], object]], **about: Any) -> None:
