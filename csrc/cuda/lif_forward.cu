@@ -99,7 +99,8 @@ int driver_version() {
 std::string refusal(int device) {
   int devices = 0, runtime = 0;
   cudaRuntimeGetVersion(&runtime);
-  const std::string versions = " (driver for CUDA " + version(driver_version()) + ", core built with CUDA " + version(runtime);
+  const std::string versions =
+      " (driver for CUDA " + version(driver_version()) + ", core built with CUDA " + version(runtime);
   cudaError_t status = cudaGetDeviceCount(&devices);
   if (status != cudaSuccess) return cudaGetErrorString(status) + versions + ")";
   if (device >= devices) return "CUDA finds " + std::to_string(devices) + " device(s)" + versions + ")";
