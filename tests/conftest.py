@@ -1,4 +1,5 @@
 import os
+from pathlib import Path
 
 # read where torch loads OpenMP: the threads of several workers must not spin against each other
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
@@ -12,6 +13,7 @@ os.environ.setdefault("TRITON_INTERPRET", "0" if torch.cuda.is_available() else 
 import fastsnn
 from fastsnn import backends
 
+from . import operations, selection
 from .cases import BACKENDS, ON_DEVICE, VARIANTS
 from .gpuless import cuda_host
 
@@ -38,9 +40,51 @@ def _defaults():
         backends.cpu._cpu.choose_isa(isa)
 
 
-def pytest_collection_modifyitems(items):
+def pytest_addoption(parser):
+    parser.addoption(
+        "--exhaustive", action="store_true", help="every case; without, the short suite where none is named"
+    )
+    parser.addoption("--operations", metavar="FILE", help="write which operation ran on which backend with which type")
+
+
+def pytest_configure(config):
+    config.operations_ran = set()
+    if config.option.operations:
+        operations.record(config.operations_ran)
+
+
+def _is_short(config):
+    """Tests that are named (a path, -k, -m) all run. A worker's arguments are not those of the command."""
+    if hasattr(config, "workerinput"):
+        return config.workerinput["short"]
+    named = config.args_source is pytest.Config.ArgsSource.ARGS or config.option.keyword or config.option.markexpr
+    return not (config.option.exhaustive or named)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node):
+    node.workerinput["short"] = _is_short(node.config)
+
+
+def pytest_sessionfinish(session):
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["operations"] = sorted(session.config.operations_ran)
+    elif session.config.option.operations:
+        Path(session.config.option.operations).write_text(operations.table(session.config.operations_ran))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node):
+    node.config.operations_ran.update(map(tuple, node.workeroutput.get("operations", ())))
+
+
+def pytest_collection_modifyitems(config, items):
     """What runs on a device carries the mark `gpu`: `pytest -m gpu` is all of it. Files with slow tests come first:
     workers take files in turn, and would wait for a slow one at the end."""
+    if _is_short(config):
+        kept = selection.short(items)
+        config.hook.pytest_deselected(items=[item for item in items if item not in {*kept}])
+        items[:] = kept
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)
     for item in items:
