@@ -4,9 +4,11 @@ import ctypes
 import functools
 import hashlib
 import importlib.util
+import os
 import subprocess
 import sysconfig
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
@@ -43,17 +45,25 @@ def _compile(source, folder, flavour):
 
 @functools.cache
 def library(flavour="plain"):
-    """Path of the extension, built once for these sources."""
+    """Path of the extension, built once for these sources: other processes wait for the one that builds it."""
+    import fcntl
+
     folder = Path(tempfile.gettempdir()) / f"fastsnn-cuda-host-{_fingerprint(flavour)}"
     built = folder / f"_cuda_host{sysconfig.get_config_var('EXT_SUFFIX')}"
-    if not built.exists():
-        with tempfile.TemporaryDirectory() as scratch:
-            objects = [_compile(source, Path(scratch), flavour) for source in SOURCES]
-            linked = Path(scratch) / built.name
-            subprocess.run(["g++", *toolkit.FLAVOURS[flavour], "-shared", *map(str, objects), "-o", linked], check=True)
-            folder.mkdir(exist_ok=True)
-            linked.replace(built)
+    folder.mkdir(exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not built.exists():
+            _build(built, flavour)
     return built
+
+
+def _build(built, flavour):
+    with tempfile.TemporaryDirectory(dir=built.parent) as scratch, ThreadPoolExecutor(os.cpu_count()) as threads:
+        objects = [*threads.map(lambda source: _compile(source, Path(scratch), flavour), SOURCES)]
+        linked = Path(scratch) / built.name
+        subprocess.run(["g++", *toolkit.FLAVOURS[flavour], "-shared", *map(str, objects), "-o", linked], check=True)
+        linked.replace(built)
 
 
 @functools.cache

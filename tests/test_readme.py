@@ -1,0 +1,60 @@
+"""Every block of the README runs as it stands."""
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+README = ROOT / "README.md"
+if not README.exists():
+    pytest.skip("needs the source tree", allow_module_level=True)
+for package in ("spikingjelly", "sklearn", "matplotlib", "rich", "safetensors"):
+    pytest.importorskip(package, reason="the README's blocks need the extra `test`")
+
+BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", README.read_text(), re.MULTILINE | re.DOTALL)
+PROGRAMS = [text for language, text in BLOCKS if language == "python"]
+COMMANDS = [
+    command.strip()
+    for language, text in BLOCKS
+    if language == "bash"
+    for line in text.splitlines()
+    for command in line.partition(" #")[0].split("&&")
+]
+SHORT = {"fastsnn train": ["--epochs", "1"], "fastsnn bench": ["--quick", "--only", "counts"]}
+
+
+def test_blocks_are_of_a_language_that_is_run():
+    assert {language for language, _ in BLOCKS} == {"python", "bash"}
+    assert len(PROGRAMS) == 3
+    assert {command.split()[0] for command in COMMANDS} == {"pip", "pytest", "fastsnn"}
+
+
+@pytest.mark.parametrize("text", PROGRAMS, ids=[text.splitlines()[-1] for text in PROGRAMS])
+def test_a_program_runs_and_shows_something(text, tmp_path):
+    done = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout
+    assert "False" not in done.stdout
+
+
+@pytest.mark.parametrize("command", [command for command in COMMANDS if command.startswith("fastsnn")])
+def test_a_command_runs(command, tmp_path):
+    """With one epoch in place of all, and without the times of `fastsnn bench`."""
+    shorter = next((options for start, options in SHORT.items() if command.startswith(start)), [])
+    words = [sys.executable, "-m", *shlex.split(command), *(shorter if "--help" not in command else [])]
+    done = subprocess.run(words, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout
+
+
+@pytest.mark.parametrize("command", [command for command in COMMANDS if command.startswith("pip")])
+def test_an_installation_asks_for_extras_that_exist(command):
+    tomllib = pytest.importorskip("tomllib", reason="Python 3.11")
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    pip, install, target = shlex.split(command)
+    assert (pip, install) == ("pip", "install")
+    assert re.fullmatch(r"\.\[(\w+)\]", target)[1] in extras
