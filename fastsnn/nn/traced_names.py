@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from inspect import isdatadescriptor
-
 import torch
 from torch import Tensor
 
@@ -67,6 +65,16 @@ INSPECT = frozenset(
     ).split()
     + CREATION
 ).union(name for name in (*dir(Tensor), *dir(torch)) if name.startswith(("is_", "_is_")))
-OF_GRAPH = frozenset("requires_grad grad _grad grad_fn is_leaf output_nr retains_grad _backward_hooks".split())
-PROPERTIES = frozenset(name for name in dir(Tensor) if isdatadescriptor(getattr(Tensor, name)))
-PROPERTIES -= set("_base T mT H mH data real imag".split())
+OF_GRAPH = frozenset(
+    (
+        "requires_grad grad _grad grad_fn _grad_fn is_leaf output_nr retains_grad _backward_hooks "
+        "_post_accumulate_grad_hooks"
+    ).split()
+)
+PROPERTIES = frozenset(
+    (
+        "__cuda_array_interface__ __weakref__ _cdata _has_symbolic_sizes_strides _python_dispatch _version device "
+        "dtype grad_dtype is_cpu is_cuda is_ipu is_maia is_meta is_mkldnn is_mps is_mtia is_nested is_quantized "
+        "is_sparse is_sparse_csr is_vulkan is_xla is_xpu itemsize layout name names nbytes ndim shape volatile"
+    ).split()
+)
