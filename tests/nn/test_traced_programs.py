@@ -1,6 +1,6 @@
 """Random programs around traced neurons, against the papers' formulation with two passes written out.
 
-100 programs; FASTSNN_PROGRAMS=2000 in the environment runs as many, at random.
+100 programs, the same in every run; FASTSNN_PROGRAMS=2000 in the environment runs as many, drawn at random.
 """
 
 import os
@@ -18,35 +18,11 @@ import fastsnn
 from fastsnn import TraceError
 
 from ..cases import assert_same
+from .two_passes import Passes, added, passes
 
 PROGRAMS = int(os.environ.get("FASTSNN_PROGRAMS", "100"))
 STEPS = 3
 NEURON = {"v_threshold": 0.3, "tau": 1.7, "surrogate_function": fastsnn.surrogate.Sigmoid(4.0)}
-
-
-class Passes:
-    """Spikes and trace by hand. trace is None of a current that neither is a synapse's nor has one."""
-
-    def __init__(self, spikes, trace):
-        self.spikes, self.trace = spikes, trace
-
-    @property
-    def shape(self):
-        return self.spikes.shape
-
-    def both(self, fn):
-        return Passes(fn(self.spikes), None if self.trace is None else fn(self.trace).detach())
-
-
-def passes(fn, x, weights):
-    """A synapse: value and input gradient by one pass, the weights' gradient by another."""
-    if isinstance(x, torch.Tensor):
-        return fn(x, *weights)
-    if x.trace is None:
-        raise TraceError("two passes need a trace")
-    value = fn(x.spikes, *(weight.detach() for weight in weights))
-    of_weights = fn(x.trace, *weights)
-    return value + (of_weights - of_weights.detach())
 
 
 class Turned(torch.autograd.Function):
@@ -157,13 +133,6 @@ def synapse(fn, *shapes):
         return fn(x, *weights)
 
     return run
-
-
-def added(x, y):
-    """x and a plain current y, whose own value stands in for its trace."""
-    if isinstance(x, Passes):
-        return Passes(x.spikes + y, None if x.trace is None else x.trace + y.detach())
-    return x + y
 
 
 def written(x, y):
