@@ -1,4 +1,4 @@
-"""The papers' formulation by hand: a synapse runs on the spikes for its value, on the trace for its weights' gradient."""
+"""The papers' formulation by hand: a synapse runs on spikes for its value, on the trace for its weights' gradient."""
 
 import torch
 from torch.nn import functional as F
