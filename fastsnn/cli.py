@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -71,6 +72,8 @@ def main(argv: list[str] | None = None) -> int:
     try:
         if arguments.command == "train":
             arguments.config = _configuration(arguments)
+            # read where torch loads OpenMP: beside other processes threads that spin are many times slower
+            os.environ.setdefault("OMP_WAIT_POLICY", "passive")
         _announce()
         from .commands import COMMANDS
 

@@ -20,6 +20,7 @@ from .config import Config
 from .errors import RunError
 from .experiment import Experiment, write_json
 from .online import evaluate
+from .threads import POLICY, crowded, sleeps
 
 
 def info(_: argparse.Namespace) -> int:
@@ -28,7 +29,8 @@ def info(_: argparse.Namespace) -> int:
         ("fastsnn", __version__),
         ("torch", torch.__version__),
         ("python", f"{platform.python_version()} on {platform.platform()}"),
-        ("threads", str(torch.get_num_threads())),
+        ("threads", f"{torch.get_num_threads()}, which {'sleep' if sleeps() else 'spin'} while they wait ({POLICY})"),
+        ("load", crowded() or "fine"),
         *((f"backend {name}", verdict) for name, verdict in backends.available().items()),
     ]
     if backends.refusal("lif", "cpu", torch.device("cpu")) is None:

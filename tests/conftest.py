@@ -3,6 +3,8 @@ from pathlib import Path
 
 # read where torch loads OpenMP: the threads of several workers must not spin against each other
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import torch

@@ -200,6 +200,7 @@ def test_info_says_why(capsys):
     assert re.search(r"backend cuda +\S", shown)
     assert re.search(r"backend triton +\S", shown)
     assert fastsnn._cpu.isa() in shown
+    assert re.search(r"threads +\d+, which (sleep|spin) while they wait", shown)
 
 
 @pytest.mark.parametrize(
@@ -244,6 +245,16 @@ def test_something_is_said_before_torch_is_there(arguments):
     program = f"import sys; sys.modules['torch'] = None; from fastsnn import cli; cli.main({arguments})"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.stderr.startswith(f"fastsnn {fastsnn.__version__}: loading torch\n")
+
+
+def test_threads_of_a_training_sleep_while_they_wait(tmp_path):
+    program = (
+        "import os, sys; sys.modules['torch'] = None; from fastsnn import cli; "
+        f"cli.main(['train', '--out', {str(tmp_path / 'run')!r}]); print(os.environ['OMP_WAIT_POLICY'])"
+    )
+    environment = {key: value for key, value in os.environ.items() if key != "OMP_WAIT_POLICY"}
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env=environment)
+    assert done.stdout.strip() == "passive"
 
 
 def test_names_that_need_no_torch_are_those_of_the_library():

@@ -15,6 +15,7 @@ import torch
 
 from ..errors import BackendError
 from ..names import BACKENDS
+from ..threads import crowded
 from . import cpu, cuda, reference, triton
 
 __all__ = ["BackendError", "available", "explain", "running", "select", "use_backend"]
@@ -93,7 +94,17 @@ def _select(family: str, device: torch.device) -> Any:
         if reason not in _warned:
             _warned.add(reason)
             warnings.warn(f"fastsnn runs the slow PyTorch reference ({reason})", RuntimeWarning, stacklevel=4)
+    if runs == "cpu":
+        _warn_where_crowded()
     return REGISTRY[runs].KERNELS[family]
+
+
+def _warn_where_crowded() -> None:
+    """Once in a process."""
+    advice = crowded()
+    if advice and "crowded" not in _warned:
+        _warned.add("crowded")
+        warnings.warn(advice, RuntimeWarning, stacklevel=5)
 
 
 def select(family: str, tensor: torch.Tensor) -> Any:

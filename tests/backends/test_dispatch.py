@@ -174,6 +174,45 @@ def test_without_a_driver_the_reason_says_so_and_advises_no_update(monkeypatch):
     assert "update" not in reason
 
 
+@pytest.fixture
+def machine(monkeypatch):
+    """machine(load, policy): two cores and two threads."""
+
+    def make(load, policy):
+        monkeypatch.setattr(os, "getloadavg", lambda: (load, 0.0, 0.0), raising=False)
+        monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1}, raising=False)
+        monkeypatch.setenv("OMP_WAIT_POLICY", policy)
+        monkeypatch.setattr(backends, "_warned", set())
+        torch.set_num_threads(2)
+        fastsnn.use_backend(None)
+
+    return make
+
+
+needs_core = pytest.mark.skipif(backends.cpu._cpu is None, reason="needs the native core")
+
+
+@needs_core
+def test_a_load_above_the_cores_is_said_once_with_the_remedy(machine):
+    machine(6.0, "active")
+    with pytest.warns(RuntimeWarning, match=r"load is 6.0 on 2 cores: 2 threads .* OMP_WAIT_POLICY=passive"):
+        lif_step(X)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        fastsnn.use_backend(None)
+        lif_step(X)
+
+
+@needs_core
+@pytest.mark.parametrize(("load", "policy", "threads"), [(2.5, "active", 2), (6.0, "passive", 2), (6.0, "active", 1)])
+def test_no_word_of_the_load_where_threads_do_not_spin_against_others(machine, load, policy, threads):
+    machine(load, policy)
+    torch.set_num_threads(threads)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        lif_step(X)
+
+
 def test_state_on_another_device_is_refused():
     with pytest.raises(ValueError, match=r"state v is .* on meta and x \(torch.float32\) needs .* on cpu.*reset"):
         lif_step(X, X.to("meta"))
