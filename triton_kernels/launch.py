@@ -21,7 +21,6 @@ OPTIONS = {"num_warps": WARPS, "enable_fp_fusion": False}
 # half of a full SM has these registers: by default a block that sums takes fewer, and spills; a thread of 8 states more
 CROWDED = OPTIONS | {"maxnreg": 64}
 ALIGNED = 16  # neurons: then Triton knows that every row of n begins at 16 bytes
-NO_PULL = (None, None, 0, 0, 0, 0)
 INTERPRETED = not isinstance(lif.lif_forward, triton.JITFunction)
 
 
@@ -131,14 +130,14 @@ def lif_backward(
     g_v_seq: Tensor | None,
     g_x: Tensor,
     g_v_first: Tensor | None,
-    pull: tuple[Any, ...] = NO_PULL,
+    pulls: Tensor | None = None,
+    g_local: Tensor | None = None,
 ) -> None:
-    """pull: of MPDR, the moments, where its part of the gradient goes alone, and four numbers' bits."""
+    """pulls: of MPDR; g_local: where its part of the gradient goes alone."""
     if n == 0:
         return
-    moments, g_local, *target = pull
     aligned = n % ALIGNED == 0
-    block, q = block_of(n, g_x, of_state=moments is not None or not aligned), p.of(g_x)
+    block, q = block_of(n, g_x, of_state=pulls is not None or not aligned), p.of(g_x)
     grid = (triton.cdiv(n, block),)
     with device:
         if bptt:
@@ -150,7 +149,7 @@ def lif_backward(
                 g_v_seq,
                 g_x,
                 g_v_first,
-                moments,
+                pulls,
                 T,
                 n,
                 q.leak,
@@ -160,7 +159,6 @@ def lif_backward(
                 q.reset_grad,
                 q.height,
                 q.slope,
-                *target,
                 HARD=p.reset,
                 SHAPE=p.surrogate,
                 ALIGNED=aligned,
@@ -175,7 +173,7 @@ def lif_backward(
                 x,
                 potential,
                 g_x,
-                moments,
+                pulls,
                 g_local,
                 T,
                 n,
@@ -186,7 +184,6 @@ def lif_backward(
                 q.v_reset,
                 q.height,
                 q.slope,
-                *target,
                 GIVEN_V=potential_is_v or potential is None,
                 HARD=p.reset,
                 SHAPE=p.surrogate,

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from . import mpdr
-from .launch import OPTIONS, bits, block_of, lif_backward, lif_forward
+from .launch import OPTIONS, block_of, lif_backward, lif_forward
 
 
 def mpdr_forward(p: Any, device: AbstractContextManager, T: int, n: int, dtype: int, *operands: Any) -> None:
@@ -26,9 +26,6 @@ def mpdr_forward(p: Any, device: AbstractContextManager, T: int, n: int, dtype: 
 def mpdr_backward(
     p: Any, device: AbstractContextManager, bptt: bool, T: int, n: int, dtype: int, *operands: Any
 ) -> None:
-    """operands: lif_backward's, then mean, std, weight and mu of the target, moments and g_local."""
-    *neuron, mean, std, weight, mu, moments, g_local = operands
-    if n == 0:
-        return
-    target = map(bits, (mean, 1 / (std * std), weight / n, mu))
-    lif_backward(p, device, bptt, T, n, dtype, *neuron, pull=(moments, g_local, *target))
+    """operands: lif_backward's, then pulls and g_local."""
+    *neuron, pulls, g_local = operands
+    lif_backward(p, device, bptt, T, n, dtype, *neuron, pulls=pulls, g_local=g_local)

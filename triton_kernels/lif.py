@@ -194,11 +194,10 @@ def lif_forward(
 
 
 @triton.jit
-def step_local(p, sg, b_g_s, b_x, b_u_prev, optional, mpdr, t, n, o_n, m_n, GIVEN_V, HARD, SHAPE: tl.constexpr):
+def step_local(p, sg, b_g_s, b_x, b_u_prev, optional, pulls_p, t, n, o_n, m_n, GIVEN_V, HARD, SHAPE: tl.constexpr):
     """g_x of a step that no later one reaches, and its u, recomputed where it was not saved."""
     height, slope = sg
     keep_p, u_p, g_local_p = optional
-    moments_p, target, precision, share, mu = mpdr
     if u_p is None:
         b_v = potential_before(b_u_prev, t, p.threshold, p.v_reset, GIVEN_V, HARD)
         b_u = charge(b_v, b_x.to(b_u_prev.dtype), p.leak, p.gain, p.bias)
@@ -206,8 +205,8 @@ def step_local(p, sg, b_g_s, b_x, b_u_prev, optional, mpdr, t, n, o_n, m_n, GIVE
         b_u = tl.load(u_p + (t * n + o_n), m_n, 0.0)
     b_keep = load_or(keep_p, o_n, m_n, 1.0, b_u.dtype)  # again each step, as forward
     b_g_u = (b_g_s.to(b_u.dtype) * b_keep) * surrogate(b_u - p.threshold, height, slope, SHAPE)
-    if moments_p is not None:
-        b_pull = pull(b_u, moments_p, t, target, precision, share, mu, b_u.dtype)
+    if pulls_p is not None:
+        b_pull = pull(b_u, pulls_p, t, b_u.dtype)
         if g_local_p is None:
             b_g_u += b_pull
         else:
@@ -215,12 +214,7 @@ def step_local(p, sg, b_g_s, b_x, b_u_prev, optional, mpdr, t, n, o_n, m_n, GIVE
     return (p.gain * b_g_u).to(b_g_s.dtype), b_u
 
 
-@kernel(
-    do_not_specialize=[
-        *("T", "leak", "gain", "bias", "threshold", "v_reset", "height", "slope"),
-        *("target", "precision", "share", "mu"),
-    ]
-)
+@kernel(do_not_specialize=["T", "leak", "gain", "bias", "threshold", "v_reset", "height", "slope"])
 def lif_backward_online(
     g_spikes_p,
     keep_p,
@@ -228,7 +222,7 @@ def lif_backward_online(
     x_p,
     potential_p,
     g_x_p,
-    moments_p,
+    pulls_p,
     g_local_p,
     T: tl.int64,
     n: tl.int64,
@@ -239,24 +233,19 @@ def lif_backward_online(
     v_reset: tl.int64,
     height: tl.int64,
     slope: tl.int64,
-    target: tl.int64,
-    precision: tl.int64,
-    share: tl.int64,
-    mu: tl.int64,
     GIVEN_V: tl.constexpr,
     HARD: tl.constexpr,
     SHAPE: tl.constexpr,
     ALIGNED: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """g_x[t] = gain * (g_s[t]*sg(u[t] - th) + a1 dL_M/du), the second part where there are moments; with g_local it
+    """g_x[t] = gain * (g_s[t]*sg(u[t] - th) + dL/du), the second part where there are MPDR's pulls; with g_local it
     goes there alone. Without u it is recomputed from x and the potential, as the forward computed it."""
     STATE: tl.constexpr = tl.float64 if g_x_p.dtype.element_ty == tl.float64 else tl.float32
     DTYPE: tl.constexpr = g_x_p.dtype.element_ty
-    PAIRED: tl.constexpr = ALIGNED and moments_p is None and DTYPE.primitive_bitwidth == 16
+    PAIRED: tl.constexpr = ALIGNED and pulls_p is None and DTYPE.primitive_bitwidth == 16
     p = lif_of(leak, gain, bias, threshold, v_reset, STATE)
     sg, optional = (number(height, STATE), number(slope, STATE)), (keep_p, u_p, g_local_p)
-    mpdr = (moments_p, target, precision, share, mu)
     o_x, m_x, o_n, m_n, o_n2, m_n2 = places(BLOCK, T, n, ALIGNED, PAIRED)
 
     b_u = load_potential(p, potential_p, g_x_p, T, o_n, m_n, HARD, STATE)
@@ -269,15 +258,15 @@ def lif_backward_online(
         if PAIRED:
             b_x, b_x2 = halves(b_x)
             b_g_s, b_g_s2 = halves(b_g_s)
-            b_g_x, b_u = step_local(p, sg, b_g_s, b_x, b_u, optional, mpdr, t, n, o_n, m_n, GIVEN_V, HARD, SHAPE)
+            b_g_x, b_u = step_local(p, sg, b_g_s, b_x, b_u, optional, pulls_p, t, n, o_n, m_n, GIVEN_V, HARD, SHAPE)
             b_g_x2 = b_g_x
             if n > 0:  # as forward
                 b_g_x2, b_u2 = step_local(
-                    p, sg, b_g_s2, b_x2, b_u2, optional, mpdr, t, n, o_n2, m_n2, GIVEN_V, HARD, SHAPE
+                    p, sg, b_g_s2, b_x2, b_u2, optional, pulls_p, t, n, o_n2, m_n2, GIVEN_V, HARD, SHAPE
                 )
             b_g_x = whole(b_g_x, b_g_x2)
         else:
-            b_g_x, b_u = step_local(p, sg, b_g_s, b_x, b_u, optional, mpdr, t, n, o_n, m_n, GIVEN_V, HARD, SHAPE)
+            b_g_x, b_u = step_local(p, sg, b_g_s, b_x, b_u, optional, pulls_p, t, n, o_n, m_n, GIVEN_V, HARD, SHAPE)
         store_if(g_x_p, t * n + o_x, b_g_x, m_x)
 
 
@@ -292,28 +281,22 @@ def reset_derivative(u, sg, threshold, v_reset, reset_grad, HARD: tl.constexpr):
 
 
 @triton.jit
-def step_back(p, sg, b_g_s, b_g_v, u_p, optional, mpdr, t, n, o_n, m_n, HARD, SHAPE: tl.constexpr):
-    """g_x = gain*g_u and g_v[t-1] = lam*g_u ; g_u = g_s*sg + g_v*dv/du (+ a1 dL_M/du where there are moments)."""
+def step_back(p, sg, b_g_s, b_g_v, u_p, optional, pulls_p, t, n, o_n, m_n, HARD, SHAPE: tl.constexpr):
+    """g_x = gain*g_u and g_v[t-1] = lam*g_u ; g_u = g_s*sg + g_v*dv/du (+ dL/du where there are MPDR's pulls)."""
     height, slope, reset_grad = sg
     keep_p, g_v_seq_p = optional
-    moments_p, target, precision, share, mu = mpdr
     b_u = tl.load(u_p + (t * n + o_n), m_n, 0.0)
     b_keep = load_or(keep_p, o_n, m_n, 1.0, b_u.dtype)  # again each step, as forward
     b_g_v += load_or(g_v_seq_p, t * n + o_n, m_n, 0.0, b_u.dtype)
     b_sg = surrogate(b_u - p.threshold, height, slope, SHAPE)
     b_dv_du = reset_derivative(b_u, b_sg, p.threshold, p.v_reset, reset_grad, HARD)
     b_g_u = (b_g_s.to(b_u.dtype) * b_keep) * b_sg + b_g_v * b_dv_du
-    if moments_p is not None:
-        b_g_u += pull(b_u, moments_p, t, target, precision, share, mu, b_u.dtype)
+    if pulls_p is not None:
+        b_g_u += pull(b_u, pulls_p, t, b_u.dtype)
     return (p.gain * b_g_u).to(b_g_s.dtype), p.leak * b_g_u
 
 
-@kernel(
-    do_not_specialize=[
-        *("T", "leak", "gain", "threshold", "v_reset", "reset_grad", "height", "slope"),
-        *("target", "precision", "share", "mu"),
-    ]
-)
+@kernel(do_not_specialize=["T", "leak", "gain", "threshold", "v_reset", "reset_grad", "height", "slope"])
 def lif_backward_bptt(
     g_spikes_p,
     keep_p,
@@ -322,7 +305,7 @@ def lif_backward_bptt(
     g_v_seq_p,
     g_x_p,
     g_v_first_p,
-    moments_p,
+    pulls_p,
     T: tl.int64,
     n: tl.int64,
     leak: tl.int64,
@@ -332,10 +315,6 @@ def lif_backward_bptt(
     reset_grad: tl.int64,
     height: tl.int64,
     slope: tl.int64,
-    target: tl.int64,
-    precision: tl.int64,
-    share: tl.int64,
-    mu: tl.int64,
     HARD: tl.constexpr,
     SHAPE: tl.constexpr,
     ALIGNED: tl.constexpr,
@@ -344,11 +323,11 @@ def lif_backward_bptt(
     """Back in time from u of every step [T, n]."""
     STATE: tl.constexpr = tl.float64 if g_x_p.dtype.element_ty == tl.float64 else tl.float32
     DTYPE: tl.constexpr = g_x_p.dtype.element_ty
-    PAIRED: tl.constexpr = ALIGNED and moments_p is None and DTYPE.primitive_bitwidth == 16
+    PAIRED: tl.constexpr = ALIGNED and pulls_p is None and DTYPE.primitive_bitwidth == 16
     leak, gain = number(leak, STATE), number(gain, STATE)
     p = Lif(leak, gain, None, number(threshold, STATE), number(v_reset, STATE))
     sg = (number(height, STATE), number(slope, STATE), number(reset_grad, STATE))
-    mpdr, optional = (moments_p, target, precision, share, mu), (keep_p, g_v_seq_p)
+    optional = (keep_p, g_v_seq_p)
     o_x, m_x, o_n, m_n, o_n2, m_n2 = places(BLOCK, T, n, ALIGNED, PAIRED)
 
     b_g_v = load_or(g_v_last_p, o_n, m_n, 0.0, STATE)
@@ -360,13 +339,13 @@ def lif_backward_bptt(
         b_g_s = load_or(g_spikes_p, t * n + o_x, m_x, 0.0, DTYPE)
         if PAIRED:
             b_g_s, b_g_s2 = halves(b_g_s)
-            b_g_x, b_g_v = step_back(p, sg, b_g_s, b_g_v, u_p, optional, mpdr, t, n, o_n, m_n, HARD, SHAPE)
+            b_g_x, b_g_v = step_back(p, sg, b_g_s, b_g_v, u_p, optional, pulls_p, t, n, o_n, m_n, HARD, SHAPE)
             b_g_x2 = b_g_x
             if n > 0:  # as forward
-                b_g_x2, b_g_v2 = step_back(p, sg, b_g_s2, b_g_v2, u_p, optional, mpdr, t, n, o_n2, m_n2, HARD, SHAPE)
+                b_g_x2, b_g_v2 = step_back(p, sg, b_g_s2, b_g_v2, u_p, optional, pulls_p, t, n, o_n2, m_n2, HARD, SHAPE)
             b_g_x = whole(b_g_x, b_g_x2)
         else:
-            b_g_x, b_g_v = step_back(p, sg, b_g_s, b_g_v, u_p, optional, mpdr, t, n, o_n, m_n, HARD, SHAPE)
+            b_g_x, b_g_v = step_back(p, sg, b_g_s, b_g_v, u_p, optional, pulls_p, t, n, o_n, m_n, HARD, SHAPE)
         store_if(g_x_p, t * n + o_x, b_g_x, m_x)
 
     store_if(g_v_first_p, o_n, b_g_v, m_n)

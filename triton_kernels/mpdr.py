@@ -1,11 +1,10 @@
 """What LIF's kernels do with MPDR (SPEC 7) more: the second stage of a step's moments, and its part of the gradient.
-Arguments as csrc/core/mpdr.h has them; moments [T, 2] and room [T, programs, 2] are float64.
+Arguments as csrc/core/mpdr.h has them; moments [T, 2], pulls [T, 3] and room [T, programs, 2] are float64.
 """
 
 import triton
 import triton.language as tl
 
-from .arguments import number
 from .kernel import kernel
 from .moments import merged
 
@@ -21,11 +20,7 @@ def mpdr_merge(room_p, moments_p, n: tl.int64, EPSILON: tl.constexpr, BLOCK: tl.
 
 
 @triton.jit
-def pull(b_u, moments_p, t, target, precision, share, mu, STATE: tl.constexpr):
-    """a1 dL_M/du = offset + slope*(u - m); a layer without spread has no slope."""
-    mean, variance = tl.load(moments_p + 2 * t), tl.load(moments_p + 2 * t + 1)
-    target, precision = number(target, tl.float64), number(precision, tl.float64)
-    share, mu = number(share, tl.float64), number(mu, tl.float64)
-    slope = tl.where(variance == 0.0, 0.0, (precision - 1.0 / variance) + 2.0 * mu)
-    offset = share * ((mean - target) * precision)
-    return offset.to(STATE) + (share * slope).to(STATE) * (b_u - mean.to(STATE))
+def pull(b_u, pulls_p, t, STATE: tl.constexpr):
+    """dL/du through the moments = offset + slope*(u - m)."""
+    mean, offset, slope = tl.load(pulls_p + 3 * t), tl.load(pulls_p + 3 * t + 1), tl.load(pulls_p + 3 * t + 2)
+    return offset.to(STATE) + slope.to(STATE) * (b_u - mean.to(STATE))

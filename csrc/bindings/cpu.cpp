@@ -32,11 +32,11 @@ struct CpuCore {
   static void mpdr_forward(const LifParams& p, const MpdrForward& k, int threads) {
     active_kernels().mpdr_forward(p, k, threads);
   }
-  static void mpdr_backward_online(const LifParams& p, const Mpdr& m, const MpdrBackward& k, int threads) {
-    active_kernels().mpdr_backward_online(p, m, k, threads);
+  static void mpdr_backward_online(const LifParams& p, const MpdrBackward& k, int threads) {
+    active_kernels().mpdr_backward_online(p, k, threads);
   }
-  static void mpdr_backward_bptt(const LifParams& p, const Mpdr& m, const MpdrBackward& k, int threads) {
-    active_kernels().mpdr_backward_bptt(p, m, k, threads);
+  static void mpdr_backward_bptt(const LifParams& p, const MpdrBackward& k, int threads) {
+    active_kernels().mpdr_backward_bptt(p, k, threads);
   }
   static void stgr_sgd(const StgrSgd& k, int threads) { active_kernels().stgr_sgd(k, threads); }
   static void empf_forward(const EmpfForward& k, int threads) { active_kernels().empf_forward(k, threads); }

@@ -59,11 +59,11 @@ struct CudaCore {
   static void mpdr_forward(const LifParams& p, const MpdrForward& k, const Execution& on) {
     cuda::mpdr_forward(p, k, stream(on));
   }
-  static void mpdr_backward_online(const LifParams& p, const Mpdr& m, const MpdrBackward& k, const Execution& on) {
-    cuda::mpdr_backward_online(p, m, k, stream(on));
+  static void mpdr_backward_online(const LifParams& p, const MpdrBackward& k, const Execution& on) {
+    cuda::mpdr_backward_online(p, k, stream(on));
   }
-  static void mpdr_backward_bptt(const LifParams& p, const Mpdr& m, const MpdrBackward& k, const Execution& on) {
-    cuda::mpdr_backward_bptt(p, m, k, stream(on));
+  static void mpdr_backward_bptt(const LifParams& p, const MpdrBackward& k, const Execution& on) {
+    cuda::mpdr_backward_bptt(p, k, stream(on));
   }
   static void binarize_forward(const BinarizeForward& k, const Execution& on) { cuda::binarize_forward(k, stream(on)); }
   static void binarize_backward(const BinarizeBackward& k, const Execution& on) {

@@ -37,31 +37,31 @@ void bind_mpdr(py::module_& m) {
     py::gil_scoped_release nogil;
     Core::mpdr_forward(p, MpdrForward{lif, pointer(moments), pointer(room)}, on);
   });
-  m.def("mpdr_backward", [](const LifParams& p, typename Core::Execution on, bool bptt, int64_t T, int64_t n, int dtype,
-                            bool potential_is_v, Address g_spikes, Address keep, Address u, Address x,
-                            Address potential, Address g_v_last, Address g_v_seq, Address g_x, Address g_v_first,
-                            double mean, double std, double weight, double mu, Address moments, Address g_local) {
-    Bindings<Core>::check(on, T, n, dtype);
-    if (T == 0 || n == 0) return;
-    require((u || x) && g_x && moments, "g_x, moments and one of u, x must not be null");
-    require(!(bptt && g_local), "the gradient through time has no local part");
-    const LifBackward lif{T,
-                          n,
-                          Dtype(dtype),
-                          potential_is_v,
-                          pointer(g_spikes),
-                          pointer(keep),
-                          pointer(u),
-                          pointer(x),
-                          pointer(potential),
-                          pointer(g_v_last),
-                          pointer(g_v_seq),
-                          pointer(g_x),
-                          pointer(g_v_first)};
-    const MpdrBackward k{lif, pointer(moments), pointer(g_local)};
-    py::gil_scoped_release nogil;
-    (bptt ? Core::mpdr_backward_bptt : Core::mpdr_backward_online)(p, Mpdr{mean, std, weight, mu}, k, on);
-  });
+  m.def("mpdr_backward",
+        [](const LifParams& p, typename Core::Execution on, bool bptt, int64_t T, int64_t n, int dtype,
+           bool potential_is_v, Address g_spikes, Address keep, Address u, Address x, Address potential,
+           Address g_v_last, Address g_v_seq, Address g_x, Address g_v_first, Address pulls, Address g_local) {
+          Bindings<Core>::check(on, T, n, dtype);
+          if (T == 0 || n == 0) return;
+          require((u || x) && g_x && pulls, "g_x, pulls and one of u, x must not be null");
+          require(!(bptt && g_local), "the gradient through time has no local part");
+          const LifBackward lif{T,
+                                n,
+                                Dtype(dtype),
+                                potential_is_v,
+                                pointer(g_spikes),
+                                pointer(keep),
+                                pointer(u),
+                                pointer(x),
+                                pointer(potential),
+                                pointer(g_v_last),
+                                pointer(g_v_seq),
+                                pointer(g_x),
+                                pointer(g_v_first)};
+          const MpdrBackward k{lif, pointer(pulls), pointer(g_local)};
+          py::gil_scoped_release nogil;
+          (bptt ? Core::mpdr_backward_bptt : Core::mpdr_backward_online)(p, k, on);
+        });
 }
 
 }  // namespace bindings

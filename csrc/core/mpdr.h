@@ -6,14 +6,8 @@
 #include "lif.h"
 #include "stats.h"
 
-// Membrane potential distribution regularisation (SPEC 7): moments of u[t] and the gradient of L_M.
+// Membrane potential distribution regularisation (SPEC 7): moments of u[t], and the gradient of what depends on them.
 namespace fastsnn {
-
-struct Mpdr {
-  double mean, std;  // target
-  double weight;     // a1
-  double mu;         // mu_M
-};
 
 struct MpdrForward : LifForward {
   void* moments;  // [T, 2], double: mean and biased variance of u[t]
@@ -21,8 +15,8 @@ struct MpdrForward : LifForward {
 };
 
 struct MpdrBackward : LifBackward {
-  const void* moments;  // [T, 2]
-  void* g_local;        // [T, n], optional: L_M's part of g_x, which then is not in g_x
+  const void* pulls;  // [T, 3], double: dL/du[t] = offset + slope*(u[t] - m) as m, offset, slope
+  void* g_local;      // [T, n], optional: this part of g_x, which then is not in g_x
 };
 
 namespace FASTSNN_ISA {
@@ -37,41 +31,30 @@ FASTSNN_HD double variance(const Moments& m) {
   return var <= rounding * rounding ? 0.0 : var;
 }
 
-// What the pulls of all steps share
-struct Target {
-  double mean, precision;  // precision = 1/sd*^2
-  double share;            // a1/n
-  double mu;
-};
-
-inline Target target_of(const Mpdr& p, int64_t n) {
-  return {p.mean, 1.0 / (p.std * p.std), p.weight / double(n), p.mu};
-}
-
 template <class S>
 struct Pull {
   S mean, offset, slope;
 };
 
-// a1 dL_M/du = offset + slope*(u - m); a layer without spread has no slope
 template <class S>
-FASTSNN_HD Pull<S> pull_of(const Target& to, double mean, double var) {
-  const double slope = var == 0.0 ? 0.0 : (to.precision - 1.0 / var) + 2.0 * to.mu;
-  return {S(mean), S(to.share * ((mean - to.mean) * to.precision)), S(to.share * slope)};
+FASTSNN_HD Pull<S> pull_at(const MpdrBackward& k, int64_t t) {
+  const double* row = static_cast<const double*>(k.pulls) + 3 * t;
+  return {S(row[0]), S(row[1]), S(row[2])};
 }
 
+// dL/du through the moments
 template <class S>
 FASTSNN_HD S pull(const Pull<S>& q, S u) {
   return q.offset + q.slope * (u - q.mean);
 }
 
-// L_M's part of g_x
+// Its part of g_x
 template <class S>
 FASTSNN_HD S local_gradient(const Lif<S>& p, const Pull<S>& q, S u) {
   return p.gain * pull(q, u);
 }
 
-// g_x = gain * (g_s*sg + a1 dL_M/du)
+// g_x = gain * (g_s*sg + dL/du)
 template <class S>
 FASTSNN_HD S pulled_gradient(const Lif<S>& p, const Pull<S>& q, S g_s, S keep, S u, S sg) {
   return p.gain * ((g_s * keep) * sg + pull(q, u));

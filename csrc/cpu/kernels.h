@@ -18,8 +18,8 @@ struct Kernels {
   void (*standardize_forward)(const StandardizeForward&, int);
   void (*standardize_backward)(const StandardizeBackward&, int);
   void (*mpdr_forward)(const LifParams&, const MpdrForward&, int);
-  void (*mpdr_backward_online)(const LifParams&, const Mpdr&, const MpdrBackward&, int);
-  void (*mpdr_backward_bptt)(const LifParams&, const Mpdr&, const MpdrBackward&, int);
+  void (*mpdr_backward_online)(const LifParams&, const MpdrBackward&, int);
+  void (*mpdr_backward_bptt)(const LifParams&, const MpdrBackward&, int);
   void (*stgr_sgd)(const StgrSgd&, int);
   void (*empf_forward)(const EmpfForward&, int);
   void (*empf_backward)(const EmpfBackward&, int);

@@ -81,18 +81,16 @@ struct PulledBptt {
 };
 
 template <class S>
-std::vector<Pull<S>> pulls_of(const Mpdr& m, const MpdrBackward& k) {
-  const double* moments = static_cast<const double*>(k.moments);
-  const Target target = target_of(m, k.n);
+std::vector<Pull<S>> pulls_of(const MpdrBackward& k) {
   std::vector<Pull<S>> pulls(k.T);
-  for (int64_t t = 0; t < k.T; t++) pulls[t] = pull_of<S>(target, moments[2 * t], moments[2 * t + 1]);
+  for (int64_t t = 0; t < k.T; t++) pulls[t] = pull_at<S>(k, t);
   return pulls;
 }
 
 template <class T, class S = typename StateOf<T>::type>
-void mpdr_backward_online_of(const LifParams& params, const Mpdr& m, const MpdrBackward& k, int threads) {
+void mpdr_backward_online_of(const LifParams& params, const MpdrBackward& k, int threads) {
   const Lif<S> p = lif_of<S>(params);
-  const auto pulls = pulls_of<S>(m, k);
+  const auto pulls = pulls_of<S>(k);
   const auto plain_fn = pick_surrogate<Online<S>::template Row>(params.surrogate);
   const auto pulled_fn = pick_surrogate<PulledOnline<S>::template Row>(params.surrogate);
   const auto row = [&](int64_t t, int64_t at, const S* g, const S* keep, const S* u, S* g_x, int64_t n) {
@@ -108,9 +106,9 @@ void mpdr_backward_online_of(const LifParams& params, const Mpdr& m, const MpdrB
 }
 
 template <class T, class S = typename StateOf<T>::type>
-void mpdr_backward_bptt_of(const LifParams& params, const Mpdr& m, const MpdrBackward& k, int threads) {
+void mpdr_backward_bptt_of(const LifParams& params, const MpdrBackward& k, int threads) {
   const Lif<S> p = lif_of<S>(params);
-  const auto pulls = pulls_of<S>(m, k);
+  const auto pulls = pulls_of<S>(k);
   const bool hard = Reset(params.reset) == Reset::hard;
   const auto fn = hard ? pick_surrogate<PulledBptt<S, Reset::hard>::template Row>(params.surrogate)
                        : pick_surrogate<PulledBptt<S, Reset::soft>::template Row>(params.surrogate);
@@ -121,12 +119,12 @@ void mpdr_backward_bptt_of(const LifParams& params, const Mpdr& m, const MpdrBac
                   [&](int64_t begin, int64_t end) { lif_backward_bptt_chunks<T>(params, k, begin, end, row); });
 }
 
-void mpdr_backward_online(const LifParams& p, const Mpdr& m, const MpdrBackward& k, int threads) {
-  with_dtype(k.dtype, [&](auto zero) { mpdr_backward_online_of<decltype(zero)>(p, m, k, threads); });
+void mpdr_backward_online(const LifParams& p, const MpdrBackward& k, int threads) {
+  with_dtype(k.dtype, [&](auto zero) { mpdr_backward_online_of<decltype(zero)>(p, k, threads); });
 }
 
-void mpdr_backward_bptt(const LifParams& p, const Mpdr& m, const MpdrBackward& k, int threads) {
-  with_dtype(k.dtype, [&](auto zero) { mpdr_backward_bptt_of<decltype(zero)>(p, m, k, threads); });
+void mpdr_backward_bptt(const LifParams& p, const MpdrBackward& k, int threads) {
+  with_dtype(k.dtype, [&](auto zero) { mpdr_backward_bptt_of<decltype(zero)>(p, k, threads); });
 }
 
 }  // namespace FASTSNN_ISA

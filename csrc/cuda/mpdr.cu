@@ -59,16 +59,10 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerSM) mpdr_merge_kernel(cons
   moments[1] = variance<S>(all);
 }
 
-template <class S>
-__device__ __forceinline__ Pull<S> pull_at(const Target& to, const MpdrBackward& k, int64_t t) {
-  const double* moments = static_cast<const double*>(k.moments) + 2 * t;
-  return pull_of<S>(to, moments[0], moments[1]);
-}
-
 // u of a step is saved; that of a sequence is recomputed from x
 template <class T, Reset reset, bool saved, int V, class S = typename StateOf<T>::type>
-__device__ __forceinline__ void pulled_online_neurons(const Lif<S>& p, const Target& to, const MpdrBackward& k,
-                                                      S threshold_prev, int shape, int64_t at) {
+__device__ __forceinline__ void pulled_online_neurons(const Lif<S>& p, const MpdrBackward& k, S threshold_prev,
+                                                      int shape, int64_t at) {
   S x[V], keep[V], u[V], g_s[V], sg[V];
   if constexpr (!saved) load_or<S>(k.potential, at, initial_v<reset>(p), u);
   int64_t row = at;
@@ -83,7 +77,7 @@ __device__ __forceinline__ void pulled_online_neurons(const Lif<S>& p, const Tar
       }
       threshold_prev = p.threshold;
     }
-    const Pull<S> q = pull_at<S>(to, k, t);
+    const Pull<S> q = pull_at<S>(k, t);
     surrogates(shape, p, u, sg);
     load_or<S>(k.keep, at, S(1), keep);
     load_or<T>(k.g_spikes, row, S(0), g_s);
@@ -103,14 +97,13 @@ __device__ __forceinline__ void pulled_online_neurons(const Lif<S>& p, const Tar
 
 // u of every step is saved
 template <class T, Reset reset, int V, class S = typename StateOf<T>::type>
-__device__ __forceinline__ void pulled_bptt_neurons(const Lif<S>& p, const Target& to, const MpdrBackward& k, int shape,
-                                                    int64_t at) {
+__device__ __forceinline__ void pulled_bptt_neurons(const Lif<S>& p, const MpdrBackward& k, int shape, int64_t at) {
   S keep[V], u[V], g_s[V], g_v[V], sg[V];  // keep is first the gradient of v[t] as an output, g_s becomes g_x
   load_or<S>(k.g_v_last, at, S(0), g_v);
   int64_t row = at + (k.T - 1) * k.n;
   for (int64_t t = k.T - 1; t >= 0; t--, row -= k.n) {
     load(static_cast<const S*>(k.u) + row, u);
-    const Pull<S> q = pull_at<S>(to, k, t);
+    const Pull<S> q = pull_at<S>(k, t);
     surrogates(shape, p, u, sg);
     load_or<S>(k.g_v_seq, row, S(0), keep);
 #pragma unroll
@@ -130,18 +123,17 @@ __device__ __forceinline__ void pulled_bptt_neurons(const Lif<S>& p, const Targe
 
 template <class T, Reset reset, bool saved, int V, class S>
 __global__ void __launch_bounds__(kThreads, kBlocksPerSM)
-    mpdr_backward_online_kernel(const Lif<S> p, const Target to, const MpdrBackward k, const S first_threshold,
-                                const int shape) {
+    mpdr_backward_online_kernel(const Lif<S> p, const MpdrBackward k, const S first_threshold, const int shape) {
   for_each_vector<V>(k.n, [&](int64_t at, auto width) {
-    pulled_online_neurons<T, reset, saved, decltype(width)::value>(p, to, k, first_threshold, shape, at);
+    pulled_online_neurons<T, reset, saved, decltype(width)::value>(p, k, first_threshold, shape, at);
   });
 }
 
 template <class T, Reset reset, int V, class S>
 __global__ void __launch_bounds__(kThreads, kBlocksPerSM)
-    mpdr_backward_bptt_kernel(const Lif<S> p, const Target to, const MpdrBackward k, const int shape) {
+    mpdr_backward_bptt_kernel(const Lif<S> p, const MpdrBackward k, const int shape) {
   for_each_vector<V>(
-      k.n, [&](int64_t at, auto width) { pulled_bptt_neurons<T, reset, decltype(width)::value>(p, to, k, shape, at); });
+      k.n, [&](int64_t at, auto width) { pulled_bptt_neurons<T, reset, decltype(width)::value>(p, k, shape, at); });
 }
 
 void mpdr_forward(const LifParams& params, const MpdrForward& k, const Stream& on) {
@@ -167,25 +159,25 @@ bool aligned(const MpdrBackward& k) {
 }
 
 template <class T, Reset reset, bool saved>
-void mpdr_backward_online_as(const LifParams& params, const Mpdr& m, const MpdrBackward& k, const Stream& on) {
+void mpdr_backward_online_as(const LifParams& params, const MpdrBackward& k, const Stream& on) {
   using S = typename StateOf<T>::type;
   with_vector<T>(aligned(k), k.T, k.n, [&](auto width) {
     constexpr int V = decltype(width)::value;
-    launch(mpdr_backward_online_kernel<T, reset, saved, V, S>, blocks_of<V>(k.n), on, lif_of<S>(params),
-           target_of(m, k.n), k, first_threshold<S>(params, k), params.surrogate);
+    launch(mpdr_backward_online_kernel<T, reset, saved, V, S>, blocks_of<V>(k.n), on, lif_of<S>(params), k,
+           first_threshold<S>(params, k), params.surrogate);
   });
 }
 
-void mpdr_backward_online(const LifParams& p, const Mpdr& m, const MpdrBackward& k, const Stream& on) {
+void mpdr_backward_online(const LifParams& p, const MpdrBackward& k, const Stream& on) {
   with_dtype(k.dtype, [&](auto zero) {
     using T = decltype(zero);
     // with u at hand the reset does not enter
-    if (k.u) return mpdr_backward_online_as<T, Reset::soft, true>(p, m, k, on);
-    with_reset(p, [&](auto reset) { mpdr_backward_online_as<T, decltype(reset)::value, false>(p, m, k, on); });
+    if (k.u) return mpdr_backward_online_as<T, Reset::soft, true>(p, k, on);
+    with_reset(p, [&](auto reset) { mpdr_backward_online_as<T, decltype(reset)::value, false>(p, k, on); });
   });
 }
 
-void mpdr_backward_bptt(const LifParams& params, const Mpdr& m, const MpdrBackward& k, const Stream& on) {
+void mpdr_backward_bptt(const LifParams& params, const MpdrBackward& k, const Stream& on) {
   if (!k.u) throw std::invalid_argument("u of every step must be given");
   with_dtype(k.dtype, [&](auto zero) {
     using T = decltype(zero);
@@ -193,8 +185,8 @@ void mpdr_backward_bptt(const LifParams& params, const Mpdr& m, const MpdrBackwa
     with_reset(params, [&](auto reset) {
       with_vector<T>(aligned(k), k.T, k.n, [&](auto width) {
         constexpr int V = decltype(width)::value;
-        launch(mpdr_backward_bptt_kernel<T, decltype(reset)::value, V, S>, blocks_of<V>(k.n), on, lif_of<S>(params),
-               target_of(m, k.n), k, params.surrogate);
+        launch(mpdr_backward_bptt_kernel<T, decltype(reset)::value, V, S>, blocks_of<V>(k.n), on, lif_of<S>(params), k,
+               params.surrogate);
       });
     });
   });

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from .. import backends, surrogate
 from ..ops import lif as op
 from ..ops import ots
-from ..ops.mpdr import MPDR, Regularised, RegularisedInGraph, own_synapse
+from ..ops.dispatch import by_operators
+from ..ops.mpdr import MPDR, Apart, apart_of
 from ..ops.types import EMPTY, RULES, LIFParams, LIFState, cached_params, flag, number, replaced, state_dtype
 from ..reference.mpdr import z_score
 from .neuron import Neuron
@@ -77,8 +78,8 @@ class LIF(Neuron):
             by 1/(1-p); the reset and the ratio of "ndot" see the unmasked spike, the trace and the ratio of
             "ndot_released" (as its code has it) the masked one. Default 0.
         mpdr: `fastsnn.online.MPDR`, a regularisation of the distribution of u; `moments`, `mpdr_loss` and `z_score`
-            then tell of the last call, in evaluation too (not inside torch.compile, which trains propagate=True alone).
-            Default None.
+            then tell of the last call, with gradient: `fastsnn.online.regularisation(net)` is the loss's term. In
+            evaluation too (not inside torch.compile, which trains propagate=True alone). Default None.
         threshold: "ots": the threshold follows the mean and deviation of the layer's u, from v_threshold at t = 1 on
             (online threshold stabiliser, Zhu et al. 2024; rules "sltt" and "ottt"): th[t] = mean + q*std over the whole
             tensor of a step, q such that th[1] = v_threshold. A soft reset subtracts th[t]. A sample's spikes then
@@ -195,13 +196,13 @@ class LIF(Neuron):
 
     @property
     def moments(self) -> Tensor | None:
-        """With MPDR: mean and biased variance of u of each step of the last call, [T, 2] in float64 (T = 1 for a step).
-        None before the first call after a reset."""
+        """With MPDR: mean and biased variance of u of each step of the last call, [T, 2] in float64 (T = 1 for a step),
+        with gradient. None before the first call after a reset."""
         return self._moments
 
     @property
     def mpdr_loss(self) -> Tensor | None:
-        """With MPDR: L_M (without its weight) of each step of the last call, [T], detached."""
+        """With MPDR: L_M (without its weight) of each step of the last call, [T], to be added to the loss."""
         return None if self._moments is None or self._mpdr is None else self._mpdr.loss(self._moments)
 
     @property
@@ -289,6 +290,7 @@ class LIF(Neuron):
         """Cut the state out of the graph."""
         super().detach()
         self.v_seq = None if self.v_seq is None else self.v_seq.detach()
+        self._moments = None if self._moments is None else self._moments.detach()
 
     def forward(self, x: Tensor) -> Tensor:
         """Spikes of one step [N, *], or of a sequence [T, N, *] in step mode "m".
@@ -299,9 +301,10 @@ class LIF(Neuron):
         if self.stabilizer is not None:
             return self._stabilized(x, sequence, self.stabilizer)
         params, state = self._before(x, sequence)
-        regularised = self._regularised(x)
-        ran = op.run(params, x, state, sequence, self._store_v_seq and sequence, reuse=True, regularised=regularised)
-        return self._after(ran, sequence, regularised)
+        mpdr, apart = self._regularised(x)
+        v_seq = self._store_v_seq and sequence
+        ran = op.run(params, x, state, sequence, v_seq, reuse=True, mpdr=mpdr, apart=apart)
+        return self._after(ran, sequence)
 
     def _stabilized(self, x: Tensor, sequence: bool, stabilizer: ThresholdStabilizer) -> Tensor:
         """As forward, with the stabilised threshold: its steps cannot share a kernel."""
@@ -356,7 +359,7 @@ class LIF(Neuron):
         alone = op.reset_potential(self._params, state.potential).clamp(-lam, lam)
         return replaced(state, ratio=torch.where(self._state.ratio.isinf(), alone, state.ratio))
 
-    def _after(self, ran: op.Ran, sequence: bool, regularised: Any = None) -> Tensor:
+    def _after(self, ran: op.Ran, sequence: bool) -> Tensor:
         """Keeps the new state and returns the spikes, with their trace where there is one."""
         state, old = ran.state, self._state
         if not self.training and (old.trace is not None or old.keep is not None):
@@ -371,30 +374,29 @@ class LIF(Neuron):
         if self._store_v_seq:
             self._store(ran.v if sequence else self.v, sequence)
         trace = ran.trace
-        if regularised is not None:
-            self.__dict__["_moments"] = regularised.moments
-            if trace is None and self.training and not regularised.mpdr.propagate:
-                # a synapse behind then is one that can tell its weights' gradient from its input's
-                trace = ran.spikes.detach()
+        if ran.moments is not None:
+            self.__dict__["_moments"] = ran.moments
         return ran.spikes if trace is None else TracedSpikes.of(ran.spikes, trace)
 
-    def _regularised(self, x: Tensor) -> Regularised | RegularisedInGraph | None:
-        """What puts MPDR around the kernels of this call."""
+    def _regularised(self, x: Tensor) -> tuple[bool, Apart | None]:
+        """Whether this call takes the moments of u, and what keeps their gradient from lower layers."""
         mpdr = self._mpdr
         if mpdr is None:
-            return None
-        compiling = torch.compiler.is_compiling()
-        if compiling and not self.training:
-            return None
+            return False, None
+        in_graph = by_operators(x)
+        if in_graph and not self.training:
+            return False, None
         if not (mpdr.propagate or self._params.online):
             raise ValueError(
                 "rule 'bptt' carries MPDR's gradient through time together with the loss's, so that it cannot be kept "
                 "from lower layers; pass MPDR(propagate=True)"
             )
-        if compiling:
-            return RegularisedInGraph(mpdr)
-        own = None if mpdr.propagate else own_synapse(x)
-        return Regularised(mpdr, own)
+        if in_graph and not mpdr.propagate:
+            raise RuntimeError(
+                "MPDR(propagate=False) keeps its gradient from lower layers by autograd's nodes, which a graph of "
+                "torch.compile or of a tracer does not have: pass propagate=True, or train outside of torch.compile"
+            )
+        return True, None if mpdr.propagate else apart_of(x)
 
     def _store(self, v: Any, sequence: bool) -> None:
         if sequence:
@@ -428,4 +430,6 @@ class LIF(Neuron):
         return text + (f", mpdr={self.mpdr}" if self.mpdr else "")
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), "v_seq": None if self.v_seq is None else self.v_seq.detach()}
+        """Values, not their graph."""
+        kept = {name: getattr(self, name) for name in ("v_seq", "_moments")}
+        return {**super().__getstate__(), **{name: None if t is None else t.detach() for name, t in kept.items()}}

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..ops import standardize as op
+from ..ops.dispatch import by_operators
 
 __all__ = ["SIGMA_H_INVERSE", "Scale", "WSConv2d", "WSLinear"]
 
@@ -39,7 +40,7 @@ class _Standardized(nn.Module):
     def _standardized(self) -> Tensor:
         """As `standardized_weight`, in memory that later calls share."""
         given = (self.weight, self.gain)
-        if torch.compiler.is_compiling():
+        if by_operators(*given):
             return op.standardize(*given)
         if self._done is None or not all(map(_unchanged, self._done[0], given)):
             # what is computed under inference_mode serves a training step, too

@@ -3,7 +3,19 @@
 from ..ops.mpdr import MPDR
 from .ftrl import FTRL
 from .losses import loss, tet_loss
+from .regularisers import regularisation
 from .separable import SeparableShare
 from .training import BatchResult, Trainer, evaluate, train_batch
 
-__all__ = ["FTRL", "MPDR", "BatchResult", "SeparableShare", "Trainer", "evaluate", "loss", "tet_loss", "train_batch"]
+__all__ = [
+    "FTRL",
+    "MPDR",
+    "BatchResult",
+    "SeparableShare",
+    "Trainer",
+    "evaluate",
+    "loss",
+    "regularisation",
+    "tet_loss",
+    "train_batch",
+]

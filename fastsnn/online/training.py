@@ -15,6 +15,7 @@ from ..nn import EMPF, LIF, plain, reset
 from ..optim import STGR
 from .graph import GraphedUpdates
 from .losses import loss as mixed_loss
+from .regularisers import regularisation
 
 Loss = Callable[[Tensor, Tensor, int], Tensor]
 
@@ -29,6 +30,10 @@ class BatchResult(NamedTuple):
 
 def _through_time(net: nn.Module) -> bool:
     return any(isinstance(module, LIF) and module.rule == "bptt" for module in net.modules())
+
+
+def _regularised(net: nn.Module) -> bool:
+    return any(isinstance(module, LIF) and module.mpdr is not None for module in net.modules())
 
 
 def _check(net: nn.Module, x: Sequence[Tensor] | Tensor, mode: str, backward_steps: int | None) -> None:
@@ -69,10 +74,15 @@ def train_batch(
     run without a graph; the loss stays divided by T (Hao et al. 2024, section 4.3).
     clip: largest norm of the gradient before each update. generator: of the draw of K.
 
+    `regularisation(net)` joins each step's loss, undivided; what is returned is the loss alone. With an `optim.STGR`
+    the two have a backward each, as g_{t-1} is of the loss alone.
+
     Raises ValueError for a mode, K, T or rule that do not fit together, FloatingPointError for a loss that is not
     finite.
     """
     _check(net, x, mode, backward_steps)
+    if mode == "A" and isinstance(optimizer, STGR) and _regularised(net):
+        raise ValueError("STGR with MPDR is for an update at each step: use mode='O'")
     steps = len(x)
     kept = range(steps) if backward_steps is None else torch.randperm(steps, generator=generator)[:backward_steps]
     losses, correct = update(net, x, y, optimizer, {int(t) for t in kept}, mode=mode, loss=loss, clip=clip)
@@ -92,7 +102,8 @@ def update(
 ) -> tuple[Tensor, Tensor]:
     """All steps of a batch and their updates: the loss of each step [T] and the correct predictions, on the device.
     Nothing is read from a device: a loss that is not finite makes the gradients of every update after it zero."""
-    steps, through_time = len(x), _through_time(net)
+    steps, through_time, regularised = len(x), _through_time(net), _regularised(net)
+    terms: list[Tensor] = []
     reset(net)
     optimizer.zero_grad()
     losses: list[Tensor] = []
@@ -102,20 +113,34 @@ def update(
         with torch.set_grad_enabled(t in chosen):
             logits = plain(net(x[t]))
             step_loss = loss(logits, y, steps)
+            if through_time and regularised:
+                terms.append(regularisation(net))
         losses.append(step_loss)
         finite = _still_finite(finite, step_loss, t, steps)
         logits_sum = logits_sum + logits.detach()
         if t in chosen and not through_time:
-            step_loss.backward()
+            if regularised:
+                _backward_regularised(net, step_loss, optimizer)
+            else:
+                step_loss.backward()
             losses[t] = step_loss.detach()
             if mode == "O":
                 _update(net, optimizer, clip, finite)
     if through_time:
-        sum(losses).backward()  # type: ignore[union-attr]
+        sum([*losses, *terms]).backward()  # type: ignore[union-attr]
     if mode == "A":
         _update(net, optimizer, clip, finite)
     reset(net)
     return torch.stack([step_loss.detach() for step_loss in losses]), (logits_sum.argmax(-1) == y).sum()
+
+
+def _backward_regularised(net: nn.Module, step_loss: Tensor, optimizer: Optimizer) -> None:
+    if isinstance(optimizer, STGR):
+        step_loss.backward(retain_graph=True)
+        optimizer.keep_task_gradient()
+        regularisation(net).backward()
+    else:
+        (step_loss + regularisation(net)).backward()
 
 
 def result(losses: Tensor, correct: Tensor, samples: int) -> BatchResult:
@@ -153,6 +178,8 @@ def _update(net: nn.Module, optimizer: Optimizer, clip: float | None, finite: An
         nn.utils.clip_grad_norm_(net.parameters(), clip)
     optimizer.step()
     optimizer.zero_grad()
+    # an autocast around all steps keeps casts of the weights that were
+    torch.clear_autocast_cache()
 
 
 @torch.no_grad()

@@ -2,18 +2,90 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch.autograd.function import once_differentiable
+from torch import Tensor
+
+TWICE = (
+    "fastsnn's gradients are first order (once_differentiable) and a derivative of one was asked for, by a gradient "
+    "penalty, a Hessian-vector product or the like: surrogate gradients have none. Detach the gradient before it "
+    "enters a loss, or leave the layer out of what is differentiated with create_graph=True"
+)
+
+
+class Refusal(torch.autograd.Function):
+    """A first-order gradient that raises where it is differentiated, on the way to whatever `roots` depend on."""
+
+    @staticmethod
+    def forward(ctx: Any, gradient: Tensor, *roots: Tensor) -> Tensor:
+        return gradient.detach()
+
+    @staticmethod
+    def backward(ctx: Any, *_: Any) -> Any:
+        raise RuntimeError(TWICE)
+
+
+_passes = threading.local()
+
+
+def ends_at_neurons() -> bool:
+    """Whether the present backward pass is one of `up_to_neurons`."""
+    return not torch.compiler.is_compiling() and getattr(_passes, "ends", False)
+
+
+@contextmanager
+def up_to_neurons() -> Iterator[None]:
+    """A backward pass inside of another that ends at the neurons it meets."""
+    _passes.ends = True
+    try:
+        yield
+    finally:
+        _passes.ends = False
 
 
 def first_order(backward: Callable[..., Any]) -> Callable[..., Any]:
-    """`once_differentiable`, whose cost is paid only where a second derivative could be asked for."""
-    guarded = once_differentiable(backward)
+    """A backward that is not differentiable itself: where a graph is made of it, its gradients raise when they are
+    differentiated. Roots are what requires gradient among the incoming gradients and the saved tensors: a Function
+    saves the inputs that its gradient depends on, or an output, from which they can be reached."""
 
     def choose(ctx: Any, *grads: Any) -> Any:
-        return guarded(ctx, *grads) if torch.is_grad_enabled() else backward(ctx, *grads)
+        if torch.compiler.is_compiling():  # a graph's backward is differentiated by nobody
+            return backward(ctx, *grads)
+        _refuse_batched(grads)
+        if not torch.is_grad_enabled():
+            return backward(ctx, *grads)
+        with torch.no_grad():
+            found = backward(ctx, *grads)
+        given = (*grads, *ctx.saved_tensors)
+        roots = [tensor for tensor in given if isinstance(tensor, Tensor) and tensor.requires_grad]
+        if not roots:
+            return found
+        refuse = lambda g: Refusal.apply(g, *roots) if isinstance(g, Tensor) else g  # noqa: E731
+        return tuple(map(refuse, found)) if isinstance(found, tuple) else refuse(found)
 
     return choose
+
+
+def of_neuron(backward: Callable[..., Any]) -> Callable[..., Any]:
+    """`first_order`, and the end of passes `up_to_neurons`."""
+    guarded = first_order(backward)
+
+    def choose(ctx: Any, *grads: Any) -> Any:
+        if ends_at_neurons():
+            return (None,) * len(ctx.needs_input_grad)
+        return guarded(ctx, *grads)
+
+    return choose
+
+
+def _refuse_batched(grads: Any) -> None:
+    for g in grads:
+        if g is not None and torch._C._functorch.is_legacy_batchedtensor(g):
+            raise RuntimeError(
+                "a batch of gradients (is_grads_batched=True, jacobian(vectorize=True), vmap) reached fastsnn's "
+                "kernels, which take one gradient at a time: call torch.autograd.grad once for each"
+            )

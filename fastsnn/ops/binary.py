@@ -10,6 +10,7 @@ from torch import Tensor
 from ..reference import binary as reference
 from ..reference.binary import OUTPUTS, Geometry, output_shape
 from .autograd import first_order
+from .dispatch import by_operators
 from .passes import binary as passes
 from .registered import binary as registered
 from .types import FLOATING
@@ -46,8 +47,9 @@ def binarize(weight: Tensor, scaled: bool = True) -> Tensor:
     weight [out, in, *kernel]. scaled False: the bare sign. The gradient passes where -1 <= W <= 1, without the scale.
     Raises TypeError or ValueError for other weights, and for NaN or infinite ones on the CPU.
     """
+    through = by_operators(weight)
     _check_weight(weight)
-    if torch.compiler.is_compiling():
+    if through:
         return registered.binarize(weight, scaled)
     return Binarize.apply(weight, scaled)
 
@@ -115,7 +117,7 @@ def _check_product(x: Tensor, packed: Packed, bias: Tensor | None) -> None:
 
 
 def _product(x: Tensor, packed: Packed, bias: Tensor | None, geometry: Geometry) -> Tensor:
-    run = registered.packed_product if torch.compiler.is_compiling() else passes.product
+    run = registered.packed_product if by_operators(x, bias) else passes.product
     return run(x, packed.words, packed.bits, packed.shape, packed.scale, bias, *geometry)
 
 

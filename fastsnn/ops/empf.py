@@ -9,7 +9,8 @@ from torch import Tensor
 
 from .. import backends
 from . import layout
-from .autograd import first_order
+from .autograd import of_neuron
+from .dispatch import by_operators
 from .lif import check_input, check_state
 from .passes import empf as passes
 from .registered import empf as registered
@@ -35,7 +36,8 @@ class EMPFNormResult(NamedTuple):
 
 
 class Fire(torch.autograd.Function):
-    """Spikes and v of every step of versions I and III; v[t-1] is detached, so g_x = g_s*f."""
+    """Spikes and v of every step of versions I and III; v[t-1] is detached, so g_x = g_s*f. v has a graph for
+    `first_order` alone: its gradient is dropped, and callers detach it."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, v: Tensor | None, leak: Tensor | None, threshold: Tensor, call: Any) -> Any:
@@ -44,13 +46,11 @@ class Fire(torch.autograd.Function):
         ctx.call, ctx.strides = call, x.stride()
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(x if v_seq is None else v_seq, v, leak, threshold)
-        if v_seq is not None:
-            ctx.mark_non_differentiable(v_seq)
         return spikes, v_seq
 
     @staticmethod
-    @first_order
-    def backward(ctx: Any, g_s: Tensor | None, _: Any) -> Any:
+    @of_neuron
+    def backward(ctx: Any, g_s: Tensor | None, *_: Any) -> Any:
         if g_s is None:
             return None, None, None, None, None
         (kernels, view), (after, v, leak, threshold) = ctx.call, ctx.saved_tensors
@@ -62,7 +62,7 @@ class Fire(torch.autograd.Function):
 
 
 class NormFire(torch.autograd.Function):
-    """Spikes, v and batch statistics of one step of version II."""
+    """Spikes, v and batch statistics of one step of version II; v as Fire's."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, v: Tensor | None, running: Any, eps: float, call: Any, *parameters: Tensor) -> Any:
@@ -71,11 +71,11 @@ class NormFire(torch.autograd.Function):
         ctx.call, ctx.batch, ctx.strides = call, running is None, x.stride()
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(v, out.v, out.m, out.mean, out.inverse, *parameters)
-        ctx.mark_non_differentiable(out.v, *(() if out.batch_mean is None else (out.batch_mean, out.batch_var)))
+        ctx.mark_non_differentiable(*(() if out.batch_mean is None else (out.batch_mean, out.batch_var)))
         return out.spikes, out.v, out.batch_mean, out.batch_var
 
     @staticmethod
-    @first_order
+    @of_neuron
     def backward(ctx: Any, g_s: Tensor | None, *_: Any) -> Any:
         if g_s is None:
             return (None,) * 11
@@ -123,10 +123,11 @@ def _fitted(v: Tensor, x: Tensor) -> Tensor:
 
 def _fire(x: Tensor, v: Tensor | None, leak: Tensor | None, threshold: Tensor, sequence: bool) -> EMPFResult:
     check_input(x, sequence)
+    through = by_operators(x, v, leak, threshold)
     channels = _check_parameters(x, sequence, leak=leak, threshold=threshold)
     learns = torch.is_grad_enabled() and any(p is not None and p.requires_grad for p in (x, leak, threshold))
     v, every = None if leak is None else v, learns or not sequence
-    if torch.compiler.is_compiling():
+    if through:
         v = None if v is None else _checked(v, x[0] if sequence else x)
         spikes, after = registered.fire(x, v, leak, threshold, channels, sequence, every)
     else:
@@ -134,6 +135,7 @@ def _fire(x: Tensor, v: Tensor | None, leak: Tensor | None, threshold: Tensor, s
         kernels, v = backends.select("empf", x), None if v is None else _fitted(v, x[0] if sequence else x)
         if learns:
             spikes, after = Fire.apply(x, v, leak, threshold, (kernels, view))
+            after = None if after is None else after.detach()
         else:
             spikes, after = passes.fire(kernels, view, x, v, leak, threshold, every)
     if sequence and every and after is not None:
@@ -186,9 +188,10 @@ def empf_norm_step(
     names = ("leak", "threshold", "alpha", "beta", "weight", "bias")
     parameters = (leak, threshold, alpha, beta, weight, bias)
     _check_parameters(x, False, **dict(zip(names, parameters, strict=True)))
-    if torch.compiler.is_compiling():
+    if by_operators(x, v, *parameters):
         v = None if v is None else _checked(v, x)
         return EMPFNormResult(*registered.norm_fire(x, v, parameters, running, eps))
     x, view = passes.step_viewed(x)
     kernels, v = backends.select("empf", x), None if v is None else _fitted(v, x)
-    return EMPFNormResult(*NormFire.apply(x, v, running, eps, (kernels, view), *parameters))
+    spikes, after, *batch = NormFire.apply(x, v, running, eps, (kernels, view), *parameters)
+    return EMPFNormResult(spikes, after.detach(), *batch)

@@ -8,10 +8,13 @@ import torch
 from torch import Tensor
 
 from .. import backends, surrogate
+from ..reference import mpdr as formulas
 from . import layout, memory
-from .autograd import first_order
+from .autograd import of_neuron
+from .dispatch import by_operators, traced_by_jit
+from .passes.mpdr import room
 from .registered import lif as registered
-from .types import EMPTY, FIELDS, FLOATING, Forward, LIFParams, LIFState, Saved, cached_params, state_dtype
+from .types import EMPTY, FIELDS, FLOATING, Forward, LIFParams, LIFState, Pull, Saved, cached_params, state_dtype
 
 __all__ = ["LIFResult", "lif_sequence", "lif_step", "run"]
 
@@ -49,87 +52,121 @@ def check_state(x: Tensor, state: LIFState, sequence: bool) -> None:
 class Call:
     """One call of a kernel on its way through autograd: a single argument is much cheaper than seven."""
 
-    __slots__ = ("kernels", "out", "p", "sequence", "state", "v_seq")
+    __slots__ = ("apart", "kernels", "moments", "out", "p", "sequence", "state", "v_seq")
 
-    def __init__(self, p: LIFParams, kernels: Any, state: LIFState, sequence: bool, v_seq: bool) -> None:
+    def __init__(
+        self,
+        p: LIFParams,
+        kernels: Any,
+        state: LIFState,
+        sequence: bool,
+        v_seq: bool,
+        moments: Tensor | None = None,
+        apart: Any = None,
+    ) -> None:
         self.p, self.kernels, self.state, self.sequence, self.v_seq = p, kernels, state, sequence, v_seq
+        self.moments, self.apart = moments, apart
+
+    def run(self, x: Tensor, into: LIFState = EMPTY, u_seq: bool = False) -> Forward:
+        """Outside autograd."""
+        wanted = {} if self.moments is None else {"moments_out": self.moments}
+        return self.kernels.forward(self.p, x, self.state, self.sequence, self.v_seq, into, u_seq, **wanted)
 
     def forward(self, ctx: Any, x: Tensor, into: LIFState = EMPTY) -> Forward:
         """Run it, and keep in ctx what the backward needs: u of a step, which lives as state; x of a sequence, or its
         u where the kernels cannot recompute it in reverse."""
         state, kernels = self.state, self.kernels
         u_seq = self.sequence and kernels.SAVES_U and not self.p.online
-        self.out = out = kernels.forward(self.p, x, state, self.sequence, self.v_seq, into, u_seq)
-        ctx.kept = (self.p, kernels, self.sequence, self.v_seq, state.is_v, x.dtype)
+        self.out = out = self.run(x, into, u_seq)
+        ctx.kept = (self.p, kernels, self.sequence, self.v_seq, state.is_v, x.dtype, self.apart)
         ctx.set_materialize_grads(False)
         if self.sequence and not u_seq:
-            ctx.save_for_backward(x, state.potential, state.keep)
+            ctx.save_for_backward(self.moments, x, state.potential, state.keep)
         else:
-            ctx.save_for_backward(out.u, state.keep)
+            ctx.save_for_backward(self.moments, out.u, state.keep)
         return out
 
 
-def _load(ctx: Any) -> Saved:
-    _, _, sequence, _, is_v, dtype = ctx.kept
-    saved = ctx.saved_tensors
+def _load(ctx: Any) -> tuple[Saved, Tensor | None]:
+    """What was saved, and the moments."""
+    _, _, sequence, _, is_v, dtype, _ = ctx.kept
+    moments, *saved = ctx.saved_tensors
     # a saved-tensor hook may have laid them out anew
     if len(saved) == 3:
         x, potential, keep = saved
         x, state = layout.aligned(x, LIFState(potential, is_v, keep=keep), sequence)
-        return Saved(dtype, sequence, None, x, state.potential, is_v, state.keep)
+        return Saved(dtype, sequence, None, x, state.potential, is_v, state.keep), moments
     u, keep = saved
     u = layout.dense(u, sequence)
-    return Saved(dtype, sequence, u, keep=layout.like_or_none(keep, u[0] if sequence else u))
+    return Saved(dtype, sequence, u, keep=layout.like_or_none(keep, u[0] if sequence else u)), moments
+
+
+def _pull(ctx: Any, saved: Saved, moments: Tensor | None, g_moments: Tensor | None) -> dict[str, Any]:
+    """How the gradient of the moments enters a backward."""
+    if moments is None or g_moments is None:
+        return {}
+    model: Any = saved.u if saved.x is None else saved.x
+    rows = formulas.pulls(moments, g_moments, model[0].numel() if saved.sequence else model.numel())
+    return {"pull": Pull(rows, ctx.kept[-1] is not None)}
 
 
 class OnlineLIF(torch.autograd.Function):
-    """Spikes of an online rule; v[t-1] is detached, so g_x[t] = gain*g_s[t]*sg(u[t] - th) (SPEC 1)."""
+    """Spikes of an online rule, and the moments of u where wanted; v[t-1] is detached, so g_x[t] =
+    gain*(g_s[t]*sg(u[t] - th) + g_u[t]), g_u through the moments (SPEC 1 and 7). With call.apart g_u goes to
+    `parameters` alone. u, the saved one, is an output for `first_order`."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, call: Call, into: LIFState) -> Any:
-        return call.forward(ctx, x, into).spikes
+    def forward(ctx: Any, x: Tensor, call: Call, into: LIFState, *parameters: Tensor) -> Any:
+        out = call.forward(ctx, x, into)
+        return out.spikes, call.moments, out.u
 
     @staticmethod
-    @first_order
-    def backward(ctx: Any, g_s: Tensor | None) -> Any:
-        if g_s is None:
-            return None, None, None
-        p, kernels, sequence, *_ = ctx.kept
-        saved = _load(ctx)
-        return kernels.backward(p, saved, layout.fitted(g_s, saved, sequence))[0], None, None
+    @of_neuron
+    def backward(ctx: Any, g_s: Tensor | None, g_moments: Tensor | None, _: None) -> Any:
+        none = (None,) * len(ctx.needs_input_grad)
+        if g_s is None and g_moments is None:
+            return none
+        p, kernels, sequence, *_, apart = ctx.kept
+        saved, moments = _load(ctx)
+        pull = _pull(ctx, saved, moments, g_moments)
+        g_x, _, *local = kernels.backward(p, saved, layout.fitted(g_s, saved, sequence), **pull)
+        if apart is None or g_moments is None:
+            return g_x, *none[1:]
+        return None if g_s is None else g_x, None, None, *apart.gradients(local[0])
 
 
 class BPTTLIF(torch.autograd.Function):
-    """Spikes and v with the gradient through time (SPEC 1). v is that of the last step, or of every step."""
+    """Spikes, v and the moments of u with the gradient through time (SPEC 1). v is that of the last step, or of every
+    step; u as OnlineLIF's."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, v: Tensor | None, call: Call) -> Any:
         out = call.forward(ctx, x)
-        return out.spikes, out.v
+        return out.spikes, out.v, call.moments, out.u
 
     @staticmethod
-    @first_order
-    def backward(ctx: Any, g_s: Tensor | None, g_v: Tensor | None) -> Any:
+    @of_neuron
+    def backward(ctx: Any, g_s: Tensor | None, g_v: Tensor | None, g_moments: Tensor | None, _: None) -> Any:
         p, kernels, sequence, v_seq, *_ = ctx.kept
-        saved = _load(ctx)
+        saved, moments = _load(ctx)
         g_v = layout.fitted(g_v, saved, v_seq)
         last, every = (None, g_v) if v_seq else (g_v, None)
         g_s = layout.fitted(g_s, saved, sequence)
-        g_x, g_v_first = kernels.backward(p, saved, g_s, last, every, ctx.needs_input_grad[1])
+        pull = _pull(ctx, saved, moments, g_moments)
+        g_x, g_v_first, *_ = kernels.backward(p, saved, g_s, last, every, ctx.needs_input_grad[1], **pull)
         return g_x, g_v_first, None
 
 
-NODES = (OnlineLIF._backward_cls, BPTTLIF._backward_cls)
-
-
 class Ran(NamedTuple):
-    """One call's outcome: spikes, state after it, trace of every step, v (of every step where asked)."""
+    """One call's outcome: spikes, state after it, trace of every step, v (of every step where asked), and with MPDR
+    the moments of u, [T, 2], with gradient."""
 
     spikes: Tensor
     state: LIFState
     trace: Tensor | None
     v: Tensor | None
     backend: str
+    moments: Tensor | None = None
 
 
 def run(
@@ -139,47 +176,69 @@ def run(
     sequence: bool = False,
     v_seq: bool = False,
     reuse: bool = False,
-    regularised: Any = None,
+    mpdr: bool = False,
+    apart: Any = None,
 ) -> Ran:
     """One step (or a sequence [T, *]) of p from `state`. With reuse, the caller's state is replaced by the new one:
-    under an online rule that takes the memory of the old one wherever nothing else holds it. regularised: an
-    `ops.mpdr.Regularised`.
+    under an online rule that takes the memory of the old one wherever nothing else holds it. mpdr: with the moments of
+    u; apart: the `ops.mpdr.Apart` that keeps their gradient from x.
 
-    Raises TypeError or ValueError for an input or a state that does not fit, BackendError where no backend runs.
+    Raises TypeError or ValueError for an input or a state that does not fit, RuntimeError for a tensor that no kernel
+    takes, BackendError where no backend runs.
     """
     check_input(x, sequence)
+    through = by_operators(x, state.potential, state.trace, state.ratio, state.keep)
     if state is not EMPTY:
         check_state(x, state, sequence)
-    eager = not torch.compiler.is_compiling()
-    if eager:
-        x, state = layout.aligned(x, state, sequence)
-    elif reuse:
-        _check_export(state, sequence)
-    # registered operators have their own gradient
-    kernels = backends.select("lif" if regularised is None else "mpdr", x) if eager else registered
-    if regularised is not None:
-        kernels = regularised.around(kernels)
+    if through:
+        return _by_operators(p, x, state, sequence, v_seq, reuse, mpdr)
+    x, state = layout.aligned(x, state, sequence)
+    kernels = backends.select("mpdr" if mpdr else "lif", x)
+    moments = room(x, sequence) if mpdr else None
     if p.online:
-        large = reuse and eager and not sequence and x.numel() >= memory.WORTH_ASKING
+        large = reuse and not sequence and x.numel() >= memory.WORTH_ASKING
         into = _reusable(state) if large else EMPTY
-        if eager and x.requires_grad and torch.is_grad_enabled():
-            call = Call(p, kernels, state, sequence, v_seq)
-            spikes, out = OnlineLIF.apply(x, call, into), call.out
+        call = Call(p, kernels, state, sequence, v_seq, moments, apart)
+        if x.requires_grad and torch.is_grad_enabled():
+            spikes, moments, u = OnlineLIF.apply(x, call, into, *(() if apart is None else apart.parameters))
+            out = Forward(spikes, u.detach(), *call.out[2:])
         else:
-            out = kernels.forward(p, x, state, sequence, v_seq, into)
-            spikes = out.spikes
-        last = out.trace[-1].clone() if sequence and out.trace is not None else out.trace
-        state = LIFState(out.u, False, last, out.ratio, state.keep)
+            out = call.run(x, into)
+        ran = _online(out, state, sequence, kernels.NAME, moments)
         # what others hold must be another tensor of the same memory for `_reusable` to see it
-        return Ran(spikes, state.map(Tensor.detach) if large else state, out.trace, out.v, kernels.NAME)
+        return ran._replace(state=ran.state.map(Tensor.detach)) if large else ran
     start = LIFState(as_v(p, state), True, keep=state.keep)
     v = start.potential
-    if eager and torch.is_grad_enabled() and (x.requires_grad or (v is not None and v.requires_grad)):
-        spikes, v = BPTTLIF.apply(x, v, Call(p, kernels, start, sequence, v_seq))
+    call = Call(p, kernels, start, sequence, v_seq, moments)
+    if torch.is_grad_enabled() and (x.requires_grad or (v is not None and v.requires_grad)):
+        spikes, v, moments, _ = BPTTLIF.apply(x, v, call)
     else:
-        out = kernels.forward(p, x, start, sequence, v_seq)
+        out = call.run(x)
         spikes, v = out.spikes, out.v
-    return Ran(spikes, LIFState(v[-1].clone() if v_seq else v, True, keep=state.keep), None, v, kernels.NAME)
+    return _through_time(spikes, v, state, v_seq, kernels.NAME, moments)
+
+
+def _online(out: Forward, state: LIFState, sequence: bool, name: str, moments: Tensor | None) -> Ran:
+    last = out.trace[-1].clone() if sequence and out.trace is not None else out.trace
+    return Ran(out.spikes, LIFState(out.u, False, last, out.ratio, state.keep), out.trace, out.v, name, moments)
+
+
+def _through_time(spikes: Tensor, v: Any, state: LIFState, v_seq: bool, name: str, moments: Tensor | None) -> Ran:
+    return Ran(spikes, LIFState(v[-1].clone() if v_seq else v, True, keep=state.keep), None, v, name, moments)
+
+
+def _by_operators(
+    p: LIFParams, x: Tensor, state: LIFState, sequence: bool, v_seq: bool, reuse: bool, mpdr: bool
+) -> Ran:
+    """As `run`: the registered operators have their own gradient."""
+    if reuse:
+        _check_export(state, sequence)
+    if not p.online:
+        state = LIFState(as_v(p, state), True, keep=state.keep)
+    out, moments = registered.forward(p, x, state, sequence, v_seq, mpdr)
+    if p.online:
+        return _online(out, state, sequence, registered.NAME, moments)
+    return _through_time(out.spikes, out.v, state, v_seq, registered.NAME, moments)
 
 
 @torch.compiler.assume_constant_result
@@ -190,10 +249,10 @@ def _exporting() -> bool:
 
 def _check_export(state: LIFState, sequence: bool) -> None:
     """Raises RuntimeError where an exported program, which keeps no state, would differ from the layer."""
-    if _exporting() and (not sequence or state.potential is not None):
+    if (_exporting() or traced_by_jit()) and (not sequence or state.potential is not None):
         raise RuntimeError(
             "an exported program starts every call at t = 1 and keeps no state: use step_mode='m' ([T, N, *] a call), "
-            "and call fastsnn.reset(net) before torch.export"
+            "and call fastsnn.reset(net) before torch.export or torch.jit.trace"
         )
 
 

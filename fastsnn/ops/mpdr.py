@@ -1,4 +1,4 @@
-"""Membrane potential distribution regularisation of a LIF layer: its arguments, and its way through autograd."""
+"""Membrane potential distribution regularisation of a LIF layer: its arguments, and which weights it reaches."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import get_gradient_edge
 
 from ..reference import mpdr as formulas
-from . import lif, synapse
-from .passes.mpdr import room
-from .registered import lif as registered
-from .types import EMPTY, Forward, LIFParams, LIFState, Pull, Saved, number
+from . import empf, lif, osr, ots
+from .autograd import up_to_neurons
+from .types import number
 
-__all__ = ["MPDR", "Regularised", "RegularisedInGraph"]
+__all__ = ["MPDR", "Apart", "apart_of"]
 
 WEIGHTS = {"cifar10": 0.002, "cifar100": 0.0035, "dvs-cifar10": 0.0035, "imagenet": 0.0006}
 
@@ -24,17 +24,19 @@ WEIGHTS = {"cifar10": 0.002, "cifar100": 0.0035, "dvs-cifar10": 0.0035, "imagene
 class MPDR:
     """A pull of a layer's potentials u[t], before reset, to N(mean, std^2) (RPTT, eq. 4).
 
-    weight * L_M, L_M = ln(std/sd) + (sd^2 + (m - mean)^2)/(2 std^2) - 1/2 + mu_m*sd^2, joins the loss: m and sd
-    (biased) are those of all n elements of the layer at step t, in the process's own batch. Its gradient is added in
-    the neuron's backward, when the loss's gradient passes; a layer that no loss depends on is not regularised.
+    weight * L_M, L_M = ln(std/sd) + (sd^2 + (m - mean)^2)/(2 std^2) - 1/2 + mu_m*sd^2, is a term of the loss: m and sd
+    (biased) are those of all n elements of the layer at step t, in the process's own batch. Add it to each step's loss:
+    `fastsnn.online.regularisation(net)` sums it over the layers of a network, `fastsnn.online.train_batch` adds that by
+    itself, and `neuron.mpdr_loss` is L_M of one layer. The neuron's backward takes its gradient in the same pass.
 
     Args:
         mean, std: target, in units of the threshold's.
         weight: a1 of the paper.
         mu_m: weight of the variance. Default 0.01.
-        propagate: False (eq. 3): the gradient reaches the weights of the layer's own synapse alone. The synapse must
-            feed the neuron directly (linear, convolution, WS layers) and the neuron before it must be traced or have
-            the same option; a first layer may be anything. True: it goes on to lower layers too. Default False.
+        propagate: False (eq. 3): the gradient reaches what lies between the neurons before and this one alone, its
+            synapse with its norm, or several where their currents add; behind other neurons that takes their weights'
+            gradient twice, once for the loss and once for L_M. True: it goes on to lower layers too, in one pass.
+            Default False.
 
     Constant potentials (sd = 0) have an infinite loss and are pulled by their mean alone; NaN and infinity go through.
     Raises TypeError or ValueError for arguments out of range.
@@ -75,92 +77,57 @@ class MPDR:
         return formulas.loss(moments, self.mean, self.std, self.mu_m)
 
 
-class Regularised:
-    """A backend's LIF kernels with MPDR, for one call: as plain kernels, to `ops.lif`. Holds the moments that the
-    forward takes and the backward needs. own: the synapse's node from `own_synapse`, to keep its input out."""
+class Apart:
+    """What lies between a neuron's input and the neurons before it: the `parameters` there, and a backward pass for
+    these alone."""
 
-    def __init__(self, mpdr: MPDR, own: Any = None) -> None:
-        self.mpdr, self.own = mpdr, own
+    def __init__(self, edge: Any, parameters: list[Tensor]) -> None:
+        self._edge, self.parameters = edge, parameters
 
-    def around(self, kernels: Any) -> Regularised:
-        self.kernels, self.NAME, self.SAVES_U = kernels, kernels.NAME, kernels.SAVES_U
-        return self
-
-    def forward(
-        self,
-        p: LIFParams,
-        x: Tensor,
-        state: LIFState,
-        sequence: bool,
-        v_seq: bool = False,
-        into: LIFState = EMPTY,
-        u_seq: bool = False,
-    ) -> Forward:
-        self.moments = room(x, sequence)
-        return self.kernels.forward(p, x, state, sequence, v_seq, into, u_seq, moments_out=self.moments)
-
-    def backward(
-        self,
-        p: LIFParams,
-        saved: Saved,
-        g_s: Tensor | None,
-        g_v: Tensor | None = None,
-        g_v_seq: Tensor | None = None,
-        want_v: bool = False,
-    ) -> tuple[Tensor, Tensor | None]:
-        m = self.mpdr
-        pull = Pull(self.moments, m.mean, m.std, m.weight, m.mu_m, self.own is not None)
-        g_x, g_v_first, local = self.kernels.backward(p, saved, g_s, g_v, g_v_seq, want_v, pull=pull)
-        if self.own is not None:
-            synapse.add_to_weights(self.own, local)
-        return g_x, g_v_first
+    def gradients(self, g_x: Tensor) -> tuple[Tensor | None, ...]:
+        """Of the parameters, for the gradient g_x of the input, inside of another backward pass."""
+        if not self.parameters:
+            return ()
+        # autograd passes the edge on, which its signature does not tell
+        with up_to_neurons():
+            return torch.autograd.grad(self._edge, self.parameters, g_x, retain_graph=True, allow_unused=True)
 
 
-class RegularisedInGraph:
-    """As `Regularised`, inside a graph of torch.compile. Raises RuntimeError for propagate=False."""
-
-    NAME = registered.NAME
-
-    def __init__(self, mpdr: MPDR) -> None:
-        if not mpdr.propagate:
-            raise RuntimeError(
-                "MPDR(propagate=False) keeps its gradient to one synapse by that synapse's node in autograd, which a "
-                "graph of torch.compile does not have: pass propagate=True, or train outside of torch.compile"
-            )
-        self.mpdr = mpdr
-
-    def around(self, kernels: Any) -> RegularisedInGraph:
-        return self
-
-    def forward(
-        self, p: LIFParams, x: Tensor, state: LIFState, sequence: bool, v_seq: bool = False, into: LIFState = EMPTY
-    ) -> Forward:
-        m = self.mpdr
-        out, self.moments = registered.regularised(p, x, state, sequence, v_seq, [m.mean, m.std, m.weight, m.mu_m])
-        return out
+NEURONS = tuple(
+    function._backward_cls
+    for function in (
+        lif.OnlineLIF,
+        lif.BPTTLIF,
+        ots.StabilizedLIF,
+        osr.RenormalizedLIF,
+        empf.Fire,
+        empf.NormFire,
+    )
+)
 
 
-def own_synapse(x: Tensor) -> Any:
-    """The node of the synapse that made x, whose weights take L_M's gradient apart from its input; None where nothing
-    lower would take it. Raises RuntimeError where x comes from lower neurons in another way."""
-    if isinstance(x.grad_fn, synapse.NODES):
-        return x.grad_fn
-    if torch.is_grad_enabled() and _reaches_a_neuron(x.grad_fn):
-        raise RuntimeError(
-            "MPDR(propagate=False) keeps its gradient from lower layers, and this neuron's input comes from "
-            f"{type(x.grad_fn).__name__}, not straight from a linear or convolution layer behind a traced neuron "
-            "or one with the same option. Give the neuron before it MPDR(propagate=False), or pass propagate=True"
-        )
-    return None
-
-
-def _reaches_a_neuron(node: Any) -> bool:
-    seen, todo = set(), [node]
+def apart_of(x: Tensor) -> Apart | None:
+    """What takes L_M's gradient for the neuron whose input is x; None where no neuron lies before it, so that nothing
+    is to be kept apart. Raises RuntimeError where x comes from a graph of torch.compile, which may hold neurons."""
+    if x.grad_fn is None or not torch.is_grad_enabled():
+        return None
+    leaves: dict[Tensor, None] = {}
+    seen: set[Any] = set()
+    todo: list[Any] = [x.grad_fn]
+    lower = False
     while todo:
         node = todo.pop()
-        if isinstance(node, lif.NODES):
-            return True
-        if node is not None and node not in seen:
+        if isinstance(node, NEURONS):
+            lower = True
+        elif node is not None and node not in seen:
             seen.add(node)
+            if node.name().startswith("CompiledFunction"):
+                raise RuntimeError(
+                    "MPDR(propagate=False) keeps its gradient from lower layers, and this neuron's input comes from a "
+                    "graph of torch.compile, whose layers it cannot tell apart: pass propagate=True, or leave the "
+                    "layers before uncompiled"
+                )
+            if hasattr(node, "variable"):
+                leaves[node.variable] = None
             todo += [parent for parent, _ in node.next_functions]
-    return False
+    return Apart(get_gradient_edge(x), [*leaves]) if lower else None

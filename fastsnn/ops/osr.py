@@ -10,7 +10,8 @@ from torch import Tensor
 from .. import backends
 from ..reference import osr as reference
 from . import layout
-from .autograd import first_order
+from .autograd import first_order, of_neuron
+from .dispatch import by_operators
 from .lif import Ran
 from .passes import osr as passes
 from .passes.osr import Coming, Running
@@ -37,14 +38,17 @@ class Renormalize(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, running: Running, out: list[Any]) -> Tensor:
         ctx.kernels, ctx.group, ctx.dtype = backends.select("osr", x), group_of_all(), weight.dtype
-        ctx.save_for_backward(x)
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(x, weight)
         y, ctx.used = passes.renormalize(ctx.kernels, x, weight, bias, running, ctx.group)
         out.append(ctx.used)
         return y
 
     @staticmethod
     @first_order
-    def backward(ctx: Any, g: Tensor) -> Any:
+    def backward(ctx: Any, g: Tensor | None) -> Any:
+        if g is None:
+            return None, None, None, None, None
         x = passes.laid_out(ctx.saved_tensors[0])
         return (
             *passes.renormalize_gradient(ctx.kernels, x, g, passes.arrived(ctx.used), ctx.group, ctx.dtype),
@@ -69,14 +73,17 @@ class RenormalizedLIF(torch.autograd.Function):
     ) -> Tensor:
         ctx.p, ctx.kernels, ctx.group, ctx.dtype = p, backends.select("osr", x), group_of_all(), weight.dtype
         done, ctx.used = passes.renormalized_lif(ctx.kernels, p, x, weight, bias, running, state, ctx.group)
-        ctx.save_for_backward(x, done.u, state.keep)
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(x, done.u, state.keep, weight, bias)
         out += [done, ctx.used, ctx.kernels.NAME]
         return done.spikes
 
     @staticmethod
-    @first_order
-    def backward(ctx: Any, g_s: Tensor) -> Any:
-        x, u, keep = ctx.saved_tensors
+    @of_neuron
+    def backward(ctx: Any, g_s: Tensor | None) -> Any:
+        if g_s is None:
+            return None, None, None, None, None, None, None
+        x, u, keep, *_ = ctx.saved_tensors
         x = passes.laid_out(x)
         u, keep = layout.like(u, x), layout.like_or_none(keep, x)
         used = passes.arrived(ctx.used)
@@ -96,7 +103,7 @@ def renormalize(x: Tensor, weight: Tensor, bias: Tensor, running: Running) -> tu
     x [N, C, *]; the vectors [C]. Raises ValueError for one element a channel, FloatingPointError for NaN or infinity
     where strict, BackendError where no backend runs.
     """
-    if torch.compiler.is_compiling():
+    if by_operators(x, weight, bias):
         return registered.renormalize(x, weight, bias, running)
     out: list[Any] = []
     y = Renormalize.apply(passes.laid_out(x), weight, bias, running, out)
@@ -113,7 +120,7 @@ def renormalized_lif(
     """One step of a neuron of an online rule on `renormalize(x, ...)`, in one pass over memory, and the moments of x.
     Errors as there."""
     moments: Moments | Coming
-    if torch.compiler.is_compiling():
+    if by_operators(x, weight, bias, state.potential, state.trace, state.ratio, state.keep):
         done, moments = registered.renormalized_lif(p, x, weight, bias, running, state)
         spikes, name = done.spikes, registered.NAME
     else:
@@ -130,6 +137,6 @@ def renormalized_lif(
 def evaluate(x: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, variance: Tensor, eps: float) -> Tensor:
     """The same affine map as in training, with its plain gradient."""
     affine, _ = passes.affine_of(mean, variance, weight, bias, eps)
-    if torch.is_grad_enabled() or torch.compiler.is_compiling():
+    if by_operators(x, weight, bias) or torch.is_grad_enabled():
         return reference.apply(x, affine).to(x.dtype)
     return backends.select("osr", x).normalize(passes.laid_out(x), affine, False)[0]

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from .. import backends
 from . import layout
-from .autograd import first_order
+from .autograd import of_neuron
+from .dispatch import by_operators
 from .lif import Ran, as_v, check_input, check_state
 from .registered import ots as registered
 from .stats import Moments
@@ -34,22 +35,25 @@ def check_params(p: LIFParams) -> None:
 
 class StabilizedLIF(torch.autograd.Function):
     """Spikes of one step, fired at u >= th[t]; g_x = gain*g_s*sg(u - th[t]), nothing through th. `out` receives the
-    rest."""
+    rest; u, which is saved, is an output for `first_order`."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, p: LIFParams, state: LIFState, stabilize: Stabilize, out: list[Any]) -> Tensor:
+    def forward(ctx: Any, x: Tensor, p: LIFParams, state: LIFState, stabilize: Stabilize, out: list[Any]) -> Any:
         ctx.kernels = kernels = backends.select("ots", x)
         u, moments = kernels.charge(p, x, state.potential)
         threshold = stabilize(moments)
         spikes, v, trace = kernels.fire(p, u, threshold, state.trace, state.keep, x.dtype)
+        ctx.set_materialize_grads(False)
         ctx.save_for_backward(u, threshold, state.keep)
         ctx.p, ctx.dtype = p, x.dtype
         out += [v, trace, kernels.NAME]
-        return spikes
+        return spikes, u
 
     @staticmethod
-    @first_order
-    def backward(ctx: Any, g_s: Tensor) -> Any:
+    @of_neuron
+    def backward(ctx: Any, g_s: Tensor | None, _: None) -> Any:
+        if g_s is None:
+            return None, None, None, None, None
         u, threshold, keep = ctx.saved_tensors
         u = layout.dense(u)
         keep = layout.like_or_none(keep, u)
@@ -63,8 +67,9 @@ def run(p: LIFParams, x: Tensor, state: LIFState, stabilize: Stabilize) -> Ran:
     Raises TypeError or ValueError for an input or a state that does not fit, BackendError where no backend runs.
     """
     check_input(x, False)
+    through = by_operators(x, state.potential, state.trace, state.keep)
     check_state(x, state, False)
-    if torch.compiler.is_compiling():
+    if through:
         u, moments = registered.charge(p, x, as_v(p, state))
         spikes, v, trace = registered.fire(p, x, u, stabilize(moments), state.trace, state.keep)
         name = registered.NAME
@@ -72,6 +77,6 @@ def run(p: LIFParams, x: Tensor, state: LIFState, stabilize: Stabilize) -> Ran:
         x, state = layout.aligned(x, state, False)
         state = replaced(state, potential=as_v(p, state), is_v=True)
         out: list[Any] = []
-        spikes = StabilizedLIF.apply(x, p, state, stabilize, out)
+        spikes, _ = StabilizedLIF.apply(x, p, state, stabilize, out)
         v, trace, name = out
     return Ran(spikes, LIFState(v, True, trace, None, state.keep), trace, v, name)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from .. import backends
 from .autograd import first_order
+from .dispatch import by_operators
 from .registered import standardize as registered
 from .types import FLOATING
 
@@ -72,7 +73,7 @@ def standardize(weight: Tensor, gain: Tensor, eps: float = EPS, done: Standardiz
     weight [out, *], gain [out, 1, ...] of one dtype. done: the result of `compute` on the same values.
     Raises TypeError or ValueError for operands that do not fit (a fan-in below 2 has no variance).
     """
-    if done is None and torch.compiler.is_compiling():
+    if done is None and by_operators(weight, gain):
         check(weight, gain)
         return registered.standardize_forward(weight, gain, eps)[0]
     return Standardize.apply(weight, gain, compute(weight, gain, eps) if done is None else done, eps)

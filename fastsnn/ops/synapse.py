@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .autograd import first_order
+from .autograd import ends_at_neurons, first_order
 
 CONV = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 
@@ -36,9 +36,8 @@ class TracedLinear(torch.autograd.Function):
     def backward(ctx: Any, g_y: Tensor) -> Any:
         trace, weight = ctx.saved_tensors
         g_s = g_weight = g_bias = None
-        if ctx.needs_input_grad[0]:
+        if ctx.needs_input_grad[0] and not ends_at_neurons():
             g_s = (g_y @ _cast(weight, g_y)).to(ctx.input_dtype)
-        g_y = _of_weights(ctx, g_y)
         flat = g_y.reshape(-1, g_y.shape[-1])
         if ctx.needs_input_grad[2]:
             g_weight = (flat.t() @ _cast(trace, g_y).reshape(-1, trace.shape[-1])).to(weight.dtype)
@@ -90,12 +89,7 @@ class TracedConv(torch.autograd.Function):
                 mask,
             )
 
-        whole = _of_weights(ctx, g_y)
-        if whole is g_y:
-            g_s, g_weight, g_bias = backward(g_y, [wants[0], wants[2], wants[3]])
-        else:
-            g_s = backward(g_y, [wants[0], False, False])[0]
-            _, g_weight, g_bias = backward(whole, [False, wants[2], wants[3]])
+        g_s, g_weight, g_bias = backward(g_y, [wants[0] and not ends_at_neurons(), wants[2], wants[3]])
         g_s = g_s if g_s is None else g_s.to(ctx.input_dtype)
         g_weight = g_weight if g_weight is None else g_weight.to(weight.dtype)
         g_bias = g_bias if g_bias is None else g_bias.to(weight.dtype)
@@ -117,20 +111,6 @@ class TwoPass(torch.autograd.Function):
 def two_pass(y: Tensor, of_trace: Tensor) -> Tensor:
     """Any product: y of spikes and detached weights, of_trace of trace and weights, which take their gradient there."""
     return TwoPass.apply(y, of_trace)
-
-
-NODES = (TracedLinear._backward_cls, TracedConv._backward_cls)
-
-
-def add_to_weights(node: Any, g_y: Tensor) -> None:
-    """In a backward pass, before it reaches this synapse: a gradient of y for its weights alone, not for its input."""
-    node.for_weights = (torch._C._current_graph_task_id(), _of_weights(node, g_y))
-
-
-def _of_weights(node: Any, g_y: Tensor) -> Tensor:
-    """g_y with what `add_to_weights` left in this pass."""
-    task, more = getattr(node, "for_weights", (None, None))
-    return g_y if more is None or task != torch._C._current_graph_task_id() else g_y + more
 
 
 def linear(s: Tensor, trace: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

@@ -237,14 +237,10 @@ class Forward(NamedTuple):
 
 
 class Pull(NamedTuple):
-    """What MPDR adds to a backward: mean and biased variance of every u[t] as float64 [T, 2], the target, a1 and mu_M,
-    and whether its part of g_x stays apart."""
+    """What MPDR adds to a backward: dL/du[t] = offset + slope*(u[t] - m) of every step as float64 [T, 3] (m, offset,
+    slope), and whether its part of g_x stays apart."""
 
-    moments: Tensor
-    mean: float
-    std: float
-    weight: float
-    mu: float
+    rows: Tensor
     local: bool
 
 

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -29,7 +31,7 @@ def loss(moments: Tensor, mean: float, std: float, mu: float) -> Tensor:
     """L_M = ln(sd*/sd) + (sd^2 + (m - mu*)^2)/(2 sd*^2) - 1/2 + mu_M*sd^2 of each row m, sd^2 of the moments."""
     m, var = moments.unbind(-1)
     target = std**2
-    return (target / var).log() / 2 + (var + (m - mean).square()) / (2 * target) - 0.5 + mu * var
+    return (math.log(target) - var.log()) / 2 + (var + (m - mean).square()) / (2 * target) - 0.5 + mu * var
 
 
 def z_score(moments: Tensor, threshold: float) -> Tensor:
@@ -38,15 +40,17 @@ def z_score(moments: Tensor, threshold: float) -> Tensor:
     return (threshold - m) / var.sqrt()
 
 
+def pulls(moments: Tensor, g_moments: Tensor, n: int) -> Tensor:
+    """m, offset and slope of each step, [T, 3], from the gradients of mean and variance [T, 2] of n elements:
+    dL/du = g_m/n + (2 g_var/n)*(u - m), without the second term where the variance is 0."""
+    mean, var = moments.unbind(1)
+    g_mean, g_var = (g_moments / max(n, 1)).unbind(1)
+    return torch.stack([mean, g_mean, torch.where(var == 0, 0.0, 2 * g_var)], 1)
+
+
 def gradient(u: Tensor, pull: Pull) -> Tensor:
-    """a1*dL_M/du of u [T, *]: (a1/n) * [(m - mu*)/sd*^2 + (u - m)*(1/sd*^2 - 1/sd^2 + 2 mu_M)], without the second term
-    where sd = 0."""
-    mean, var = pull.moments.unbind(1)
-    target = 1 / (pull.std * pull.std)
-    weight = pull.weight / max(u[0].numel(), 1)
-    slope = torch.where(var == 0, 0.0, (target - 1 / var) + 2 * pull.mu)
-    rows = (mean, weight * ((mean - pull.mean) * target), weight * slope)
-    m, offset, slope = (row.to(u.dtype).view(-1, *[1] * (u.dim() - 1)) for row in rows)
+    """dL/du through the moments of u [T, *]."""
+    m, offset, slope = (row.to(u.dtype).view(-1, *[1] * (u.dim() - 1)) for row in pull.rows.unbind(1))
     return offset + slope * (u - m)
 
 
@@ -59,9 +63,11 @@ def forward(
     into: LIFState = EMPTY,
     u_seq: bool = False,
     *,
-    moments_out: Tensor,
+    moments_out: Tensor | None = None,
 ) -> Forward:
     """As the LIF family's; writes the moments of every u[t] to moments_out [T, 2]."""
+    if moments_out is None:
+        return lif.forward(p, x, state, sequence, v_seq, into, u_seq)
     out = lif.forward(p, x, state, sequence, v_seq, into, u_seq=True)
     assert out.u is not None
     moments_out.copy_(moments(out.u if sequence else out.u.unsqueeze(0)))
@@ -77,9 +83,11 @@ def backward(
     g_v_seq: Tensor | None = None,
     want_v: bool = False,
     *,
-    pull: Pull,
+    pull: Pull | None = None,
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """As the LIF family's, with L_M's gradient added to g_u; with pull.local, its part of g_x apart."""
+    """As the LIF family's, with MPDR's gradient added to g_u; with pull.local, its part of g_x apart."""
+    if pull is None:
+        return *lif.backward(p, saved, g_s, g_v, g_v_seq, want_v), None
     g_u = gradient(lif.potentials(p, saved), pull)
     if not pull.local:
         return *lif.backward(p, saved, g_s, g_v, g_v_seq, want_v, g_u), None

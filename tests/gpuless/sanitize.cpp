@@ -36,12 +36,10 @@ struct Cuda {
   static void ots_fire(const LifParams& p, const OtsFire& k) { cuda::ots_fire(p, k, kStream); }
   static void ots_backward(const LifParams& p, const OtsBackward& k) { cuda::ots_backward(p, k, kStream); }
   static void mpdr_forward(const LifParams& p, const MpdrForward& k) { cuda::mpdr_forward(p, k, kStream); }
-  static void mpdr_backward_online(const LifParams& p, const Mpdr& m, const MpdrBackward& k) {
-    cuda::mpdr_backward_online(p, m, k, kStream);
+  static void mpdr_backward_online(const LifParams& p, const MpdrBackward& k) {
+    cuda::mpdr_backward_online(p, k, kStream);
   }
-  static void mpdr_backward_bptt(const LifParams& p, const Mpdr& m, const MpdrBackward& k) {
-    cuda::mpdr_backward_bptt(p, m, k, kStream);
-  }
+  static void mpdr_backward_bptt(const LifParams& p, const MpdrBackward& k) { cuda::mpdr_backward_bptt(p, k, kStream); }
 };
 
 }  // namespace

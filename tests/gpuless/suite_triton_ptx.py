@@ -157,7 +157,7 @@ def test_ots(dtype):
 def test_mpdr(rule, dtype):
     p, moments = LIFParams(rule=rule, v_reset=0.25, surrogate=EXACT), torch.empty(3, 2, dtype=torch.float64)
     x, g_s, keep, u, _ = operands(dtype, SIZES[1])
-    saved, pull = Saved(dtype, True, u=u, keep=keep), Pull(vectors(3, 2), -0.3, 0.8, 500.0, 0.01, rule == "sltt")
+    saved, pull = Saved(dtype, True, u=u, keep=keep), Pull(vectors(3, 3), rule == "sltt")
 
     def forward(kernels):
         out = kernels.forward(p, x, LIFState(keep=keep), True, u_seq=True, moments_out=moments)

@@ -165,7 +165,7 @@ def mpdr(p, dtype, local, T=3, n=2048):
     kernels, moments = KERNELS["mpdr"], torch.empty(T, 2, dtype=torch.float64)
     x, u = torch.empty((T, n), dtype=dtype), torch.empty((T, n), dtype=state_dtype(dtype))
     kernels.forward(p, x, LIFState(keep=u[0]), True, not p.online, u_seq=not p.online, moments_out=moments)
-    pull = Pull(moments, 0.0, 1.0, 0.1, 0.01, local)
+    pull = Pull(torch.empty(T, 3, dtype=torch.float64), local)
     if p.online:
         kernels.backward(p, Saved(dtype, True, x=x, potential=u[0], keep=u[0]), x, pull=pull)
     else:

@@ -44,11 +44,11 @@ struct Cpu {
   static void ots_fire(const LifParams& p, const OtsFire& k) { generic::kernels.ots_fire(p, k, kThreads); }
   static void ots_backward(const LifParams& p, const OtsBackward& k) { generic::kernels.ots_backward(p, k, kThreads); }
   static void mpdr_forward(const LifParams& p, const MpdrForward& k) { generic::kernels.mpdr_forward(p, k, kThreads); }
-  static void mpdr_backward_online(const LifParams& p, const Mpdr& m, const MpdrBackward& k) {
-    generic::kernels.mpdr_backward_online(p, m, k, kThreads);
+  static void mpdr_backward_online(const LifParams& p, const MpdrBackward& k) {
+    generic::kernels.mpdr_backward_online(p, k, kThreads);
   }
-  static void mpdr_backward_bptt(const LifParams& p, const Mpdr& m, const MpdrBackward& k) {
-    generic::kernels.mpdr_backward_bptt(p, m, k, kThreads);
+  static void mpdr_backward_bptt(const LifParams& p, const MpdrBackward& k) {
+    generic::kernels.mpdr_backward_bptt(p, k, kThreads);
   }
 };
 

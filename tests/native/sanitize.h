@@ -155,7 +155,7 @@ void mpdr(Dtype dtype, int reset, int64_t T, int64_t n, int64_t skew, bool optio
   const LifParams p = params(reset, 0, 1);
   const auto rows = [&](int64_t bytes) { return Buffer(T * n, bytes, skew); };
   Buffer x = rows(w), spikes = rows(w), g_x = rows(w), g_local = rows(w), u = rows(sw);
-  std::vector<double> moments(2 * T), room(2 * T * (n / 256 + 1));
+  std::vector<double> moments(2 * T), pulls(3 * T, 0.5), room(2 * T * (n / 256 + 1));
   LifForward forward{T, n, dtype, true, false, x.data()};
   forward.spikes = spikes.data();
   forward.u_seq = u.data();
@@ -164,11 +164,10 @@ void mpdr(Dtype dtype, int reset, int64_t T, int64_t n, int64_t skew, bool optio
   backward.x = x.data();
   backward.u = u.data_if(option);
   backward.g_x = g_x.data();
-  const Mpdr target{-60.0, 10.0, 0.002, 0.01};
-  const MpdrBackward whole{backward, moments.data(), nullptr}, apart{backward, moments.data(), g_local.data()};
-  Core::mpdr_backward_online(p, target, whole);
-  Core::mpdr_backward_online(p, target, apart);
-  if (option || Core::kRecomputes) Core::mpdr_backward_bptt(p, target, whole);
+  const MpdrBackward whole{backward, pulls.data(), nullptr}, apart{backward, pulls.data(), g_local.data()};
+  Core::mpdr_backward_online(p, whole);
+  Core::mpdr_backward_online(p, apart);
+  if (option || Core::kRecomputes) Core::mpdr_backward_bptt(p, whole);
 }
 
 struct Sizes {

@@ -56,8 +56,11 @@ def backward_at_end(net, step, x):
     """Every step, then one backward."""
     net.zero_grad()
     fastsnn.reset(net)
-    outputs = [step(x_t) for x_t in x]
-    sum(out.square().sum() for out in outputs).backward()
+    outputs, loss = [], 0.0
+    for x_t in x:
+        outputs.append(step(x_t))
+        loss = loss + outputs[-1].square().sum() + fastsnn.online.regularisation(net)
+    loss.backward()
     return [*(out.detach() for out in outputs), *held(net)]
 
 

@@ -1,6 +1,8 @@
 """MPDR in networks: which weights it reaches, and what it tells."""
 
+import copy
 import itertools
+import pickle
 
 import pytest
 import torch
@@ -8,7 +10,7 @@ from torch import nn
 
 import fastsnn
 from fastsnn.nn import plain
-from fastsnn.online import MPDR
+from fastsnn.online import MPDR, regularisation
 
 from ..cases import ONLINE, assert_same, current
 
@@ -48,7 +50,7 @@ def trained(net, x):
     fastsnn.reset(net)
     net.zero_grad()
     for x_t in x:
-        plain(net(x_t)).square().sum().backward()
+        (plain(net(x_t)).square().sum() + regularisation(net)).backward()
     return [p.grad.clone() for p in net.parameters()]
 
 
@@ -105,7 +107,7 @@ def test_one_late_backward_equals_one_a_step(rule, propagate):
     x, net = images(), network(rule, MPDR(**TARGET, propagate=propagate))
     expected = trained(net, x)
     fastsnn.reset(net)
-    loss = sum(plain(net(x_t)).square().sum() for x_t in x)
+    loss = sum(plain(net(x_t)).square().sum() + regularisation(net) for x_t in x)
     for _ in range(2):
         net.zero_grad()
         loss.backward(retain_graph=True)
@@ -127,26 +129,17 @@ def test_the_gradient_of_the_input_is_the_losss_alone(rule):
     for mpdr in (None, MPDR(**TARGET)):
         torch.manual_seed(0)
         synapse, first = nn.Linear(7, 5).double(), fastsnn.LIF.for_rule(rule, mpdr=mpdr)
+        last = fastsnn.LIF.for_rule(rule, mpdr=mpdr)
         x = current(4, 7, dtype=torch.float64).requires_grad_()
-        out = plain(fastsnn.LIF.for_rule(rule, mpdr=mpdr)(synapse(first(x))))
-        results.append(torch.autograd.grad(out.square().sum() + out.sum(), x))
+        out = plain(last(synapse(first(x))))
+        terms = sum(regularisation(neuron) for neuron in (first, last))
+        results.append(torch.autograd.grad(out.square().sum() + out.sum() + terms, x))
     # x feeds a neuron without a synapse: the first neuron's own loss is in its gradient, the second's is not
     alone = fastsnn.LIF.for_rule(rule, mpdr=MPDR(**TARGET, propagate=True))
     leaf = x.detach().requires_grad_()
-    (own,) = torch.autograd.grad(plain(alone(leaf)), leaf, torch.zeros(4, 7, dtype=torch.float64))
+    alone(leaf)
+    (own,) = torch.autograd.grad(regularisation(alone), leaf)
     assert_same(results[1][0], results[0][0] + own, rtol=1e-10, atol=1e-12)
-
-
-def test_a_gradient_left_by_another_backward_is_not_used():
-    net = nn.Sequential(fastsnn.LIF.for_rule("ottt", mpdr=MPDR(**TARGET)), nn.Linear(7, 5)).double()
-    last = fastsnn.LIF.for_rule("ottt", mpdr=MPDR(**TARGET))
-    y = net(current(4, 7, dtype=torch.float64).requires_grad_())
-    out = plain(last(y))
-    torch.autograd.grad(out.sum(), y, retain_graph=True)  # ends before the synapse
-    (found,) = torch.autograd.grad(y.sum(), net[1].weight, retain_graph=True)
-    (expected,) = torch.autograd.grad(y.sum(), net[1].weight, retain_graph=True)
-    assert_same(found, expected)
-    assert_same(found, net[0].trace.sum(0).expand(5, 7), rtol=1e-12)
 
 
 def test_two_neurons_behind_one_synapse_both_count():
@@ -154,12 +147,88 @@ def test_two_neurons_behind_one_synapse_both_count():
     for copies in (1, 2):
         torch.manual_seed(0)
         net = nn.Sequential(fastsnn.LIF.for_rule("sltt", mpdr=MPDR(**TARGET)), nn.Linear(7, 5)).double()
-        y = net(x)
         neurons = [fastsnn.LIF.for_rule("sltt", mpdr=MPDR(**TARGET)) for _ in range(copies)]
-        (0 * sum(plain(neuron(y)).sum() for neuron in neurons)).backward()
+        y = net(x.requires_grad_())
+        for neuron in neurons:
+            neuron(y)
+        sum(regularisation(neuron) for neuron in neurons).backward()
         grads.append(net[1].weight.grad)
     assert grads[0].any()
     assert_same(grads[1], 2 * grads[0], rtol=1e-12)
+
+
+class Scaled(nn.Module):
+    def forward(self, x):
+        return x / 1.7
+
+
+class Sum(nn.Module):
+    """A residual block's sum of two synapses' currents behind one neuron."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Linear(7, 7), nn.Linear(7, 7, bias=False)
+
+    def forward(self, s):
+        return self.a(s) + self.b(s)
+
+
+BETWEEN = {
+    "batch norm": lambda: [nn.Linear(7, 7), nn.BatchNorm1d(7)],
+    "osr": lambda: [nn.Linear(7, 7), fastsnn.OSR1d(7, 3)],
+    "x/beta": lambda: [fastsnn.WSLinear(7, 7), Scaled()],
+    "sum": lambda: [Sum(), nn.BatchNorm1d(7)],
+    "plain spikes": lambda: [nn.Linear(7, 7)],
+}
+
+
+@pytest.mark.parametrize("rule", ["sltt", "ottt"])
+@pytest.mark.parametrize("name", BETWEEN)
+def test_the_layers_own_weights_are_all_that_lies_behind_the_neurons_before(name, rule):
+    """The gradient of the loss alone below, and autograd's of L_M on the layer alone for its own weights."""
+    x = current(3, 9, 5, dtype=torch.float64)
+
+    def build(mpdr):
+        torch.manual_seed(2)
+        lower = nn.Sequential(nn.Linear(5, 7), fastsnn.LIF.for_rule(rule)).double()
+        return (
+            lower,
+            nn.Sequential(*BETWEEN[name]()).double(),
+            fastsnn.LIF.for_rule(rule, mpdr=mpdr),
+            nn.Linear(7, 2).double(),
+        )
+
+    grads = []
+    for mpdr in (None, MPDR(**TARGET)):
+        lower, own, neuron, last = build(mpdr)
+        net = nn.Sequential(lower, own, neuron, last)
+        for x_t in x:
+            (last(neuron(own(lower(x_t)))).square().sum() + regularisation(net)).backward()
+        grads.append([p.grad.clone() for p in net.parameters()])
+    lower, own, neuron, last = build(None)
+    kept = [torch.zeros_like(p) for p in own.parameters()]
+    v = 0.0
+    for x_t in x:
+        current_t = own(lower(x_t))
+        add(kept, torch.autograd.grad(penalty(0.5 * v + current_t), [*own.parameters()], allow_unused=True))
+        neuron(current_t)
+        v = neuron.v.detach()
+    expected = [a + b for a, b in zip(grads[0][2:-2], kept, strict=True)]
+    assert_same(grads[1][2:-2], expected, rtol=1e-8, atol=1e-11)
+    assert all(k.any() for k, (key, _) in zip(kept, own.named_parameters(), strict=True) if "bias" not in key)
+    assert_same([*grads[1][:2], *grads[1][-2:]], [*grads[0][:2], *grads[0][-2:]])
+
+
+def test_a_weight_used_below_too_takes_its_own_layers_part_alone():
+    shared = nn.Linear(6, 6, bias=False).double()
+    first, second = (fastsnn.LIF.for_rule("sltt", mpdr=mpdr) for mpdr in (None, MPDR(**TARGET)))
+    x = current(8, 6, dtype=torch.float64)
+    spikes = first(shared(x))
+    second(shared(spikes))
+    regularisation(second).backward()
+    found, shared.weight.grad = shared.weight.grad, None
+    penalty(shared(spikes.detach())).backward()
+    assert_same(found, shared.weight.grad, rtol=1e-10, atol=1e-13)
 
 
 def test_a_norm_behind_the_first_synapse_is_part_of_its_layer():
@@ -168,17 +237,100 @@ def test_a_norm_behind_the_first_synapse_is_part_of_its_layer():
     assert not torch.allclose(own[0], every[0])
 
 
-def test_what_lies_between_synapse_and_neuron_is_refused():
-    make = lambda: fastsnn.LIF.for_rule("sltt", mpdr=MPDR(**TARGET))  # noqa: E731
-    x = torch.randn(4, 7)
-    net = nn.Sequential(nn.Linear(7, 5), make(), nn.Linear(5, 5), nn.BatchNorm1d(5), make())
-    with pytest.raises(RuntimeError, match="comes from NativeBatchNormBackward0"):
-        net(x)
-    net = nn.Sequential(nn.Linear(7, 5), fastsnn.LIF.for_rule("sltt"), nn.Linear(5, 5), make())
-    with pytest.raises(RuntimeError, match="comes from AddmmBackward0"):
-        net(x)
+def test_it_is_a_loss():
+    """Scaled with it, once for two backwards, nothing without it; a1 of the layer."""
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        nn.Linear(8, 16), fastsnn.LIF.for_rule("sltt", mpdr=MPDR(0.0, 1.0, 0.5)), nn.Linear(16, 3)
+    ).double()
+    x = torch.randn(5, 8, dtype=torch.float64)
+    weight = net[0].weight
+
+    def found(make):
+        fastsnn.reset(net)
+        net.zero_grad()
+        make(net(x).square().sum())
+        return weight.grad.clone()
+
+    alone = found(lambda loss: loss.backward())
+    u = net[0](x)
+    m, var = u.mean(), u.var(correction=0)
+    l_m = -var.log() / 2 + (var + m * m) / 2 - 0.5 + 0.01 * var
+    right = alone + torch.autograd.grad(0.5 * l_m, weight)[0]
+    assert_same(found(lambda loss: (loss + regularisation(net)).backward()), right, **CLOSE)
+    assert_same(found(lambda loss: (loss + 0.5 * net[1].mpdr_loss).backward()), right, **CLOSE)
+    assert_same(found(lambda loss: (1024 * (loss + regularisation(net))).backward()), 1024 * right, **CLOSE)
+
+    def twice(loss):
+        (loss + regularisation(net)).backward(retain_graph=True)
+        (0 * loss).backward()
+
+    assert_same(found(twice), right, **CLOSE)
+
+    def apart(loss):
+        loss.backward(retain_graph=True)
+        regularisation(net).backward()
+
+    assert_same(found(apart), right, **CLOSE)
+    assert_same(net[1].mpdr_loss.detach(), l_m.detach().view(1), rtol=1e-12)
+
+
+def test_grad_scaler_and_accumulation():
+    right, x = None, images()[0].float()
+    for scale, parts in ((1.0, 1), (65536.0, 1), (1.0, 4)):
+        net = network("ottt", MPDR(**TARGET)).float()
+        optimizer = torch.optim.SGD(net.parameters(), 0.1)
+        scaler = torch.amp.GradScaler("cpu", init_scale=scale)
+        for _ in range(parts):
+            fastsnn.reset(net)
+            loss = plain(net(x)).square().sum() + regularisation(net)
+            scaler.scale(loss / parts).backward()
+        scaler.unscale_(optimizer)
+        found = [p.grad.clone() for p in net.parameters()]
+        right = right or found
+        assert_same(found, right, rtol=1e-4, atol=1e-5)
+
+
+def test_regularisation_of_networks():
+    net = network("sltt", MPDR(**TARGET))
+    with pytest.raises(RuntimeError, match="1 has MPDR and no potentials yet: call net"):
+        regularisation(net)
+    net(images()[0])
+    losses = [neuron.mpdr_loss for neuron in net if isinstance(neuron, fastsnn.LIF)]
+    assert_same(regularisation(net).detach(), TARGET["weight"] * torch.stack(losses).sum().detach())
+    assert regularisation(nn.Linear(2, 2)) == 0
     with torch.no_grad():
-        assert net(x).shape == (4, 5)
+        net(images()[0])
+    assert not regularisation(net).requires_grad
+
+
+def test_copies_and_pickles_of_a_neuron_with_a_graph():
+    net = network("ottt", MPDR(**TARGET))
+    net(images()[0])
+    for copied in (copy.deepcopy(net), pickle.loads(pickle.dumps(net))):
+        assert_same(copied[1].moments, net[1].moments.detach())
+        assert not copied[1].moments.requires_grad
+
+
+def test_train_batch_adds_it_and_stgr_keeps_it_out_of_the_previous_gradient():
+    x, y = images(), torch.tensor([0, 1, 2])
+    for make in (torch.optim.SGD, lambda p, lr: fastsnn.optim.STGR(torch.optim.SGD(p, lr, momentum=0.9))):
+        net, twin = network("sltt", MPDR(**TARGET)), network("sltt", MPDR(**TARGET))
+        optimizer, other = make(net.parameters(), 0.1), make(twin.parameters(), 0.1)
+        loss = lambda o, y, T: fastsnn.online.loss(plain(o), y, T)  # noqa: E731
+        fastsnn.online.train_batch(net, x, y, optimizer, loss=loss)
+        for x_t in x:
+            step = loss(twin(x_t), y, 3)
+            task = torch.autograd.grad(step, [*twin.parameters()], retain_graph=True)
+            (step + regularisation(twin)).backward()
+            other.step()
+            other.zero_grad()
+            if isinstance(other, fastsnn.optim.STGR):
+                for p, g in zip(twin.parameters(), task, strict=True):
+                    other.state[p]["previous"].copy_(g)
+        assert_same([*net.state_dict().values()], [*twin.state_dict().values()], **CLOSE)
+    with pytest.raises(ValueError, match="use mode='O'"):
+        fastsnn.online.train_batch(net, x, y, optimizer, mode="A")
 
 
 def test_bptt_needs_propagate():
@@ -194,6 +346,19 @@ def test_bptt_in_steps_is_the_sequence():
         out = layer(leaf) if mode == "m" else torch.stack([layer(x_t) for x_t in leaf])
         grads.append(torch.autograd.grad(out.square().sum(), leaf)[0])
     assert_same(grads[1], grads[0], rtol=1e-12, atol=1e-14)
+
+
+def test_the_gradient_of_a_sequence_through_time_is_autograds():
+    x = current(4, 3, 7, dtype=torch.float64)
+    layer = fastsnn.LIF(step_mode="m", v_threshold=1e9, mpdr=MPDR(**TARGET, propagate=True))
+    leaf = x.clone().requires_grad_()
+    layer(leaf)
+    (found,) = torch.autograd.grad(regularisation(layer), leaf)
+    v, total = 0.0, 0.0
+    for x_t in leaf:
+        v = v + (x_t - v) / 2
+        total = total + penalty(v)
+    assert_same(found, torch.autograd.grad(total, leaf)[0], rtol=1e-9, atol=1e-12)
 
 
 def test_loss_and_z_score_of_the_last_call():

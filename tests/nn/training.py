@@ -4,6 +4,7 @@ import torch
 
 import fastsnn
 from fastsnn.nn.osr import OSR
+from fastsnn.online import regularisation
 
 
 def _state(module):
@@ -41,7 +42,7 @@ def train_by_step(net, step, x):
         fastsnn.detach(net)
         out = step(x_t)
         optimizer.zero_grad()
-        out.square().sum().backward()
+        (out.square().sum() + regularisation(net)).backward()
         optimizer.step()
         results += [out.detach(), *held(net)]
     return [*results, *(p.detach().clone() for p in net.parameters())]
@@ -52,5 +53,5 @@ def one_call(net, step, x):
     net.zero_grad()
     fastsnn.reset(net)
     out = step(x)
-    out.square().sum().backward()
+    (out.square().sum() + regularisation(net)).backward()
     return [out.detach(), *held(net)]

@@ -23,7 +23,11 @@ def explicit_loss(u):
 
 
 def pull_of(u, weight=1.0):
-    return Pull(mpdr.moments(u), TARGET["mean"], TARGET["std"], weight, TARGET["mu"], False)
+    """How the gradient of weight*L_M enters a backward."""
+    moments = mpdr.moments(u).requires_grad_()
+    with torch.enable_grad():
+        (g,) = torch.autograd.grad(weight * mpdr.loss(moments, **TARGET).sum(), moments)
+    return Pull(mpdr.pulls(moments.detach(), g, u[0].numel()), False)
 
 
 def test_loss_is_the_divergence_and_the_variance():

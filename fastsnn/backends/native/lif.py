@@ -141,6 +141,5 @@ class LIFKernels:
             self._core.lif_backward(*arguments)
             return g_x, g_v_first
         local = torch.empty_like(g_x) if pull.local else None
-        target = (pull.mean, pull.std, pull.weight, pull.mu)
-        self._core.mpdr_backward(*arguments, *target, pull.moments, local)
+        self._core.mpdr_backward(*arguments, pull.rows, local)
         return g_x, g_v_first, local

@@ -8,26 +8,25 @@ import torch
 from torch import Tensor
 
 from ... import backends
+from ...reference import mpdr as formulas
 from .. import layout
 from ..autograd import first_order
 from ..passes.mpdr import room
 from ..types import EMPTY, RULES, Forward, LIFParams, LIFState, Pull, Saved, params_of, replaced
 from . import NAME, PARAMS, STATE, define, empty_like
 
-__all__ = ["NAME", "forward", "regularised"]
-
-TARGET = "float[]? mpdr"  # mean, std, weight and mu_M
+__all__ = ["NAME", "forward"]
 
 
-def _family(mpdr: list[float] | None) -> str:
-    return "lif" if mpdr is None else "mpdr"
+def _family(mpdr: bool) -> str:
+    return "mpdr" if mpdr else "lif"
 
 
 def _fake_lif_forward(x: Tensor, *given: Any) -> tuple[Tensor, ...]:
     potential, trace, ratio, keep, is_v, sequence, v_seq, u_seq, mpdr, *params = given
     x, _ = layout.aligned(x, LIFState(potential, is_v, trace, ratio, keep), sequence)
     one = x[0] if sequence else x
-    steps = 0 if mpdr is None else x.shape[0] if sequence else 1
+    steps = (x.shape[0] if sequence else 1) if mpdr else 0
     online, trace_rule = RULES[params[-1]]
     models = (
         x if u_seq else one,
@@ -41,7 +40,7 @@ def _fake_lif_forward(x: Tensor, *given: Any) -> tuple[Tensor, ...]:
 
 @define(
     "lif_forward",
-    f"(Tensor x, {STATE}, bool sequence, bool v_seq, bool u_seq, {TARGET}, {PARAMS}) -> "
+    f"(Tensor x, {STATE}, bool sequence, bool v_seq, bool u_seq, bool mpdr, {PARAMS}) -> "
     "(Tensor spikes, Tensor u, Tensor v, Tensor trace_seq, Tensor last_ratio, Tensor moments)",
     _fake_lif_forward,
 )
@@ -51,8 +50,8 @@ def lif_forward(x: Tensor, *given: Any) -> tuple[Tensor, ...]:
     potential, trace, ratio, keep, is_v, sequence, v_seq, u_seq, mpdr, *params = given
     p = params_of(*params)
     x, state = layout.aligned(x, LIFState(potential, is_v, trace, ratio, keep), sequence)
-    moments = x.new_empty(0, 2, dtype=torch.float64) if mpdr is None else room(x, sequence)
-    wanted = {} if mpdr is None else {"moments_out": moments}
+    moments = room(x, sequence) if mpdr else x.new_empty(0, 2, dtype=torch.float64)
+    wanted = {"moments_out": moments} if mpdr else {}
     out = backends.select(_family(mpdr), x).forward(p, x, state, sequence, v_seq, EMPTY, u_seq, **wanted)
     if p.online and not v_seq:
         out = replaced(out, v=None)
@@ -75,18 +74,19 @@ def _fake_lif_backward(g_s: Tensor | None, g_v: Tensor | None, *given: Any) -> t
 @define(
     "lif_backward",
     "(Tensor? g_s, Tensor? g_v, Tensor? u, Tensor? x, Tensor? potential, Tensor? keep, ScalarType dtype, bool is_v, "
-    f"bool sequence, bool v_seq, bool want_v, Tensor moments, {TARGET}, {PARAMS}) -> (Tensor g_x, Tensor g_potential)",
+    f"bool sequence, bool v_seq, bool want_v, Tensor? pulls, {PARAMS}) -> (Tensor g_x, Tensor g_potential)",
     _fake_lif_backward,
 )
 def lif_backward(g_s: Tensor | None, g_v: Tensor | None, *given: Any) -> tuple[Tensor, Tensor]:
-    """A backend's LIF backward, from u of every step, or from x of a sequence and the potential before it."""
-    u, x, potential, keep, dtype, is_v, sequence, v_seq, want_v, moments, mpdr, *params = given
+    """A backend's LIF backward, from u of every step, or from x of a sequence and the potential before it; pulls: the
+    rows of `Pull`."""
+    u, x, potential, keep, dtype, is_v, sequence, v_seq, want_v, pulls, *params = given
     saved = _saved(u, x, potential, keep, dtype, is_v, sequence)
     model = _model(saved)
     g_s, g_v = layout.fitted(g_s, saved, sequence), layout.fitted(g_v, saved, v_seq)
     last, every = (None, g_v) if v_seq else (g_v, None)
-    pull = {} if mpdr is None else {"pull": Pull(*(moments, *mpdr, False))}
-    kernels = backends.select(_family(mpdr), model)
+    pull = {} if pulls is None else {"pull": Pull(pulls, False)}
+    kernels = backends.select(_family(pulls is not None), model)
     g_x, g_potential, *_ = kernels.backward(params_of(*params), saved, g_s, last, every, want_v, **pull)
     if g_potential is None:
         return layout.like(g_x, model), empty_like(g_x, None)
@@ -115,10 +115,11 @@ def _model(saved: Saved) -> Tensor:
 
 
 def _keep_for_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    x, potential, _, _, keep, is_v, sequence, v_seq, u_seq, *params = inputs
+    x, potential, _, _, keep, is_v, sequence, v_seq, u_seq, _, *params = inputs
     _, u, v, trace, ratio, moments = output
     ctx.set_materialize_grads(False)
-    ctx.mark_non_differentiable(u, trace, ratio, moments, *([v] if RULES[params[-1]].online else []))
+    # the moments, of no elements without MPDR, are saved for `first_order` too
+    ctx.mark_non_differentiable(u, trace, ratio, *([v] if RULES[params[-1]].online else []))
     if sequence and not u_seq:
         ctx.save_for_backward(None, x, potential, keep, moments)
     else:
@@ -127,15 +128,21 @@ def _keep_for_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, 
 
 
 @first_order
-def _lif_gradient(ctx: Any, g_s: Tensor | None, _: None, g_v: Tensor | None, *__: None) -> tuple[Tensor | None, ...]:
+def _lif_gradient(
+    ctx: Any, g_s: Tensor | None, _: None, g_v: Tensor | None, __: None, ___: None, g_moments: Tensor | None
+) -> tuple[Tensor | None, ...]:
     dtype, is_v, sequence, v_seq, params = ctx.kept
-    rest = (None,) * (7 + len(params))
-    if g_s is None and g_v is None:
+    rest = (None,) * (8 + len(params))
+    if g_s is None and g_v is None and g_moments is None:
         return None, None, *rest
     want_v = ctx.needs_input_grad[1] and not RULES[params[-1]].online
     *saved, moments = ctx.saved_tensors
     flags = is_v, sequence, v_seq, want_v
-    g_x, g_potential = lif_backward(g_s, g_v, *saved, dtype, *flags, moments, *params)
+    pulls = None
+    if g_moments is not None and moments.shape[0]:
+        model: Any = saved[0] if saved[1] is None else saved[1]
+        pulls = formulas.pulls(moments, g_moments, model[0].numel() if sequence else model.numel())
+    g_x, g_potential = lif_backward(g_s, g_v, *saved, dtype, *flags, pulls, *params)
     return g_x, g_potential if want_v else None, *rest
 
 
@@ -149,16 +156,9 @@ def _saves_u(family: str, device: torch.device, forced: str | None) -> bool:
 
 
 def forward(
-    p: LIFParams, x: Tensor, state: LIFState, sequence: bool, v_seq: bool = False, into: LIFState = EMPTY
-) -> Forward:
-    """As a backend's forward, inside a graph and with gradient."""
-    return regularised(p, x, state, sequence, v_seq, None)[0]
-
-
-def regularised(
-    p: LIFParams, x: Tensor, state: LIFState, sequence: bool, v_seq: bool, mpdr: list[float] | None
-) -> tuple[Forward, Tensor]:
-    """As `forward`, and the moments of u; with the gradient that pulls u to the target mpdr, where there is one."""
+    p: LIFParams, x: Tensor, state: LIFState, sequence: bool, v_seq: bool, mpdr: bool
+) -> tuple[Forward, Tensor | None]:
+    """As a backend's forward, and with mpdr the moments of u; inside a graph and with gradient."""
     potential, is_v, trace, ratio, keep = state
     differentiable = torch.is_grad_enabled() and (
         x.requires_grad or (potential is not None and potential.requires_grad)
@@ -175,4 +175,4 @@ def regularised(
         None if rule == "none" else trace,
         ratio if rule.startswith("ndot") else None,
     )
-    return done, moments
+    return done, moments if mpdr else None
