@@ -11,3 +11,7 @@ class DeployError(RuntimeError):
 
 class RunError(Exception):
     """A run cannot start or go on; the message is for the user."""
+
+
+class DataError(RunError, ValueError):
+    """A data set is missing, damaged or not what it was asked to be; the message says which file and what to do."""

@@ -34,8 +34,23 @@ class Dataset:
         """A batch as [T, N, *]: direct encoding of images, or one row a step."""
         return x.transpose(0, 1) if self.sequential else direct(x, T)
 
-    def train_batches(self, T: int, batch_size: int, order: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-        """Batches of the training split in the given order of samples."""
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of one sample at one step."""
+        return tuple(self.train_x.shape[2:] if self.sequential else self.train_x.shape[1:])
+
+    @property
+    def train_samples(self) -> int:
+        return len(self.train_y)
+
+    @property
+    def test_samples(self) -> int:
+        return len(self.test_y)
+
+    def train_batches(
+        self, T: int, batch_size: int, order: Tensor, seed: int | None = None
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Batches of the training split in the given order of samples. seed changes nothing: they are not augmented."""
         for index in order.split(batch_size):
             yield self.steps(self.train_x[index], T), self.train_y[index]
 

@@ -10,13 +10,14 @@ from torch import Tensor
 def loss(logits: Tensor, target: Tensor, steps: int, mse: float = 0.05) -> Tensor:
     """L[t] = ((1-c)*CE(o[t], y) + c*MSE(o[t], onehot(y))) / T (Xiao et al. 2022, section 5; SPEC section 2).
 
-    logits o[t] [N, classes]; target y [N], class indices; steps T; mse is c in [0, 1]: 0.05 (CIFAR, the
-    default), 0.001 (DVS), 0 (ImageNet). Raises ValueError for steps < 1 or c outside [0, 1].
+    logits o[t] [N, classes]; target y [N], class indices, or [N, classes], the classes' shares where samples are
+    mixed; steps T; mse is c in [0, 1]: 0.05 (CIFAR, the default), 0.001 (DVS), 0 (ImageNet). Raises ValueError for
+    steps < 1 or c outside [0, 1].
     """
     _check(steps, mse, "mse")
-    total = (1 - mse) * F.cross_entropy(logits, target)
+    total = (1 - mse) * _cross_entropy(logits, target)
     if mse:
-        total = total + mse * F.mse_loss(logits, F.one_hot(target, logits.shape[-1]).to(logits.dtype))
+        total = total + mse * F.mse_loss(logits, _shares(target, logits))
     return total / steps
 
 
@@ -27,7 +28,21 @@ def tet_loss(logits: Tensor, target: Tensor, steps: int, weight: float = 0.05, l
     """
     _check(steps, weight, "weight")
     pulled = F.mse_loss(logits, torch.full_like(logits, level))
-    return ((1 - weight) * F.cross_entropy(logits, target) + weight * pulled) / steps
+    return ((1 - weight) * _cross_entropy(logits, target) + weight * pulled) / steps
+
+
+def hits(logits: Tensor, target: Tensor) -> Tensor:
+    """How many samples' largest logit is that of their class, or of their class with the largest share."""
+    return (logits.argmax(-1) == (target.argmax(-1) if target.is_floating_point() else target)).sum()
+
+
+def _cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
+    return F.cross_entropy(logits, target.to(logits.dtype) if target.is_floating_point() else target)
+
+
+def _shares(target: Tensor, logits: Tensor) -> Tensor:
+    shares = target if target.is_floating_point() else F.one_hot(target, logits.shape[-1])
+    return shares.to(logits.dtype)
 
 
 def _check(steps: int, share: float, name: str) -> None:

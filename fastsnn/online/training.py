@@ -14,6 +14,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from ..nn import EMPF, LIF, plain, reset
 from ..optim import STGR
 from .graph import GraphedUpdates
+from .losses import hits
 from .losses import loss as mixed_loss
 from .regularisers import regularisation
 
@@ -131,7 +132,7 @@ def update(
     if mode == "A":
         _update(net, optimizer, clip, finite)
     reset(net)
-    return torch.stack([step_loss.detach() for step_loss in losses]), (logits_sum.argmax(-1) == y).sum()
+    return torch.stack([step_loss.detach() for step_loss in losses]), hits(logits_sum, y)
 
 
 def _backward_regularised(net: nn.Module, step_loss: Tensor, optimizer: Optimizer) -> None:
@@ -193,7 +194,7 @@ def evaluate(net: nn.Module, batches: Iterable[tuple[Any, Tensor]], loss: Loss =
         reset(net)
         outputs = [plain(net(x_t)) for x_t in x]
         batch_loss = torch.stack([loss(o, y, len(x)) for o in outputs]).double().sum() * len(y)
-        correct = (sum(outputs).argmax(-1) == y).sum()
+        correct = hits(sum(outputs), y)
         sums = sums + torch.stack([batch_loss, correct.double()])  # read once, after the last batch
         samples += len(y)
     reset(net)

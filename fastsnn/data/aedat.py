@@ -1,0 +1,127 @@
+"""Recordings of event cameras: AEDAT 2.0, 3.1 and 4.0, the .bin of N-Caltech101, DVS128-Gesture's cuts in .npy.
+
+tonic 1.7's own readers of AEDAT 2 and 3 raise, and of a truncated file they would read what there is.
+"""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import DataError
+from .checks import needs
+
+Array = NDArray[Any]
+PACKET = struct.Struct(
+    "<HHIIIIII"
+)  # AEDAT 3.1: type, source, event size, time offset, overflows, capacity, number, ...
+POLARITY = 1  # the packet type of pixel events
+CAPACITY, NUMBER = 5, 6  # fields of PACKET
+
+
+class Events(NamedTuple):
+    """t in microseconds from the recording's start [n]; where: coordinates [n] of each axis of a step's shape, such as
+    (polarity, y, x)."""
+
+    t: Array
+    where: tuple[Array, ...]
+
+
+def read_aedat2(path: Path) -> Events:
+    """AEDAT 2.0 of a DVS128, as CIFAR10-DVS is published: big-endian pairs of address and microseconds."""
+    data = path.read_bytes()
+    start = _header(path, data, b"#!AER-DAT2.0")
+    _whole(path, len(data) - start, 8)
+    address, t = np.frombuffer(data, ">u4", offset=start).reshape(-1, 2).astype(np.int64).T
+    dvs = address >> 31 == 0
+    address, t = address[dvs], t[dvs]
+    return _from_start(path, t, 1 - (address & 1), 127 - (address >> 1 & 0x7F), 127 - (address >> 8 & 0x7F))
+
+
+def read_aedat3(path: Path, begin: int, end: int) -> Events:
+    """The pixel events of AEDAT 3.1 with begin <= t < end, microseconds as in DVS128-Gesture's tables of labels."""
+    data = path.read_bytes()
+    place = _header(path, data, b"#!AER-DAT3.1")
+    words = []
+    while place < len(data):
+        if place + PACKET.size > len(data):
+            raise _truncated(path)
+        kind, _, size, _, overflows, capacity, *_ = PACKET.unpack_from(data, place)
+        place += PACKET.size
+        if place + capacity * size > len(data):
+            raise _truncated(path)
+        if kind == POLARITY:
+            packet = np.frombuffer(data, "<u4", 2 * capacity, place).reshape(-1, 2).astype(np.int64)
+            t = packet[:, 1] + (overflows << 31)
+            words.append(np.stack([packet[:, 0], t], 1)[(t >= begin) & (t < end) & (packet[:, 0] & 1 == 1)])
+        place += capacity * size
+    address, t = np.concatenate(words or [np.empty((0, 2), np.int64)]).T
+    return _from_start(path, t, address >> 1 & 1, address >> 2 & 0x7FFF, address >> 17)
+
+
+def read_aedat4(path: Path) -> Events:
+    """AEDAT 4.0, as tonic's CIFAR10-DVS is."""
+    aedat = needs("aedat", "events", f"reading {path.name}")
+    try:
+        packets = [packet["events"] for packet in aedat.Decoder(str(path)) if "events" in packet]
+    except (OSError, RuntimeError) as error:
+        raise DataError(
+            f"{path} is no readable AEDAT 4.0 file ({error}); it may be truncated: unpack it again"
+        ) from error
+    events = np.concatenate(packets) if packets else np.empty(0, [(name, "u8") for name in ("t", "x", "y", "on")])
+    t, on, y, x = (events[name].astype(np.int64) for name in ("t", "on", "y", "x"))
+    return _from_start(path, t, on, y, x)
+
+
+def read_bin(path: Path) -> Events:
+    """N-Caltech101's .bin: five bytes an event."""
+    _whole(path, path.stat().st_size, 5)
+    io = needs("tonic.io", "events", f"reading {path.name}")
+    events = io.read_mnist_file(str(path), np.dtype([(name, np.int64) for name in "xytp"]))
+    return _from_start(path, *(events[name] for name in "tpyx"))
+
+
+def read_cut(path: Path) -> Events:
+    """tonic's DVS128-Gesture: an array [n, 4] of x, y, polarity and milliseconds."""
+    try:
+        events = np.load(path)  # refuses pickles
+    except (OSError, ValueError, EOFError) as error:
+        raise DataError(f"{path} is no readable array ({error}); it may be truncated: unpack it again") from error
+    if events.ndim != 2 or events.shape[1] != 4:
+        raise DataError(f"{path} has an array {list(events.shape)}; expected [n, 4]: x, y, polarity and time")
+    x, y, on, t = events.astype(np.int64).T
+    return _from_start(path, t * 1000, on, y, x)
+
+
+def _header(path: Path, data: bytes, version: bytes) -> int:
+    """Where the comment lines at the file's start end."""
+    if not data.startswith(version):
+        raise DataError(f"{path} does not start with {version.decode()}; it is another format's or damaged")
+    start = 0
+    while data[start : start + 1] == b"#":
+        end = data.find(b"\n", start)
+        if end < 0:
+            raise _truncated(path)
+        line, start = data[start:end], end + 1
+        if line.startswith(b"#!END-HEADER"):
+            break
+    return start
+
+
+def _whole(path: Path, size: int, event: int) -> None:
+    if size % event:
+        raise _truncated(path, f": {size} bytes are not whole events of {event}")
+
+
+def _truncated(path: Path, why: str = "") -> DataError:
+    return DataError(f"{path} is truncated{why}; unpack it again")
+
+
+def _from_start(path: Path, t: Array, *where: Array) -> Events:
+    if not len(t):
+        raise DataError(f"{path} has no events; it may be truncated: unpack it again")
+    return Events(t - t.min(), where)
