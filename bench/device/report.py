@@ -20,6 +20,7 @@ TEXTS = {
     "TF32 is off but where it is named.",
     "capture": "A training step in a captured graph.",
     "choices": "Choices made without a device, beside their alternatives.",
+    "variants": "LIF's CUDA kernels with other settings, 67 million neurons, in turn; over: of the time as it is.",
     "profile": "Nsight Compute, caches flushed. The first of two launches of a rule has no state to read yet. static: "
     "registers in the machine code, of gpu_kernels.csv.",
 }

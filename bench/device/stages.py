@@ -23,18 +23,19 @@ class Plan:
 
 PLANS = (
     Plan("environment", "environment", 20),
-    Plan("families", "families", 45),
-    Plan("suite", "suite", 110),
+    Plan("families", "families", 35),
+    Plan("suite", "suite", 100),
     Plan("bandwidth", "bandwidth", 25),
-    Plan("latency", "latency", 20),
-    Plan("peers cuda", "peers", 20, {"SJ_LIF_CUDA_IMPLEMENTATION": "cuda"}),
-    Plan("peers triton", "peers", 20, {"SJ_LIF_CUDA_IMPLEMENTATION": "triton"}),
-    Plan("peers auto", "peers", 20),
+    Plan("latency", "latency", 18),
+    Plan("peers cuda", "peers", 15, {"SJ_LIF_CUDA_IMPLEMENTATION": "cuda"}),
+    Plan("peers triton", "peers", 15, {"SJ_LIF_CUDA_IMPLEMENTATION": "triton"}),
+    Plan("peers auto", "peers", 15),
     Plan("layers", "layers", 35),
     Plan("capture", "capture", 15),
-    Plan("choices", "choices", 45),
+    Plan("choices", "choices", 42),
+    Plan("variants", "variants", 50),
     Plan("profile", "profile", 40),
-    Plan("sanitizer", "sanitizer", 60),
+    Plan("sanitizer", "sanitizer", 50),
 )
 
 

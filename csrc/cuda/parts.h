@@ -4,6 +4,11 @@
 
 #include "vector.h"
 
+// As in launch.h
+#ifndef FASTSNN_PAIRED
+#define FASTSNN_PAIRED 1
+#endif
+
 // Elements of a half type beside float32 state.
 namespace fastsnn {
 namespace cuda {
@@ -14,8 +19,8 @@ template <class T, int V>
 struct Parts {
   using S = typename StateOf<T>::type;
   static constexpr int N = V < kVector<S> ? V : kVector<S>, count = V / N;
-  static constexpr bool paired = count > 1;
-  static constexpr int apart = 2 * N;  // one part from the next
+  static constexpr bool paired = FASTSNN_PAIRED && count > 1;
+  static constexpr int apart = paired ? 2 * N : N;  // one part from the next
 };
 
 // Part c of an array

@@ -10,14 +10,19 @@ namespace cuda {
 
 using FASTSNN_ISA::StateOf;
 
+// As in launch.h
+#ifndef FASTSNN_HALF_VECTOR
+#define FASTSNN_HALF_VECTOR 8
+#endif
+
 template <class T>
-constexpr int kVector = 16 / int(sizeof(T));
+constexpr int kVector = sizeof(T) == 2 ? FASTSNN_HALF_VECTOR : 16 / int(sizeof(T));
 
 // N elements as one access
 template <class P, int N>
 struct alignas(sizeof(P) * N) Pack {
-  using Access = std::conditional_t<N == 1, P, uint4>;
-  static_assert(N == 1 || sizeof(P) * N == sizeof(uint4), "an access is one element or 16 bytes");
+  using Access = std::conditional_t<N == 1, P, std::conditional_t<sizeof(P) * N == sizeof(uint2), uint2, uint4>>;
+  static_assert(sizeof(P) * N == sizeof(Access), "an access is one element, 8 or 16 bytes");
   P at[N];
 };
 
