@@ -6,8 +6,9 @@ tonic 1.7's own readers of AEDAT 2 and 3 raise, and of a truncated file they wou
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,11 +17,12 @@ from ..errors import DataError
 from .checks import needs
 
 Array = NDArray[Any]
+AEDAT4 = b"#!AER-DAT4.0"
 PACKET = struct.Struct(
     "<HHIIIIII"
 )  # AEDAT 3.1: type, source, event size, time offset, overflows, capacity, number, ...
 POLARITY = 1  # the packet type of pixel events
-CAPACITY, NUMBER = 5, 6  # fields of PACKET
+HEADER = 1 << 16  # bytes in which the comment lines at a file's start end
 
 
 class Events(NamedTuple):
@@ -42,25 +44,50 @@ def read_aedat2(path: Path) -> Events:
     return _from_start(path, t, 1 - (address & 1), 127 - (address >> 1 & 0x7F), 127 - (address >> 8 & 0x7F))
 
 
+def check_aedat2(path: Path) -> None:
+    """Raises DataError where `read_aedat2` would for the file's header or length."""
+    with path.open("rb") as file:
+        start = _header(path, file.read(HEADER), b"#!AER-DAT2.0")
+    size = path.stat().st_size - start
+    _whole(path, size, 8)
+    if not size:
+        raise _no_events(path)
+
+
 def read_aedat3(path: Path, begin: int, end: int) -> Events:
     """The pixel events of AEDAT 3.1 with begin <= t < end, microseconds as in DVS128-Gesture's tables of labels."""
-    data = path.read_bytes()
-    place = _header(path, data, b"#!AER-DAT3.1")
-    words = []
-    while place < len(data):
-        if place + PACKET.size > len(data):
+    words = [np.empty((0, 2), np.int64)]
+    with path.open("rb") as file:
+        for overflows, capacity in _packets(path, file):
+            packet = np.frombuffer(file.read(8 * capacity), "<u4").reshape(-1, 2).astype(np.int64)
+            packet[:, 1] += overflows << 31
+            t, valid = packet[:, 1], packet[:, 0] & 1 == 1
+            words.append(packet[(t >= begin) & (t < end) & valid])
+    address, t = np.concatenate(words).T
+    return _from_start(path, t, address >> 1 & 1, address >> 2 & 0x7FFF, address >> 17)
+
+
+def check_aedat3(path: Path) -> None:
+    """Raises DataError where `read_aedat3` would for the file's header, packets or length."""
+    with path.open("rb") as file:
+        if not sum(capacity for _, capacity in _packets(path, file)):
+            raise _no_events(path)
+
+
+def _packets(path: Path, file: BinaryIO) -> Iterator[tuple[int, int]]:
+    """Overflows of time and number of events of each packet of pixel events, with the file at its first event."""
+    size, place = path.stat().st_size, _header(path, file.read(HEADER), b"#!AER-DAT3.1")
+    while place < size:
+        file.seek(place)
+        head = file.read(PACKET.size)
+        if len(head) < PACKET.size:
             raise _truncated(path)
-        kind, _, size, _, overflows, capacity, *_ = PACKET.unpack_from(data, place)
-        place += PACKET.size
-        if place + capacity * size > len(data):
+        kind, _, event, _, overflows, capacity, *_ = PACKET.unpack(head)
+        place += PACKET.size + capacity * event
+        if place > size:
             raise _truncated(path)
         if kind == POLARITY:
-            packet = np.frombuffer(data, "<u4", 2 * capacity, place).reshape(-1, 2).astype(np.int64)
-            t = packet[:, 1] + (overflows << 31)
-            words.append(np.stack([packet[:, 0], t], 1)[(t >= begin) & (t < end) & (packet[:, 0] & 1 == 1)])
-        place += capacity * size
-    address, t = np.concatenate(words or [np.empty((0, 2), np.int64)]).T
-    return _from_start(path, t, address >> 1 & 1, address >> 2 & 0x7FFF, address >> 17)
+            yield overflows, capacity
 
 
 def read_aedat4(path: Path) -> Events:
@@ -77,9 +104,24 @@ def read_aedat4(path: Path) -> Events:
     return _from_start(path, t, on, y, x)
 
 
+def check_bin(path: Path) -> None:
+    """Raises DataError where `read_bin` would for the file's length."""
+    size = path.stat().st_size
+    _whole(path, size, 5)
+    if not size:
+        raise _no_events(path)
+
+
+def check_aedat4(path: Path) -> None:
+    """Raises DataError for a file that does not start as AEDAT 4.0; what follows is looked at when it is read."""
+    with path.open("rb") as file:
+        if not file.read(len(AEDAT4)) == AEDAT4:
+            raise _foreign(path, AEDAT4)
+
+
 def read_bin(path: Path) -> Events:
     """N-Caltech101's .bin: five bytes an event."""
-    _whole(path, path.stat().st_size, 5)
+    check_bin(path)
     io = needs("tonic.io", "events", f"reading {path.name}")
     events = io.read_mnist_file(str(path), np.dtype([(name, np.int64) for name in "xytp"]))
     return _from_start(path, *(events[name] for name in "tpyx"))
@@ -87,20 +129,30 @@ def read_bin(path: Path) -> Events:
 
 def read_cut(path: Path) -> Events:
     """tonic's DVS128-Gesture: an array [n, 4] of x, y, polarity and milliseconds."""
+    x, y, on, t = _cut(path).astype(np.int64).T
+    return _from_start(path, t * 1000, on, y, x)
+
+
+def check_cut(path: Path) -> None:
+    """Raises DataError where `read_cut` would for the file's header or length."""
+    if not len(_cut(path, mmap_mode="r")):
+        raise _no_events(path)
+
+
+def _cut(path: Path, **options: Any) -> Array:
     try:
-        events = np.load(path)  # refuses pickles
+        events = np.load(path, **options)  # refuses pickles
     except (OSError, ValueError, EOFError) as error:
         raise DataError(f"{path} is no readable array ({error}); it may be truncated: unpack it again") from error
     if events.ndim != 2 or events.shape[1] != 4:
         raise DataError(f"{path} has an array {list(events.shape)}; expected [n, 4]: x, y, polarity and time")
-    x, y, on, t = events.astype(np.int64).T
-    return _from_start(path, t * 1000, on, y, x)
+    return events
 
 
 def _header(path: Path, data: bytes, version: bytes) -> int:
     """Where the comment lines at the file's start end."""
     if not data.startswith(version):
-        raise DataError(f"{path} does not start with {version.decode()}; it is another format's or damaged")
+        raise _foreign(path, version)
     start = 0
     while data[start : start + 1] == b"#":
         end = data.find(b"\n", start)
@@ -112,6 +164,10 @@ def _header(path: Path, data: bytes, version: bytes) -> int:
     return start
 
 
+def _foreign(path: Path, version: bytes) -> DataError:
+    return DataError(f"{path} does not start with {version.decode()}; it is another format's or damaged")
+
+
 def _whole(path: Path, size: int, event: int) -> None:
     if size % event:
         raise _truncated(path, f": {size} bytes are not whole events of {event}")
@@ -121,7 +177,11 @@ def _truncated(path: Path, why: str = "") -> DataError:
     return DataError(f"{path} is truncated{why}; unpack it again")
 
 
+def _no_events(path: Path) -> DataError:
+    return DataError(f"{path} has no events; it may be truncated: unpack it again")
+
+
 def _from_start(path: Path, t: Array, *where: Array) -> Events:
     if not len(t):
-        raise DataError(f"{path} has no events; it may be truncated: unpack it again")
+        raise _no_events(path)
     return Events(t - t.min(), where)

@@ -34,6 +34,12 @@ def among(name: str, value: Any, allowed: Iterable[str]) -> None:
     raise DataError(f"{name} is {value!r}; allowed: {', '.join(allowed)}{hint}")
 
 
+def positive(name: str, value: Any) -> None:
+    """Raises DataError for anything but a whole number of at least 1."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise DataError(f"{name} is {value!r}; it must be a whole number of at least 1")
+
+
 def class_labels(values: Any, classes: int, source: object) -> Tensor:
     """Labels as int64. Raises DataError for one that is no integer in [0, classes)."""
     try:

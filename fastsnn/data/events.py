@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -14,8 +14,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ..errors import DataError
-from .aedat import Events, read_aedat2, read_aedat3, read_aedat4, read_bin, read_cut
-from .checks import among, class_folders
+from . import aedat
+from .aedat import Events
+from .checks import among, class_folders, positive
 from .mapped import MapData
 from .transforms import FRAMES, Augment, Normal, chosen, frame_transform
 
@@ -41,8 +42,9 @@ class Framing:
         """Raises DataError for values that do not fit together."""
         among("by", by, BY)
         name, value = ("window", window) if by == "window" else ("steps", steps)
-        if value is None or value < 1:
-            raise DataError(f"{name} is {value}; frames by {by} need {name} of at least 1")
+        if value is None:
+            raise DataError(f"{name} is None; frames by {by} need it")
+        positive(name, value)
         if by != "window" and window is not None:
             raise DataError(f"window is {window}; it is of by='window', leave it out or use that in place of {by!r}")
         return cls(by, value)
@@ -95,6 +97,20 @@ class Recordings(Dataset[tuple[Tensor, int]]):
 Listed = list[tuple[Callable[[], Events], int]]
 
 
+class Format(NamedTuple):
+    """suffix of its files; check(path) looks at header and length, before a file is needed; read(path) gives its
+    events."""
+
+    suffix: str
+    check: Callable[[Path], None]
+    read: Callable[[Path], Events]
+
+
+AEDAT2 = Format(".aedat", aedat.check_aedat2, aedat.read_aedat2)
+AEDAT4 = Format(".aedat4", aedat.check_aedat4, aedat.read_aedat4)
+BIN = Format(".bin", aedat.check_bin, aedat.read_bin)
+
+
 def cifar10_dvs(
     root: Path,
     steps: int | None = 10,
@@ -110,7 +126,7 @@ def cifar10_dvs(
 
     augment "nda": as in Li et al. 2022. normal: means and standard deviations of the two channels.
     """
-    listed = _class_files(root / "CIFAR10DVS", 10, {".aedat": read_aedat2, ".aedat4": read_aedat4})
+    listed = _class_files(root / "CIFAR10DVS", 10, AEDAT2, AEDAT4)
     return _frames("cifar10-dvs", *_split(listed), 10, SENSOR, steps, by, window, size, augment, normal, workers)
 
 
@@ -152,7 +168,7 @@ def n_caltech101(
 
     Labels are indices of the class folders' sorted names. augment {"nda": 15}: as in Li et al. 2022.
     """
-    listed = _class_files(root / "NCALTECH101" / "Caltech101", 101, {".bin": read_bin})
+    listed = _class_files(root / "NCALTECH101" / "Caltech101", 101, BIN)
     sensor = (2, 180, 240)
     return _frames("n-caltech101", *_split(listed), 101, sensor, steps, by, window, size, augment, normal, workers)
 
@@ -171,6 +187,7 @@ def _frames(
     normal: Normal | None,
     workers: int,
 ) -> MapData:
+    positive("size", size)
     framing = Framing.of(by, steps, window)
     values = chosen(augment, FRAMES)
 
@@ -183,18 +200,18 @@ def _frames(
     return MapData(name, trained, tested, classes, shape, sequence=True, steps=framing.steps, workers=workers)
 
 
-def _class_files(folder: Path, classes: int, readers: dict[str, Callable[[Path], Events]]) -> list[Listed]:
-    """The recordings of each class folder, by name; empty and unknown files are refused."""
+def _class_files(folder: Path, classes: int, *formats: Format) -> list[Listed]:
+    """The recordings of each class folder, by name. Raises DataError for damaged or too few ones."""
+    of_suffix = {one.suffix: one for one in formats}
     listed: list[Listed] = []
     for label, name in enumerate(class_folders(folder, classes)):
-        files = sorted(path for path in (folder / name).iterdir() if path.suffix in readers)
+        files = sorted(path for path in (folder / name).iterdir() if path.suffix in of_suffix)
         if len(files) < 2:
-            kinds = " or ".join(readers)
+            kinds = " or ".join(of_suffix)
             raise DataError(f"{folder / name} has {len(files)} recordings ({kinds}); each class needs two or more")
         for path in files:
-            if not path.stat().st_size:
-                raise DataError(f"{path} is empty; unpack it again")
-        listed.append([(partial(readers[path.suffix], path), label) for path in files])
+            of_suffix[path.suffix].check(path)
+        listed.append([(partial(of_suffix[path.suffix].read, path), label) for path in files])
     return listed
 
 
@@ -212,6 +229,7 @@ def _gestures(folder: Path, trials: Path) -> Listed:
         path = folder / name
         if not path.is_file():
             raise DataError(f"{path} is missing; {trials.name} names it: unpack the archive again")
+        aedat.check_aedat3(path)
         table = path.with_name(f"{path.stem}_labels.csv")
         for row in _lines(table)[1:]:
             try:
@@ -220,7 +238,7 @@ def _gestures(folder: Path, trials: Path) -> Listed:
                 raise DataError(f"{table} has the line {row!r}; expected class, start and end") from error
             if not 1 <= label <= GESTURES:
                 raise DataError(f"{table} has class {label}; DVS128-Gesture has classes 1 to {GESTURES}")
-            listed.append((partial(read_aedat3, path, begin, end), label - 1))
+            listed.append((partial(aedat.read_aedat3, path, begin, end), label - 1))
     return _some(listed, trials)
 
 
@@ -229,7 +247,8 @@ def _gesture_cuts(folder: Path) -> Listed:
     for path in sorted(folder.glob("user*_*/*.npy")):
         if not (path.stem.isdigit() and int(path.stem) < GESTURES):
             raise DataError(f"{path} is not named after a class; names are 0.npy to {GESTURES - 1}.npy")
-        listed.append((partial(read_cut, path), int(path.stem)))
+        aedat.check_cut(path)
+        listed.append((partial(aedat.read_cut, path), int(path.stem)))
     return _some(listed, folder)
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ..errors import DataError
-from .checks import class_folders, class_labels, needs
+from .checks import class_folders, class_labels, needs, positive
 from .mapped import MapData
 from .transforms import IMAGES, Augment, Normal, chosen, image_transform
 
@@ -201,7 +201,8 @@ def _folders(
     name: str, root: Path, wanted: list[str] | None, classes: int, size: int, augment: Augment, workers: int
 ) -> MapData:
     v2 = needs("torchvision.transforms.v2", "vision", name)
-    values, folder = chosen(augment, IMAGES), root / "imagenet"
+    positive("size", size)
+    values, folder = chosen(augment, IMAGES | {"autoaugment": "imagenet"}), root / "imagenet"
     centre = [v2.Resize(size * 8 // 7, antialias=True), v2.CenterCrop(size), image_transform({}, size, IMAGENET)]
     names = class_folders(folder / "train", classes) if wanted is None else wanted
     train = ImageFiles(folder / "train", names, image_transform(values, size, IMAGENET))

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple, cast
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import pad as zero_pad
@@ -122,9 +123,12 @@ class MapData:
             batch_sampler=[index.tolist() for index in order.split(batch_size)],
             num_workers=self.workers,
             collate_fn=partial(self._collate, None if self.steps else steps, mixup, seed),
-            generator=torch.Generator(),  # of workers' seeds; without it the loader draws from torch's
+            generator=torch.Generator().manual_seed(seed),  # of workers' seeds, in place of torch's own
         )
-        for x, y, lengths in loader:
+        for loaded in loader:
+            if isinstance(loaded, DataError):
+                raise loaded
+            x, y, lengths = loaded
             x, y = x.to(self.device), y.to(self.device)
             yield Batch(x if self.sequence else direct(x, cast(int, steps)), y, lengths)
 
@@ -135,6 +139,15 @@ class MapData:
             raise DataError(f"{self.name} was made with T = {self.steps} steps and its batches shall have {steps}")
 
     def _collate(
+        self, steps: int | None, mixup: float, seed: int, samples: list[tuple[int, Any]]
+    ) -> tuple[Tensor, Tensor, Tensor] | DataError:
+        """A batch, or what is wrong with it: raised in a worker it would reach the user inside a traceback."""
+        try:
+            return self._batch(steps, mixup, seed, samples)
+        except DataError as error:
+            return error
+
+    def _batch(
         self, steps: int | None, mixup: float, seed: int, samples: list[tuple[int, Any]]
     ) -> tuple[Tensor, Tensor, Tensor]:
         pairs = [self._pair(index, sample) for index, sample in samples]
@@ -151,18 +164,28 @@ class MapData:
         return x, y, lengths
 
     def _pair(self, index: int, sample: Any) -> tuple[Tensor, int]:
+        if isinstance(sample, DataError):
+            raise sample
         where = f"sample {index} of {self.name}"
-        if not isinstance(sample, (tuple, list)) or len(sample) != 2:
-            raise DataError(f"{where} is a {type(sample).__name__}; it must be a pair of input and label")
-        x = torch.as_tensor(sample[0])
-        x = x if x.is_floating_point() else x.float()
+        x, label = checked_pair(sample, self.classes, where)
         shape = tuple(x.shape[1:] if self.sequence else x.shape)
         if shape != self.shape or (self.sequence and not len(x)):
             raise DataError(f"{where} has shape {list(x.shape)}; a step of this set has {list(self.shape)}")
-        return x, int(class_labels(sample[1], self.classes, where))
+        return x, label
 
 
-def labelled_shape(split: Any, classes: int, sequence: bool, where: str) -> tuple[int, ...]:
+def checked_pair(sample: Any, classes: int, where: str) -> tuple[Tensor, int]:
+    """Input, in torch's default type, and label of one sample. Raises DataError where it is no such pair."""
+    if not isinstance(sample, (tuple, list)) or len(sample) != 2:
+        raise DataError(f"{where} is a {type(sample).__name__}; it must be a pair of input and label")
+    given = sample[0]
+    if not isinstance(given, (Tensor, np.ndarray)) or getattr(given.dtype, "hasobject", False):
+        raise DataError(f"{where} has an input of {type(given).__name__}; it must be a tensor or an array of numbers")
+    x = torch.as_tensor(given, dtype=torch.get_default_dtype())
+    return x, int(class_labels(sample[1], classes, where))
+
+
+def step_shape(split: Any, classes: int, sequence: bool, where: str) -> tuple[int, ...]:
     """The shape of one step, from the first sample; all labels are looked at where the split has them as `targets`.
 
     Raises DataError where it has no samples, or labels that are no classes.
@@ -172,13 +195,10 @@ def labelled_shape(split: Any, classes: int, sequence: bool, where: str) -> tupl
     if hasattr(split, "targets"):
         class_labels(split.targets, classes, where)
     with drawing(0, 0):
-        first = split[0]
-    if not isinstance(first, (tuple, list)) or len(first) != 2:
-        raise DataError(f"{where} gives a {type(first).__name__} for sample 0; it must be a pair of input and label")
-    class_labels(first[1], classes, where)
-    shape = tuple(torch.as_tensor(first[0]).shape)
+        x, _ = checked_pair(split[0], classes, f"sample 0 of {where}")
+    shape = tuple(x.shape)
     if sequence and len(shape) < 2:
-        raise DataError(f"{where} gives shape {list(shape)} for sample 0; a sequence has time first, [t, *]")
+        raise DataError(f"sample 0 of {where} has shape {list(shape)}; a sequence has time first, [t, *]")
     return shape[1:] if sequence else shape
 
 
@@ -191,11 +211,14 @@ def drawing(seed: int, index: int) -> Iterator[None]:
 
 
 class _Seeded(loading.Dataset[Any]):
-    """(index, sample), each sample under its own seed."""
+    """(index, sample), each sample under its own seed; a DataError in place of a sample that raised it."""
 
     def __init__(self, split: loading.Dataset[Any], seed: int) -> None:
         self.split, self.seed = split, seed
 
     def __getitem__(self, index: int) -> tuple[int, Any]:
         with drawing(self.seed, index):
-            return index, self.split[index]
+            try:
+                return index, self.split[index]
+            except DataError as error:
+                return index, error

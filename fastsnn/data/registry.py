@@ -17,7 +17,7 @@ from .checks import among, needs
 from .cochlea import shd, ssc
 from .events import cifar10_dvs, dvs128_gesture, n_caltech101
 from .images import cifar10, cifar100, fashion_mnist, imagenet, imagenet200
-from .mapped import MapData, labelled_shape
+from .mapped import MapData, step_shape
 
 
 @dataclass(frozen=True)
@@ -229,7 +229,7 @@ def _own(path: str, root: Path | None, download: bool, options: dict[str, Any]) 
             raise DataError(f"data {path} gives a {type(split).__name__}; it must have __getitem__ and __len__")
     classes = _classes(path, train, num_classes)
     sequence = bool(of_batches.get("sequence", False))
-    shapes = [labelled_shape(one, classes, sequence, f"the {of} split of {path}") for one, of in _splits(train, test)]
+    shapes = [step_shape(one, classes, sequence, f"the {of} split of {path}") for one, of in _splits(train, test)]
     if shapes[0] != shapes[1]:
         raise DataError(f"data {path}: training samples have shape {list(shapes[0])}, test samples {list(shapes[1])}")
     return MapData(path, train, test, classes, shapes[0], **of_batches)

@@ -143,6 +143,8 @@ def frame_transform(
     """Counts [T, P, H, W] of a sensor [H, W] -> [T', P, size, size]: crop at the sensor's resolution, interpolation,
     the other augmentations in the order of FRAMES, then the normalisation."""
     v2 = needs("torchvision.transforms.v2", "vision", "augmentation of frames")
+    if normal is not None and [len(values) for values in normal] != [2, 2]:
+        raise DataError(f"normal is {normal}; it must be the means and the standard deviations of both polarities")
     augment = dict(augment)
     if "temporal_delete" in augment:
         augment["temporal_delete"] = _kept(augment["temporal_delete"], steps)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from fastsnn import data
-from fastsnn.data.aedat import Events, read_aedat2, read_aedat3, read_aedat4
+from fastsnn.data.aedat import Events, check_aedat2, check_aedat4, read_aedat2, read_aedat3, read_aedat4
 from fastsnn.data.events import Framing
 from fastsnn.errors import DataError
 
@@ -126,6 +126,9 @@ def test_truncated_aedat4_is_refused(tmp_path, kept):
     path.write_bytes(files.AEDAT4[:kept])
     with pytest.raises(DataError, match=r"cut\.aedat4 is no readable AEDAT 4\.0 file"):
         read_aedat4(path)
+    path.write_bytes(files.AEDAT4[1:])
+    with pytest.raises(DataError, match=r"cut\.aedat4 does not start with #!AER-DAT4\.0"):
+        check_aedat4(path)
 
 
 def test_damaged_aedat2_is_refused(tmp_path):
@@ -139,8 +142,9 @@ def test_damaged_aedat2_is_refused(tmp_path):
         (whole.replace(b"DAT2.0", b"DAT3.1"), "does not start with #!AER-DAT2.0"),
     ]:
         path.write_bytes(content)
-        with pytest.raises(DataError, match=said):
-            read_aedat2(path)
+        for look in (check_aedat2, read_aedat2):
+            with pytest.raises(DataError, match=said):
+                look(path)
 
 
 def gestures(root, users=3):
@@ -195,7 +199,7 @@ def test_damaged_gestures_are_refused(tmp_path, name, content, said):
     path = tmp_path / "DVSGesture" / "DvsGesture" / name
     path.write_bytes(content(path.read_bytes()))
     with pytest.raises(DataError, match=said):
-        list(data.create("dvs128-gesture", root=tmp_path).train_batches(20, 2, torch.arange(6)))
+        data.create("dvs128-gesture", root=tmp_path)
 
 
 def test_tonics_cuts_of_gestures_are_read(tmp_path):
@@ -210,11 +214,14 @@ def test_tonics_cuts_of_gestures_are_read(tmp_path):
     assert torch.equal(frames, counted(x, y, on, by_count(50, 5), 5, (2, 128, 128)))
     path = tmp_path / "DVSGesture" / "ibmGestureTest" / "user01_led" / "10.npy"
     path.write_bytes(path.read_bytes()[:-9])
-    with pytest.raises(DataError, match=r"10\.npy is no readable array"):
-        of.test[0]
-    np.save(path, np.array([{}], dtype=object), allow_pickle=True)
-    with pytest.raises(DataError, match=r"10\.npy is no readable array"):
-        of.test[0]
+    for _ in range(2):
+        for look in (lambda: of.test[0], lambda: data.create("dvs128-gesture", root=tmp_path)):
+            with pytest.raises(DataError, match=r"10\.npy is no readable array"):
+                look()
+        np.save(path, np.array([{}], dtype=object), allow_pickle=True)
+    np.save(path, np.zeros((3, 5)))
+    with pytest.raises(DataError, match=r"10\.npy has an array \[3, 5\]; expected \[n, 4\]"):
+        data.create("dvs128-gesture", root=tmp_path)
     path.rename(path.with_name("11.npy"))
     with pytest.raises(DataError, match=r"11\.npy is not named after a class; names are 0\.npy to 10\.npy"):
         data.create("dvs128-gesture", root=tmp_path)
@@ -245,17 +252,15 @@ def test_damaged_ncaltech101_is_refused(tmp_path):
     pytest.importorskip("tonic")
     recordings = caltech(tmp_path)
     first = min(recordings)
-    whole = first.read_bytes()
-    first.write_bytes(whole[:-1])
-    of = data.create("n-caltech101", root=tmp_path)
-    with pytest.raises(DataError, match=r"image_0\.bin is truncated: 149 bytes are not whole events of 5"):
-        of.train[0]
+    of, whole = data.create("n-caltech101", root=tmp_path), first.read_bytes()
     first.write_bytes(bytes([250, 7, 0, 0, 1]))
     with pytest.raises(DataError, match=r"image_0\.bin.*events outside of its sensor \[2, 180, 240\]"):
         of.train[0]
-    first.write_bytes(b"")
-    with pytest.raises(DataError, match=r"image_0\.bin is empty"):
-        data.create("n-caltech101", root=tmp_path)
+    for content, said in ((whole[:-1], "is truncated: 149 bytes are not whole events of 5"), (b"", "has no events")):
+        first.write_bytes(content)
+        for look in (lambda: of.train[0], lambda: data.create("n-caltech101", root=tmp_path)):
+            with pytest.raises(DataError, match=rf"image_0\.bin {said}"):
+                look()
 
 
 def test_another_number_of_classes_is_refused(tmp_path):
@@ -271,8 +276,11 @@ def test_another_number_of_classes_is_refused(tmp_path):
     ("options", "said"),
     [
         ({"by": "counts"}, "by is 'counts'; allowed: count, time, window; did you mean count"),
-        ({"steps": 0}, "steps is 0; frames by count need steps of at least 1"),
-        ({"by": "window"}, "window is None; frames by window need window"),
+        ({"steps": 0}, "steps is 0; it must be a whole number of at least 1"),
+        ({"by": "window"}, "window is None; frames by window need it"),
+        ({"by": "window", "window": 0.5}, "window is 0.5; it must be a whole number of at least 1"),
+        ({"size": 0}, "size is 0; it must be a whole number of at least 1"),
+        ({"normal": ((0.5,), (1.0,))}, "normal is .* means and the standard deviations of both polarities"),
         ({"window": 10}, "window is 10; it is of by='window'"),
     ],
 )

@@ -230,6 +230,13 @@ def test_a_wrong_class_list_is_refused(tmp_path, options, said):
         data.create("imagenet-200", root=tmp_path, **options)
 
 
+def test_images_of_imagenet_have_its_policy_unless_told_otherwise(tmp_path):
+    files.image_folders(tmp_path, ["n01"])
+    for augment, policy in ((["autoaugment"], "imagenet"), ({"autoaugment": "svhn"}, "svhn")):
+        of = data.create("imagenet", root=tmp_path, class_list=["n01"], size=16, augment=augment)
+        assert of.train.transform.transforms[0].policy.value == policy
+
+
 def test_an_empty_class_folder_is_named(tmp_path):
     files.image_folders(tmp_path, ["n01", "n02"])
     for image in (tmp_path / "imagenet" / "val" / "n02").iterdir():
@@ -243,6 +250,8 @@ def test_a_damaged_image_is_named(tmp_path, content):
     files.image_folders(tmp_path, ["n01", "n02"])
     image = tmp_path / "imagenet" / "val" / "n02" / "0.JPEG"
     image.write_bytes(image.read_bytes()[:-200] if content is None else content)
-    of = data.create("imagenet", root=tmp_path, class_list=["n01", "n02"], size=16)
-    with pytest.raises(DataError, match=r"n02.0\.JPEG is no readable image"):
-        list(of.test_batches(2))
+    for workers in (0, 1):
+        of = data.create("imagenet", root=tmp_path, class_list=["n01", "n02"], size=16, workers=workers)
+        with pytest.raises(DataError, match=r"n02.0\.JPEG is no readable image") as caught:
+            list(of.test_batches(2, 2))
+        assert "Traceback" not in str(caught.value)

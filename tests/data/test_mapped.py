@@ -164,5 +164,5 @@ class Wrong(Ragged):
 )
 def test_a_sample_that_does_not_fit_is_named(sample, said):
     of = MapData("wrong", Wrong(sample), Ragged(), 2, (3,), sequence=True)
-    with pytest.raises(DataError, match=f"sample 4 of wrong.*{said}"):
+    with pytest.raises(DataError, match=f"^sample 4 of wrong.*{said}"):
         list(of.train_batches(4, 3, torch.arange(9)))

@@ -141,6 +141,7 @@ def test_no_package_of_data_is_imported_before_it_is_needed():
 
 OWN = """
 import torch
+from PIL import Image
 
 class Pairs:
     classes = ["a", "b", "c"]
@@ -161,7 +162,7 @@ class Nameless(Pairs):
 
 class Streams(Pairs):
     def __getitem__(self, index):
-        return torch.ones(index + 1, 5).numpy(), index % 3
+        return torch.ones(index + 1, 5).double().numpy(), index % 3
 
 class Empty(Pairs):
     def __len__(self):
@@ -170,6 +171,10 @@ class Empty(Pairs):
 class Unlabelled(Pairs):
     def __getitem__(self, index):
         return torch.ones(2)
+
+class Pictures(Pairs):
+    def __getitem__(self, index):
+        return Image.new("RGB", (4, 4)), 0
 
 class Unequal(Pairs):
     def __getitem__(self, index):
@@ -214,7 +219,9 @@ def test_a_users_own_set_by_import_path(own, tmp_path):
 def test_a_users_own_sequences(own):
     of = data.create(f"{own}:Streams", sequence=True)
     assert (of.shape, of.sequential) == ((5,), True)
-    assert next(of.test_batches(None, 2))[0].shape == (2, 2, 5)
+    x, _ = next(of.test_batches(None, 2))
+    assert x.shape == (2, 2, 5)
+    assert x.dtype == torch.float32
 
 
 @pytest.mark.parametrize(
@@ -231,9 +238,14 @@ def test_a_users_own_sequences(own):
         ("Nameless", {}, "has no attribute `classes` .*: give num_classes"),
         ("Nameless", {"num_classes": 0}, "has 0 classes; there must be at least one"),
         ("Empty", {}, "the train split of own_sets:Empty has no samples"),
-        ("Unlabelled", {}, "gives a Tensor for sample 0; it must be a pair"),
+        ("Unlabelled", {}, "sample 0 of the train split of own_sets:Unlabelled is a Tensor; it must be a pair"),
+        (
+            "Pictures",
+            {},
+            "sample 0 of the train split of own_sets:Pictures has an input of Image; it must be a tensor",
+        ),
         ("Unequal", {}, r"training samples have shape \[7\], test samples \[6\]"),
-        ("Unequal", {"sequence": True}, r"gives shape \[7\] for sample 0; a sequence has time first"),
+        ("Unequal", {"sequence": True}, r"sample 0 of .* has shape \[7\]; a sequence has time first"),
         ("stream", {}, "gives a list_iterator; it must have __getitem__ and __len__"),
     ],
 )
