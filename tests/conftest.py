@@ -43,9 +43,8 @@ def _defaults():
 
 
 def pytest_addoption(parser):
-    parser.addoption(
-        "--exhaustive", action="store_true", help="every case; without, the short suite where none is named"
-    )
+    parser.addoption("--exhaustive", action="store_true", help="every case, not the short suite")
+    parser.addoption("--rest", action="store_true", help="the cases that the short suite leaves out")
     parser.addoption("--operations", metavar="FILE", help="write which operation ran on which backend with which type")
 
 
@@ -55,17 +54,17 @@ def pytest_configure(config):
         operations.record(config.operations_ran)
 
 
-def _is_short(config):
+def _is_divided(config):
     """Tests that are named (a path, -k, -m) all run. A worker's arguments are not those of the command."""
     if hasattr(config, "workerinput"):
-        return config.workerinput["short"]
+        return config.workerinput["divided"]
     named = config.args_source is pytest.Config.ArgsSource.ARGS or config.option.keyword or config.option.markexpr
-    return not (config.option.exhaustive or named)
+    return config.option.rest or not (config.option.exhaustive or named)
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node):
-    node.workerinput["short"] = _is_short(node.config)
+    node.workerinput["divided"] = _is_divided(node.config)
 
 
 def pytest_sessionfinish(session):
@@ -83,10 +82,11 @@ def pytest_testnodedown(node):
 def pytest_collection_modifyitems(config, items):
     """What runs on a device carries the mark `gpu`: `pytest -m gpu` is all of it. Files with slow tests come first:
     workers take files in turn, and would wait for a slow one at the end."""
-    if _is_short(config):
-        kept = selection.short(items)
-        config.hook.pytest_deselected(items=[item for item in items if item not in {*kept}])
-        items[:] = kept
+    if _is_divided(config):
+        short = {*selection.short(items)}
+        left_out = [item for item in items if (item in short) == config.option.rest]
+        items[:] = [item for item in items if (item in short) != config.option.rest]
+        config.hook.pytest_deselected(items=left_out)
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)
     for item in items:
