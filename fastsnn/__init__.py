@@ -6,10 +6,31 @@ already, with the package: torch.export.load finds fastsnn's operators after `im
 
 import importlib.metadata
 import importlib.util
+import pathlib
 import sys
 import typing
 
-__version__ = importlib.metadata.version("fastsnn")
+
+def _hand_over() -> None:
+    """Where Python was started in the source folder and finds it in place of the installed package, that one takes its
+    place: the source has no cores."""
+    for found in importlib.metadata.distributions(name=__name__):
+        installed = pathlib.Path(str(found.locate_file(f"{__name__}/__init__.py")))
+        if installed.exists() and not installed.samefile(__file__):
+            spec = importlib.util.spec_from_file_location(__name__, installed)
+            assert spec and spec.loader
+            sys.modules[__name__] = module = importlib.util.module_from_spec(spec)
+            spec.loader.exec_module(module)
+            return
+
+
+if (pathlib.Path(__file__).parents[1] / "setup.py").exists():
+    _hand_over()
+
+try:
+    __version__ = importlib.metadata.version(__name__)
+except importlib.metadata.PackageNotFoundError:
+    raise ImportError(f"fastsnn is not installed: run `pip install .` in {pathlib.Path(__file__).parents[1]}") from None
 
 if typing.TYPE_CHECKING or sys.modules.get("torch"):
     from . import backends, data, deploy, functional, models, online, optim, surrogate

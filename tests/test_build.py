@@ -254,6 +254,41 @@ def test_pure_python_is_asked_for_and_loud(sdist, tmp_path):
     assert path.name.endswith("py3-none-any.whl")
 
 
+@pytest.fixture
+def clone(tmp_path):
+    """The source folder without cores, and beside it `site`, where the package with its cores is installed."""
+    source, site = tmp_path / "clone", tmp_path / "site"
+    shutil.copytree(ROOT / "fastsnn", source / "fastsnn", ignore=shutil.ignore_patterns("*.so", "__pycache__"))
+    (source / "setup.py").touch()
+    shutil.copytree(Path(fastsnn._cpu.__file__).parent, site / "fastsnn", ignore=shutil.ignore_patterns("__pycache__"))
+    (site / "fastsnn-9.9.dist-info").mkdir()
+    (site / "fastsnn-9.9.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: fastsnn\nVersion: 9.9\n")
+    return source, site
+
+
+@pytest.mark.parametrize("first", ["", "torch, "])
+def test_python_started_in_the_source_folder_imports_the_installed_package(clone, first):
+    source, site = clone
+    options = {"capture_output": True, "text": True, "check": True, "cwd": source}
+    options["env"] = {**os.environ, "PYTHONPATH": str(site)}
+    program = f"import {first}fastsnn; print(fastsnn.__version__, fastsnn.__file__, fastsnn.backends.cpu._cpu.__file__)"
+    version, *files = subprocess.run([sys.executable, "-c", program], **options).stdout.split()
+    assert version == "9.9"
+    assert all(Path(file).parent == site / "fastsnn" for file in files)
+    info = subprocess.run([sys.executable, "-m", "fastsnn", "info"], **options).stdout
+    assert "backend cpu        available" in info
+
+
+def test_a_source_folder_that_is_not_installed_says_what_to_do(clone):
+    source, _ = clone
+    program = (
+        "import importlib.metadata as found, sys; found.distributions = lambda **_: []; "
+        "found.distribution = lambda name: (_ for _ in ()).throw(found.PackageNotFoundError(name)); import fastsnn"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=source)
+    assert done.stderr.splitlines()[-1] == f"ImportError: fastsnn is not installed: run `pip install .` in {source}"
+
+
 PROGRAM = """
 import sys, warnings
 sys.modules["fastsnn._cpu"] = None
