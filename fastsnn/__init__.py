@@ -17,8 +17,7 @@ def _hand_over() -> None:
     for found in importlib.metadata.distributions(name=__name__):
         installed = pathlib.Path(str(found.locate_file(f"{__name__}/__init__.py")))
         if installed.exists() and not installed.samefile(__file__):
-            spec = importlib.util.spec_from_file_location(__name__, installed)
-            assert spec and spec.loader
+            spec: typing.Any = importlib.util.spec_from_file_location(__name__, installed)
             sys.modules[__name__] = module = importlib.util.module_from_spec(spec)
             spec.loader.exec_module(module)
             return
