@@ -27,6 +27,7 @@ from inspect import isfunction
 from typing import Any, NoReturn
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..ops import memory, synapse
@@ -319,7 +320,9 @@ def _view(func: Any, input: Any, *args: Any, **kwargs: Any) -> Any:
 
 
 def _refuse_in_backward(name: str) -> None:
-    if not torch.is_grad_enabled() and not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1:
+    if torch.is_grad_enabled() or torch.compiler.is_compiling():
+        return
+    if torch._C._current_graph_task_id() != -1:
         raise TraceError(
             f"{name}() of traced spikes inside a backward pass: a weight's gradient takes `s.trace`, all else "
             "`s.spikes`; say which"
@@ -329,14 +332,18 @@ def _refuse_in_backward(name: str) -> None:
 def _linear(func: Any, input: Any, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     if not isinstance(input, TracedSpikes):
         raise TraceError("linear() has traced spikes as its weight; pass `s.spikes`")
-    _refuse_in_backward("linear")
+    if not torch.is_grad_enabled():
+        _refuse_in_backward("linear")
+        return func(_spikes(input), weight, bias)
     return synapse.linear(_spikes(input), input._trace, weight, bias)
 
 
 def _conv(func: Any, input: Any, weight: Tensor, bias: Tensor | None = None, *args: Any, **kwargs: Any) -> Tensor:
     if not isinstance(input, TracedSpikes):
         raise TraceError("a convolution has traced spikes as its weight; pass `s.spikes`")
-    _refuse_in_backward("convolution")
+    if not torch.is_grad_enabled():
+        _refuse_in_backward("convolution")
+        return func(_spikes(input), weight, bias, *args, **kwargs)
     return synapse.conv(_spikes(input), input._trace, weight, bias, *args, **kwargs)
 
 
@@ -345,7 +352,7 @@ def _matmul(func: Any, *args: Any, **kwargs: Any) -> Any:
     weight: Any
     s, weight = args if len(args) == 2 else (None, None)
     if isinstance(s, TracedSpikes) and not isinstance(weight, TracedSpikes) and weight.dim() == 2:
-        return _linear(func, s, weight.t())
+        return _linear(F.linear, s, weight.t())
     return _product(func, *args, **kwargs)
 
 

@@ -1,6 +1,8 @@
 """State memory that is used again, and memory that must not grow with time."""
 
 import copy
+import weakref
+from functools import partial
 
 import pytest
 import torch
@@ -157,6 +159,20 @@ def test_a_traced_synapse_saves_the_trace_and_its_weight():
     linear = nn.Linear(41, 5)
     _, saved = saved_by(lambda: linear(s))
     assert saved == {s.trace.data_ptr(), linear.weight.data_ptr()}
+
+
+@pytest.mark.parametrize("layer", [nn.Conv1d(3, 5, 3), nn.Sequential(fastsnn.Scale(), nn.Conv1d(3, 5, 3))], ids=repr)
+def test_between_forward_and_backward_live_the_trace_and_the_state(layer):
+    """The spikes are freed when the synapse has run, and so are a scaled pair's."""
+    neuron, x = fastsnn.LIF.for_rule("ottt"), current(2, 3, 41).requires_grad_()
+    neuron(x[:1])
+    s = neuron(x[1:])
+    pair, spikes = weakref.ref(s), weakref.ref(s.spikes)
+    y, saved = saved_by(partial(layer, s))
+    del s
+    assert pair() is spikes() is None
+    assert len(saved) == 2  # trace and weight
+    y.sum().backward()
 
 
 def peak_bytes(rule, T):
