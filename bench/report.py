@@ -168,6 +168,16 @@ def count_table(rows: Rows) -> str:
     return "\n".join(lines)
 
 
+def comparisons(rows: Rows) -> str:
+    """Every case's median times, each with its ratio to fastsnn's."""
+    timed = [row for row in rows if row.metric == "time"]
+    tables = []
+    for case, allocator in dict.fromkeys((row.case, row.allocator) for row in timed):
+        mine = [row for row in timed if (row.case, row.allocator) == (case, allocator)]
+        tables.append(f"{case}, {allocator} allocator\n{time_table(mine)}")
+    return "\n\n".join(tables)
+
+
 def _case_sections(case: Case, rows: Rows) -> list[str]:
     sections = [f"## {case.name} ({case.kernel})", case.note]
     for allocator in distinct(row.allocator for row in rows):
@@ -178,8 +188,8 @@ def _case_sections(case: Case, rows: Rows) -> list[str]:
     return sections
 
 
-def markdown(run: Run, quick: bool) -> str:
-    """The whole report."""
+def markdown(run: Run, quick: bool, bars: bool = False) -> str:
+    """The whole report; bars: with what this project holds itself to, and verdicts."""
     rows = run.rows
     sections = ["# Benchmark results"]
     if quick:
@@ -192,7 +202,7 @@ def markdown(run: Run, quick: bool) -> str:
             f"{first.date}. Medians of samples of {1e3 * sample:g} ms or more, the providers in turn; in parentheses "
             "the time over fastsnn's. Warm: buffers come without page faults; default: glibc's allocator as it comes."
         )
-    sections.append(bars_table(rows))
+    sections += [bars_table(rows)] if bars else []
     for name, case in CASES.items():
         mine = [row for row in rows if row.case == name and row.metric in ("time", "bandwidth")]
         sections += _case_sections(case, mine) if mine else []

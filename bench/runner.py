@@ -92,7 +92,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         action="store_true",
         help="everything that needs a CUDA device, in one report of 8 minutes; more options: python -m bench.device",
     )
-    parser.add_argument("--quick", action="store_true", help="tiny sizes: tries the code, measures nothing")
+    sizes = parser.add_mutually_exclusive_group()
+    sizes.add_argument("--quick", action="store_true", help="tiny sizes: tries the code, measures nothing")
+    sizes.add_argument("--bars", action="store_true", help="also what this project holds itself to, with verdicts")
     parser.add_argument(
         "--out",
         type=Path,
@@ -127,7 +129,8 @@ def main(argv: list[str] | None = None) -> int:
     options.out.mkdir(parents=True, exist_ok=True)
     write_csv(run.rows, options.out / "results.csv")
     run.notes += plot.save(run.rows, options.out)
-    (options.out / "results.md").write_text(report.markdown(run, options.quick))
-    print("", report.bars_table(run.rows), *run.notes, *(f"REFUSED: {why}" for why in run.refused), sep="\n")
+    (options.out / "results.md").write_text(report.markdown(run, options.quick, options.bars))
+    shown = [report.comparisons(run.rows), *([report.bars_table(run.rows)] if options.bars else [])]
+    print("", *shown, *run.notes, *(f"REFUSED: {why}" for why in run.refused), sep="\n")
     print(f"results in {options.out}")
     return 1 if run.refused else 0

@@ -10,14 +10,14 @@ from .experiment import RunError, write_whole
 from .potentials import Potentials
 
 
-def _panels(rows: int, columns: int, size: tuple[float, float]) -> Any:
+def _panels(rows: int, columns: int, size: tuple[float, float], sharex: bool = False) -> Any:
     """A figure of rows * columns panels of `size` inches. Raises RunError, with the remedy, without matplotlib."""
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise RunError("figures need matplotlib: pip install 'fastsnn[train]'") from error
     figure = Figure((columns * size[0], rows * size[1]), layout="constrained")
-    figure.subplots(rows, columns)
+    figure.subplots(rows, columns, sharex=sharex)
     return figure
 
 
@@ -60,36 +60,38 @@ def _splits(epochs: list[dict[str, Any]], name: str, title: str, axis: Any) -> N
 def _layers(epochs: list[dict[str, Any]], name: str, title: str, axis: Any) -> None:
     for layer in epochs[-1][name]:
         values = [row[name][layer] for row in epochs]
-        axis.plot([row["epoch"] for row in epochs], values, marker=".", label=f"layer {layer}")
+        axis.plot([row["epoch"] for row in epochs], values, marker=".", label=f"module {layer}")
     axis.set(title=title, xlabel="epoch")
 
 
 def _last_step(potentials: Potentials, axis: Any) -> None:
     for layer, steps in potentials.layers.items():
-        _density(steps[-1], axis, f"layer {layer}")
+        _density(steps[-1], axis, f"module {layer}")
     _threshold(potentials, axis)
-    axis.set(title=f"potential {potentials.kind}, step T", xlabel="potential", ylabel="density")
+    axis.set(title=f"potential {potentials.kind}, step T", xlabel=potentials.kind, ylabel="density")
 
 
 def _z_scores(z_scores: dict[str, list[float]], axis: Any) -> None:
     steps = len(next(iter(z_scores.values())))
     for t in sorted({0, steps - 1}):
         axis.plot([*z_scores], [z[t] for z in z_scores.values()], marker=".", label=f"t = {t + 1}")
-    axis.set(title="Z = (threshold - mean of u)/std of u", xlabel="layer")
+    axis.set(title="Z = (threshold - mean of u)/std of u", xlabel="module")
 
 
 def histograms(potentials: Potentials) -> Any:
     """The distribution of every layer's potential at every step, a row of panels a layer (RPTT, figures 4 to 7)."""
     steps = len(next(iter(potentials.layers.values())))
-    figure = _panels(len(potentials.layers), steps, (2.4, 2))
-    figure.suptitle(f"potential {potentials.kind}: density")
+    figure = _panels(len(potentials.layers), steps, (2.4, 2), sharex=True)
+    figure.suptitle(f"distribution of the potential {potentials.kind}")
+    figure.supxlabel(f"potential {potentials.kind}")
+    figure.supylabel("density")
     panels = iter(figure.axes)
     for layer, values in potentials.layers.items():
         for t in range(steps):
             axis = next(panels)
             _density(values[t], axis, None)
             _threshold(potentials, axis)
-            axis.set_title(f"layer {layer}, t = {t + 1}", fontsize=8)
+            axis.set_title(f"module {layer}, t = {t + 1}", fontsize=8)
             axis.tick_params(labelsize=7)
     return figure
 

@@ -115,6 +115,25 @@ def test_crashed_child_is_reported(capsys):
     assert "KeyError" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("bars", [False, True])
+def test_comparisons_are_printed_and_verdicts_only_where_asked_for(bars, tmp_path, monkeypatch, capsys):
+    rows = [replace(a_row(), provider=provider, metric="time") for provider in ("fastsnn", "spikingjelly")]
+    outcome = {"rows": [vars(row) for row in rows], "notes": [], "refused": None}
+    monkeypatch.setattr(runner, "launch", lambda job: outcome)
+    arguments = ["--allocator", "warm", "--only", rows[0].case, "--out", str(tmp_path), *(["--bars"] if bars else [])]
+    assert main(arguments) == 0
+    shown = capsys.readouterr().out
+    assert "| size | mode | fastsnn | spikingjelly |" in shown
+    for text in (shown, (tmp_path / "results.md").read_text()):
+        assert ("verdict" in text) == bars
+
+
+def test_a_quick_run_has_no_verdicts(capsys):
+    with pytest.raises(SystemExit):
+        main(["--quick", "--bars"])
+    assert "not allowed with argument" in capsys.readouterr().err
+
+
 def test_missing_peer_is_skipped_and_named(tmp_path, monkeypatch, in_process, capsys):
     monkeypatch.setattr(cases, "find_spec", lambda package: None)
     arguments = ["--quick", "--allocator", "default", "--only", "step_overhead", "--out", str(tmp_path)]

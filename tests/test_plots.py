@@ -36,7 +36,7 @@ def lines(axis):
 def shown_by_name(metrics, name):
     """The values of every layer over the epochs."""
     epochs = metrics["epochs"]
-    return {f"layer {layer}": [row[name][layer] for row in epochs] for layer in epochs[-1][name]}
+    return {f"module {layer}": [row[name][layer] for row in epochs] for layer in epochs[-1][name]}
 
 
 def test_z_scores_of_every_layer_and_step_are_in_the_metrics_and_shown(run):
@@ -68,7 +68,7 @@ def test_separable_shares_are_in_the_metrics_and_shown(run):
         assert title not in axes
         return
     expected = shown_by_name(metrics, "separable_shares")
-    assert expected.keys() == {f"layer {name}" for name in run.neurons}
+    assert expected.keys() == {f"module {name}" for name in run.neurons}
     found = lines(axes[title])
     assert found.keys() == expected.keys()
     for layer, values in expected.items():
@@ -91,11 +91,15 @@ def test_histograms_of_every_layer_and_step(run):
     rule, steps = run.config.rule, run.config.steps
     assert potentials.kind == ("v after reset" if rule == "empf" else "u before reset")
     assert potentials.threshold == (None if rule in ("empf", "osr+ots") else 1.0)
-    axes = panels(plots.histograms(potentials))
-    assert axes.keys() == {f"layer {name}, t = {t}" for name in run.neurons for t in range(1, steps + 1)}
+    figure = plots.histograms(potentials)
+    axes = panels(figure)
+    assert figure.get_supxlabel() == f"potential {potentials.kind}"
+    assert figure.get_supylabel() == "density"
+    assert len({axis.get_xlim() for axis in axes.values()}) == 1
+    assert axes.keys() == {f"module {name}, t = {t}" for name in run.neurons for t in range(1, steps + 1)}
     for name, values in potentials.layers.items():
         for t in range(steps):
-            axis = axes[f"layer {name}, t = {t + 1}"]
+            axis = axes[f"module {name}, t = {t + 1}"]
             expected, edges = np.histogram(values[t].double().numpy(), 100, density=True)
             (outline,) = axis.patches
             corners = outline.get_xy()  # up and down again at every edge
@@ -136,8 +140,8 @@ def test_potentials_that_are_not_finite_are_left_out(run):
     broken[1] = torch.inf
     axes = panels(plots.histograms(potentials._replace(layers={first: broken})))
     expected, _ = np.histogram(values[0, 5:].double().numpy(), 100, density=True)
-    assert_allclose(axes[f"layer {first}, t = 1"].patches[0].get_xy()[1:-1:2, 1], expected)
-    assert not axes[f"layer {first}, t = 2"].patches
+    assert_allclose(axes[f"module {first}, t = 1"].patches[0].get_xy()[1:-1:2, 1], expected)
+    assert not axes[f"module {first}, t = 2"].patches
 
 
 def test_without_matplotlib_the_remedy_is_named(run, monkeypatch):
