@@ -82,8 +82,6 @@ def train_batch(
     finite.
     """
     _check(net, x, mode, backward_steps)
-    if mode == "A" and isinstance(optimizer, STGR) and _regularised(net):
-        raise ValueError("STGR with MPDR is for an update at each step: use mode='O'")
     steps = len(x)
     kept = range(steps) if backward_steps is None else torch.randperm(steps, generator=generator)[:backward_steps]
     losses, correct = update(net, x, y, optimizer, {int(t) for t in kept}, mode=mode, loss=loss, clip=clip)
@@ -104,6 +102,8 @@ def update(
     """All steps of a batch and their updates: the loss of each step [T] and the correct predictions, on the device.
     Nothing is read from a device: a loss that is not finite makes the gradients of every update after it zero."""
     steps, through_time, regularised = len(x), _through_time(net), _regularised(net)
+    if regularised and mode == "A" and isinstance(optimizer, STGR):
+        raise ValueError("STGR with MPDR is for an update at each step: use mode='O'")
     terms: list[Tensor] = []
     reset(net)
     optimizer.zero_grad()

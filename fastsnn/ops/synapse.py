@@ -23,17 +23,22 @@ def _cast(tensor: Tensor, like: Tensor) -> Tensor:
 
 
 class TracedLinear(torch.autograd.Function):
-    """F.linear(s, W, b) with g_W = g_y^T a."""
+    """F.linear(s, W, b) with g_W = g_y^T a. The saved trace is an output for `first_order`: W's gradient changes with
+    the neurons below, which the trace does not tell."""
 
     @staticmethod
-    def forward(ctx: Any, s: Tensor, trace: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    def forward(ctx: Any, s: Tensor, trace: Tensor, weight: Tensor, bias: Tensor | None) -> Any:
+        trace = trace.detach()
+        ctx.set_materialize_grads(False)
         ctx.save_for_backward(trace, weight)
         ctx.input_dtype = s.dtype
-        return F.linear(s, weight, bias)
+        return F.linear(s, weight, bias), trace
 
     @staticmethod
     @first_order
-    def backward(ctx: Any, g_y: Tensor) -> Any:
+    def backward(ctx: Any, g_y: Tensor | None, _: None) -> Any:
+        if g_y is None:
+            return None, None, None, None
         trace, weight = ctx.saved_tensors
         g_s = g_weight = g_bias = None
         if ctx.needs_input_grad[0] and not ends_at_neurons():
@@ -47,7 +52,8 @@ class TracedLinear(torch.autograd.Function):
 
 
 class TracedConv(torch.autograd.Function):
-    """Convolution of s over 1, 2 or 3 dimensions with its weight gradient taken from the trace."""
+    """Convolution of s over 1, 2 or 3 dimensions with its weight gradient taken from the trace; outputs as
+    TracedLinear's."""
 
     @staticmethod
     def forward(
@@ -60,15 +66,19 @@ class TracedConv(torch.autograd.Function):
         padding: list[int],
         dilation: list[int],
         groups: int,
-    ) -> Tensor:
+    ) -> Any:
+        trace = trace.detach()
+        ctx.set_materialize_grads(False)
         ctx.save_for_backward(trace, weight)
         ctx.input_dtype = s.dtype
         ctx.geometry = (stride, padding, dilation, groups)
-        return CONV[weight.dim() - 2](s, weight, bias, stride, padding, dilation, groups)
+        return CONV[weight.dim() - 2](s, weight, bias, stride, padding, dilation, groups), trace
 
     @staticmethod
     @first_order
-    def backward(ctx: Any, g_y: Tensor) -> Any:
+    def backward(ctx: Any, g_y: Tensor | None, _: None) -> Any:
+        if g_y is None:
+            return (None,) * 8
         trace, weight = ctx.saved_tensors
         stride, padding, dilation, groups = ctx.geometry
         wants = ctx.needs_input_grad
@@ -115,7 +125,7 @@ def two_pass(y: Tensor, of_trace: Tensor) -> Tensor:
 
 def linear(s: Tensor, trace: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """F.linear(s, weight, bias) whose weight gradient is taken with `trace` ([*, in], as s) in place of s."""
-    return TracedLinear.apply(s, trace, weight, bias)
+    return TracedLinear.apply(s, trace, weight, bias)[0]
 
 
 def _tuple(value: Any, dims: int) -> list[int]:
@@ -144,7 +154,7 @@ def conv(
     unbatched = s.dim() == dims + 1
     if unbatched:
         s, trace = s.unsqueeze(0), trace.unsqueeze(0)
-    y = TracedConv.apply(s, trace, weight, bias, stride, _tuple(padding, dims), dilation, groups)
+    y, _ = TracedConv.apply(s, trace, weight, bias, stride, _tuple(padding, dims), dilation, groups)
     return y.squeeze(0) if unbatched else y
 
 

@@ -68,6 +68,17 @@ def test_a_penalty_is_refused_for_weights_and_in_networks(rule):
         g.square().sum().backward()
 
 
+@pytest.mark.parametrize("rule", ["ottt", "ndot", "ndot_released"])
+@pytest.mark.parametrize("synapse", [nn.Linear(8, 5), nn.Conv2d(2, 3, 2)], ids=["linear", "conv"])
+def test_a_penalty_on_a_weights_gradient_is_refused_for_the_neurons_below(synapse, rule):
+    x = current(3, 8) if isinstance(synapse, nn.Linear) else current(3, 2, 4, 4)
+    below = nn.Parameter(torch.ones(()))
+    loss = synapse(fastsnn.LIF.for_rule(rule)(below * x)).sum()
+    (g,) = torch.autograd.grad(loss, synapse.weight, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        torch.autograd.grad(loss + g.square().sum(), below)
+
+
 @pytest.mark.parametrize("rule", ["bptt", "ottt"])
 def test_create_graph_alone_changes_no_gradient(rule):
     x, grads = current(3, 7), []
