@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -97,20 +97,6 @@ class Recordings(Dataset[tuple[Tensor, int]]):
 Listed = list[tuple[Callable[[], Events], int]]
 
 
-class Format(NamedTuple):
-    """suffix of its files; check(path) looks at header and length, before a file is needed; read(path) gives its
-    events."""
-
-    suffix: str
-    check: Callable[[Path], None]
-    read: Callable[[Path], Events]
-
-
-AEDAT2 = Format(".aedat", aedat.check_aedat2, aedat.read_aedat2)
-AEDAT4 = Format(".aedat4", aedat.check_aedat4, aedat.read_aedat4)
-BIN = Format(".bin", aedat.check_bin, aedat.read_bin)
-
-
 def cifar10_dvs(
     root: Path,
     steps: int | None = 10,
@@ -126,7 +112,7 @@ def cifar10_dvs(
 
     augment "nda": as in Li et al. 2022. normal: means and standard deviations of the two channels.
     """
-    listed = _class_files(root / "CIFAR10DVS", 10, AEDAT2, AEDAT4)
+    listed = _class_files(root / "CIFAR10DVS", 10, ".aedat", aedat.check_aedat2, aedat.read_aedat2)
     return _frames("cifar10-dvs", *_split(listed), 10, SENSOR, steps, by, window, size, augment, normal, workers)
 
 
@@ -168,7 +154,7 @@ def n_caltech101(
 
     Labels are indices of the class folders' sorted names. augment {"nda": 15}: as in Li et al. 2022.
     """
-    listed = _class_files(root / "NCALTECH101" / "Caltech101", 101, BIN)
+    listed = _class_files(root / "NCALTECH101" / "Caltech101", 101, ".bin", aedat.check_bin, aedat.read_bin)
     sensor = (2, 180, 240)
     return _frames("n-caltech101", *_split(listed), 101, sensor, steps, by, window, size, augment, normal, workers)
 
@@ -200,18 +186,18 @@ def _frames(
     return MapData(name, trained, tested, classes, shape, sequence=True, steps=framing.steps, workers=workers)
 
 
-def _class_files(folder: Path, classes: int, *formats: Format) -> list[Listed]:
+def _class_files(
+    folder: Path, classes: int, suffix: str, check: Callable[[Path], None], read: Callable[[Path], Events]
+) -> list[Listed]:
     """The recordings of each class folder, by name. Raises DataError for damaged or too few ones."""
-    of_suffix = {one.suffix: one for one in formats}
     listed: list[Listed] = []
     for label, name in enumerate(class_folders(folder, classes)):
-        files = sorted(path for path in (folder / name).iterdir() if path.suffix in of_suffix)
+        files = sorted((folder / name).glob(f"*{suffix}"))
         if len(files) < 2:
-            kinds = " or ".join(of_suffix)
-            raise DataError(f"{folder / name} has {len(files)} recordings ({kinds}); each class needs two or more")
+            raise DataError(f"{folder / name} has {len(files)} recordings (*{suffix}); each class needs two or more")
         for path in files:
-            of_suffix[path.suffix].check(path)
-        listed.append([(partial(of_suffix[path.suffix].read, path), label) for path in files])
+            check(path)
+        listed.append([(partial(read, path), label) for path in files])
     return listed
 
 

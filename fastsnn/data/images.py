@@ -113,8 +113,10 @@ def read_cifar(path: Path, key: str, classes: int) -> tuple[Tensor, Tensor]:
         what = f"{x.dtype} {list(x.shape)}" if isinstance(x, np.ndarray) else type(x).__name__
         raise DataError(f"{path} has images of {what}; expected uint8 [N, 3072], 32x32 pixels of 3 colours")
     y = class_labels(batch[key], classes, path)
-    if len(x) != len(y) or not len(x):
-        raise DataError(f"{path} has {len(x)} images and {len(y)} labels; it must have as many, and at least one")
+    if y.shape != (len(x),) or not len(x):
+        raise DataError(
+            f"{path} has {len(x)} images and {list(y.shape)} labels; it must have one each, of one image or more"
+        )
     return torch.from_numpy(x.reshape(-1, 3, 32, 32).copy()), y
 
 
@@ -133,7 +135,7 @@ def _read_idx(folder: Path, split: str) -> tuple[Tensor, Tensor]:
     if x.shape[1:] != (28, 28):
         raise DataError(f"{path} has images of {list(x.shape[1:])} pixels; Fashion-MNIST's have [28, 28]")
     if len(x) != len(y) or not len(x):
-        raise DataError(f"{path} has {len(x)} images and {labels.name} {len(y)} labels; they must have as many")
+        raise DataError(f"{path} has {len(x)} images and {labels.name} {len(y)} labels; each image has one")
     return x[:, None], y
 
 

@@ -3,8 +3,6 @@
 import gzip
 import pickle
 import struct
-import zlib
-from base64 import b85decode
 
 import numpy as np
 
@@ -83,19 +81,6 @@ def aedat3(path, x, y, on, t, packet=50):
         data.append(struct.pack("<HHIIIIII", 1, 1, 8, 4, 0, len(words), len(words), len(words)) + words.tobytes())
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(b"".join(data))
-
-
-# Written by dv-processing 2.0.4: event i of twelve at 1000 + 10 i microseconds, x = 7 i, y = 11 i, on for every third.
-AEDAT4 = zlib.decompress(
-    b85decode(
-        "c-oy*K}+L66n<`lyHr;^sECNfu_w_cim*MTk=9nWux&w0bzv`|8Qo#+Oqfgx-QT(gkDfhya5BDXh>;ZsUcUK~@4c7zCNDeNjrQ4o"
-        "t1&pLx?jtc62LkDbo$@hU{)Dcz=B2iqIXYgQQMaFw7>rZ;Dr-=LS@VZuam>7OZ>8}m&Zj&Z61tiorpwr_>~}b6sX^I;vjcWnwPt;"
-        "gl<-9<bhJs{zIpAG7{rR(m2geY&DH^fLKY!uZiF5_u8J5O5gMrl3g<%+;l~l+|ZuRpAXU%T%73pGPsaTQTfh*{X|8HDhfy^l&knZ"
-        "VN#bCjYpD2s-UuyBvxW<hk**r6I+;c)ptbgggQODVpQgXwugiB!T_1GVMXWYIxKgb1-WDPmtM|NGOmb!a9Ar!SK#;aBYq;0qgTyu"
-        "4bR_j_nfrM%omyAv%Tkp6CVfRR@*;q%i7Y;0nF<uvGf(d!a2Ds!Sk9+=LPv^STOj2d<oVJ&f{FI!nV;bBj1EQgB!?q;G4k;@?B^e"
-        "eHHlubPd*!*Wl7%6ZtWWjQ$7mQ{V=N$h$B#_zUYh9W<Kx`cnTDeEU6Jt)<x}R5W|(k6(KEXF#SOvpkPFUG&u"
-    )
-)
 
 
 def ncaltech(path, x, y, on, t):

@@ -93,14 +93,16 @@ def test_truncated_cifar_is_refused(tmp_path, kept):
     ("entries", "said"),
     [
         ({"labels": list(range(20))}, "labels from 0 to 19 and the set has 10 classes"),
-        ({"labels": [0] * 19}, "20 images and 19 labels"),
+        ({"labels": [0] * 19}, r"20 images and \[19\] labels"),
+        ({"labels": 3}, r"20 images and \[\] labels"),
+        ({"labels": [[0]] * 20}, r"20 images and \[20, 1\] labels"),
         ({"labels": [0.5] * 20}, "labels of torch.float32; they must be integers"),
         ({"labels": ["cat"] * 20}, "labels that are no integers"),
         ({"data": np.zeros((20, 784), np.uint8)}, r"images of uint8 \[20, 784\]; expected uint8 \[N, 3072\]"),
         ({"data": np.zeros((20, 3072), np.float32)}, "images of float32"),
         ({"data": [1, 2]}, "images of list"),
     ],
-    ids=["classes", "counts", "floats", "names", "shape", "dtype", "list"],
+    ids=["classes", "counts", "number", "nested", "floats", "names", "shape", "dtype", "list"],
 )
 def test_foreign_cifar_is_refused(tmp_path, entries, said):
     files.cifar10(tmp_path)

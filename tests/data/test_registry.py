@@ -3,6 +3,7 @@
 import pickle
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -50,7 +51,7 @@ def test_a_missing_set_says_where_to_get_it_and_how_to_lay_it_out(tmp_path, name
 
 @pytest.mark.parametrize("name", [name for name in PUBLISHED if PUBLISHED[name].download])
 def test_a_failed_download_says_where_to_get_it(tmp_path, monkeypatch, name):
-    if name in ("cifar10-dvs", "dvs128-gesture", "n-caltech101", "shd", "ssc"):
+    if name in ("dvs128-gesture", "n-caltech101", "shd", "ssc"):
         pytest.importorskip("tonic")
     import socket
 
@@ -76,6 +77,17 @@ def test_a_set_is_fetched_when_asked_and_not_there(tmp_path, monkeypatch):
         assert data.create("cifar10", root=str(tmp_path), download=True).train_samples == 100
     [(url, filename, md5)] = asked
     assert (url.rpartition("/")[2], filename, len(md5)) == ("cifar-10-python.tar.gz", "cifar-10-python.tar.gz", 32)
+
+
+def test_the_ten_archives_of_cifar10_dvs_are_fetched_into_their_folder(tmp_path, monkeypatch):
+    from torchvision.datasets import utils
+
+    def fetch(url, root, filename, md5):
+        for k in range(2):
+            files.aedat2(Path(root) / filename.removesuffix(".zip") / f"{k}.aedat", *files.events(20))
+
+    monkeypatch.setattr(utils, "download_and_extract_archive", fetch)
+    assert data.create("cifar10-dvs", root=tmp_path, download=True).train_samples == 10
 
 
 def test_a_failed_download_leaves_the_set_missing(tmp_path, monkeypatch):
@@ -134,7 +146,7 @@ def touch(path):
 
 
 def test_no_package_of_data_is_imported_before_it_is_needed():
-    code = "import sys, fastsnn.data; print([m for m in ('torchvision', 'tonic', 'h5py', 'aedat') if m in sys.modules])"
+    code = "import sys, fastsnn.data; print([m for m in ('torchvision', 'tonic', 'h5py', 'PIL') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 
