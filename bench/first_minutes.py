@@ -1,4 +1,4 @@
-"""A newcomer's first minutes, in a fresh clone and fresh environments: `python -m bench.first_minutes`.
+"""A newcomer's first minutes, in a fresh clone and fresh environments: `python -m bench.first_minutes [CASE ...]`.
 
 Times the README's two commands, its training beside four busy processes, and the command's help and first output; then
 installs where there is no nvcc, and where there is no compiler. Needs git and a quiet machine of two cores or more.
@@ -142,15 +142,19 @@ def without_compiler(user: Newcomer) -> list[tuple[str, str, str]]:
     ]
 
 
+CASES = {
+    "whole": (commands, ()),
+    "no-nvcc": (without_nvcc, ("nvcc",)),
+    "no-compiler": (without_compiler, (*COMPILERS, "nvcc")),
+}
+
+
 def main() -> None:
     """Measure, print and write bench/results/first_minutes.md."""
-    rows, commit = [], subprocess.check_output(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, text=True).strip()
-    cases = {
-        "whole": (commands, ()),
-        "no-nvcc": (without_nvcc, ("nvcc",)),
-        "no-compiler": (without_compiler, COMPILERS),
-    }
-    for name, (measure, lacks) in cases.items():
+    rows: list[tuple[str, str, str]] = []
+    commit = subprocess.check_output(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, text=True).strip()
+    for name in sys.argv[1:] or CASES:
+        measure, lacks = CASES[name]
         folder = Path(tempfile.mkdtemp(prefix=f"fastsnn-{name}-"))
         try:
             clone = folder / "clone"
