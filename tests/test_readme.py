@@ -41,7 +41,13 @@ def test_a_program_runs_and_shows_something(text, tmp_path):
     assert "False" not in done.stdout
 
 
-@pytest.mark.parametrize("command", [command for command in COMMANDS if command.startswith("fastsnn")])
+def timed(command):
+    """A training is left to the whole suite."""
+    slow = command.startswith("fastsnn train") and "--help" not in command
+    return pytest.param(command, marks=[pytest.mark.slow] if slow else [])
+
+
+@pytest.mark.parametrize("command", [timed(command) for command in COMMANDS if command.startswith("fastsnn")])
 def test_a_command_runs(command, tmp_path):
     """With one epoch in place of all, and without the times of `fastsnn bench`."""
     shorter = next((options for start, options in SHORT.items() if command.startswith(start)), [])

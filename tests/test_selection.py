@@ -13,8 +13,8 @@ VARIANTS, DTYPES, CONFIGS = ("cpu", "triton"), (torch.float32, torch.float16), t
 class Case:
     """What pytest collects, as far as the selection looks."""
 
-    def __init__(self, test, slow=False, **values):
-        self.nodeid, self.slow = f"{test}[{values}]" if values else test, slow
+    def __init__(self, test, slow=False, fixtures=(), **values):
+        self.nodeid, self.slow, self.fixturenames = f"{test}[{values}]" if values else test, slow, fixtures
         if values:
             self.callspec = SimpleNamespace(params=values)
 
@@ -36,6 +36,11 @@ def test_the_short_suite_holds_every_value_and_every_type_on_every_backend():
 def test_every_test_but_slow_ones_is_in_the_short_suite_in_its_order():
     every = [Case("b"), Case("a", n=1), Case("a", n=2), Case("slow", slow=True), Case("c")]
     assert selection.short(every) == [every[0], every[1], every[2], every[4]]
+
+
+def test_of_what_is_compiled_one_case_is_in_the_short_suite():
+    every = [Case("compiled", fixtures=("no_graphs",), rule=rule) for rule in range(3)]
+    assert selection.short(every) == every[:1]
 
 
 def test_what_ran_is_noted_by_its_narrowest_type():
