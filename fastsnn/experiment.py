@@ -21,6 +21,7 @@ from .config import OSR_ABLATION, RECIPES, RPTT_ABLATION, Config
 from .errors import RunError
 from .nn import EMPF, LIF, BinaryConv2d, plain, reset
 from .online import MPDR, BatchResult, SeparableShare, Trainer
+from .online.training import evaluating
 from .optim import STGR
 from .potentials import Distribution, Potentials, charged
 
@@ -198,18 +199,17 @@ class Experiment:
             else neuron.register_forward_hook(partial(_each_potential_after, partial(keep, name)))
             for name, neuron in self.neurons.items()
         ]
-        self.net.eval()
-        for x, _ in self.data.test_batches(self.config.steps):
-            reset(self.net)
-            for x_t in x:
-                self.net(x_t)
-            for name, values in seen.items():
-                rows.setdefault(name, []).append(torch.stack(values))
-            seen.clear()
+        with evaluating(self.net):
+            for x, _ in self.data.test_batches(self.config.steps):
+                reset(self.net)
+                for x_t in x:
+                    self.net(x_t)
+                for name, values in seen.items():
+                    rows.setdefault(name, []).append(torch.stack(values))
+                seen.clear()
         for hook in hooks:
             hook.remove()
         reset(self.net)
-        self.net.train()
         kind = "v after reset" if self.config.rule == "empf" else "u before reset"
         return Potentials({name: torch.cat(values, 1) for name, values in rows.items()}, kind, self.threshold)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -11,7 +11,7 @@ from torch.optim import SGD, Optimizer
 
 from . import backends
 from .ops.layout import is_dense, like
-from .ops.types import number
+from .ops.types import flag, number
 
 __all__ = ["STGR", "rho"]
 
@@ -64,10 +64,11 @@ class STGR(Optimizer):
             raise TypeError(f"optimizer is {type(optimizer).__name__}; it must be a torch.optim.Optimizer")
         weights = {"lam": lam, "gam": gam, "a2": a2}
         _check(weights)
-        self.optimizer, self.first_order, self.epoch = optimizer, first_order, 0
+        self.optimizer, self.first_order, self.epoch = optimizer, flag("first_order", first_order), 0
         self._previous: Callable[[], Tensor] | None = None
         self._task: list[tuple[Tensor, Tensor]] = []
-        super().__init__(optimizer.param_groups, weights)
+        # schedulers ask the defaults what the optimizer has: momentum, betas
+        super().__init__(optimizer.param_groups, {**optimizer.defaults, **weights})
         self.param_groups = optimizer.param_groups
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
@@ -89,7 +90,7 @@ class STGR(Optimizer):
             with torch.enable_grad():
                 loss = closure()
         for group in self.param_groups:
-            _refuse_sparse(group)
+            _check_gradients(group)
         if _fusible(self.optimizer):
             self._fused()
         else:
@@ -126,7 +127,7 @@ class STGR(Optimizer):
 
     def _fused(self) -> None:
         """SGD with momentum and all of this in one pass."""
-        kernels = backends.select("stgr", torch.empty(0))
+        kernels = backends.select("stgr", torch.empty(0, device="cpu"))
         for group in self.param_groups:
             scalars = (rho(self.epoch), float(group["lr"]), group["momentum"], 1 - group["dampening"])
             for p in _with_gradient(group):
@@ -145,23 +146,24 @@ class STGR(Optimizer):
             parameters = _with_gradient(group)
             if not parameters:
                 continue
-            averages, pulled = map(list, zip(*map(self._state, parameters), strict=True))
+            averages, previous = zip(*map(self._state, parameters), strict=True)
             gradients: Any = [p.grad for p in parameters]
+            pieces: Any = ([*map(_local, tensors)] for tensors in (parameters, averages, previous, gradients))
+            w, average, pulled, g = pieces
             lam, gam = group["a2"] * group["lam"], group["a2"] * group["gam"]
             torch._foreach_mul_(pulled, gam)
-            torch._foreach_add_(pulled, gradients)
-            torch._foreach_add_(pulled, parameters, alpha=lam)
-            torch._foreach_add_(pulled, averages, alpha=-lam)
-            stepped.append((parameters, averages, pulled, gradients))
-        for parameters, _, pulled, _ in stepped:
-            _set_gradients(parameters, pulled)
+            torch._foreach_add_(pulled, g)
+            torch._foreach_add_(pulled, w, alpha=lam)
+            torch._foreach_add_(pulled, average, alpha=-lam)
+            _set_gradients(parameters, previous)
+            stepped.append((parameters, gradients, w, average, pulled, g))
         self.optimizer.step()
         kept = rho(self.epoch)
-        for parameters, averages, previous, gradients in stepped:
+        for parameters, gradients, w, average, pulled, g in stepped:
             _set_gradients(parameters, gradients)
-            torch._foreach_copy_(previous, gradients)
+            torch._foreach_copy_(pulled, g)
             if kept < 1:
-                torch._foreach_lerp_(averages, parameters, 1 - kept)
+                torch._foreach_lerp_(average, w, 1 - kept)
 
     def _second_order(self, closure: Callable[[], Tensor] | None) -> Tensor:
         if closure is None:
@@ -209,10 +211,17 @@ def _with_gradient(group: dict[str, Any]) -> list[Tensor]:
     return [p for p in group["params"] if p.grad is not None]
 
 
-def _refuse_sparse(group: dict[str, Any]) -> None:
+def _check_gradients(group: dict[str, Any]) -> None:
     gradients: Any = [p.grad for p in _with_gradient(group)]
     if any(g.is_sparse for g in gradients):
         raise RuntimeError("STGR stores and adds whole gradients and one is sparse: use nn.Embedding(sparse=False)")
+    for p in _with_gradient(group):
+        placed, given = (getattr(tensor, "placements", None) for tensor in (p, p.grad))
+        if placed != given:
+            raise RuntimeError(
+                f"a gradient is placed {given} and its parameter {placed}: STGR adds their pieces, which must "
+                "lie alike: redistribute the gradient"
+            )
 
 
 def _fusible(optimizer: Optimizer) -> bool:
@@ -241,7 +250,12 @@ def _plain(group: dict[str, Any]) -> bool:
     )
 
 
-def _set_gradients(parameters: list[Tensor], gradients: list[Any]) -> None:
+def _local(tensor: Any) -> Any:
+    """This process's piece of a DTensor (FSDP2); another tensor as it is."""
+    return tensor.to_local() if hasattr(tensor, "to_local") else tensor
+
+
+def _set_gradients(parameters: list[Tensor], gradients: Sequence[Any]) -> None:
     for p, g in zip(parameters, gradients, strict=True):
         p.grad = g
 

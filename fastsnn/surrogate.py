@@ -42,7 +42,8 @@ class Surrogate:
     shape: ClassVar[str] = ""
 
     def __post_init__(self) -> None:
-        if not (isinstance(self.alpha, (int, float)) and 0 < self.alpha < math.inf):
+        number = isinstance(self.alpha, (int, float)) and not isinstance(self.alpha, bool)
+        if not (number and 0 < self.alpha < math.inf):
             raise ValueError(f"alpha of {type(self).__name__} is {self.alpha!r}; it must be a positive, finite number")
 
     @property

@@ -220,3 +220,138 @@ def test_poisson_encoding_refuses_what_is_no_rate(bad):
 def test_encodings_need_a_step(encode):
     with pytest.raises(ValueError, match="steps is 0"):
         encode(torch.zeros(2), 0)
+
+
+# targets in the forms that cross_entropy takes
+
+
+@pytest.mark.parametrize("c", [0.0, 0.05, 1.0])
+def test_loss_of_positions(c):
+    logits, y = torch.randn(3, 4, 4, 2, dtype=torch.float64), torch.randint(4, (3, 4, 2))
+    flat = online.loss(logits.movedim(1, -1).reshape(-1, 4), y.reshape(-1), T, c)
+    torch.testing.assert_close(online.loss(logits, y, T, c), flat)
+
+
+@pytest.mark.parametrize("c", [0.0, 0.05, 1.0])
+@pytest.mark.parametrize("shape", [(6, 4), (6, 4, 5)])
+def test_loss_of_probabilities(c, shape):
+    logits = torch.randn(shape, dtype=torch.float64)
+    a, b = (torch.randint(4, (shape[0], *shape[2:])) for _ in range(2))
+    hot = [F.one_hot(y, 4).movedim(-1, 1).double() for y in (a, b)]
+    mixed = 0.3 * hot[0] + 0.7 * hot[1]
+    torch.testing.assert_close(online.loss(logits, hot[0], T, c), online.loss(logits, a, T, c))
+    entropy = -(mixed * logits.log_softmax(1)).sum(1).mean()
+    torch.testing.assert_close(
+        online.loss(logits, mixed, T, c), ((1 - c) * entropy + c * (logits - mixed).square().mean()) / T
+    )
+
+
+def test_loss_of_one_sample_without_a_batch():
+    logits, y = torch.randn(4, dtype=torch.float64), torch.tensor(2)
+    torch.testing.assert_close(online.loss(logits, y, T), online.loss(logits.unsqueeze(0), y.view(1), T))
+
+
+def test_mixup_and_positions_are_counted():
+    x, y = batch()
+    soft = 0.9 * F.one_hot(y, 4).double() + 0.025
+    net, other = network(), network()
+    hard = online.train_batch(net, x, y, sgd(net, 0.0))
+    mixed = online.train_batch(other, x, soft, sgd(other, 0.0))
+    assert (mixed.correct, mixed.samples) == (hard.correct, hard.samples)
+    assert online.evaluate(other, [(x, soft)])[1:] == online.evaluate(net, [(x, y)])[1:]
+    positions = nn.Sequential(network(), nn.Unflatten(1, (2, 2)))
+    result = online.train_batch(positions, x, y.view(-1, 1).expand(-1, 2) % 2, sgd(positions, 0.0))
+    assert result.samples == 2 * len(y)
+    assert 0 <= result.correct <= result.samples
+
+
+# step mode "m"
+
+
+def whole(rule="ottt"):
+    net = network(rule)
+    net[1].step_mode = net[3].step_mode = "m"
+    return net
+
+
+@pytest.mark.parametrize("rule", ["bptt", "sltt", "ottt", "ndot"])
+def test_a_network_of_whole_sequences_trains_as_step_by_step(rule):
+    net, by_step = whole(rule), network(rule)
+    x, y = batch()
+    results = [online.train_batch(n, x, y, sgd(n), mode="A") for n in (net, by_step)]
+    assert results[0].loss == pytest.approx(results[1].loss, rel=1e-12)
+    assert results[0][1:] == results[1][1:]
+    torch.testing.assert_close(weights(net), weights(by_step), rtol=1e-12, atol=1e-12)
+    order = torch.tensor([3, 1, 0, 5, 4, 2])
+    expected = online.evaluate(by_step, [(x, y)])
+    for batches in ([(x, y)], [([*x], y)], [(x[:, order], y[order])]):
+        assert online.evaluate(net, batches) == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("options", [{"mode": "O"}, {"mode": "A", "backward_steps": 2}])
+def test_a_network_of_whole_sequences_has_one_backward(options):
+    net = whole()
+    before = weights(net)
+    with pytest.raises(ValueError, match=r"step_mode 'm'.*use mode='A' without backward_steps"):
+        online.train_batch(net, *batch(), sgd(net), **options)
+    assert all(map(torch.equal, weights(net), before))
+
+
+def test_one_network_has_one_step_mode():
+    net = network()
+    net[3].step_mode = "m"
+    for call in (
+        lambda: online.train_batch(net, *batch(), sgd(net), mode="A"),
+        lambda: online.evaluate(net, [batch()]),
+    ):
+        with pytest.raises(ValueError, match=r"1 has step_mode 's' and 3 'm'"):
+            call()
+
+
+def test_outputs_without_steps_are_refused():
+    class Mean(nn.Module):
+        def forward(self, x):
+            return x.mean(0)
+
+    net = nn.Sequential(whole(), Mean())
+    with pytest.raises(ValueError, match=r"T = 5 steps and the network returned \(6, 4\)"):
+        online.evaluate(net, [batch()])
+
+
+# modes of single modules
+
+
+def frozen():
+    net = nn.Sequential(nn.Linear(7, 7), nn.BatchNorm1d(7), fastsnn.OSR1d(7, T), network()).double().train()
+    net[1].eval()
+    net[2].eval()
+    return net
+
+
+def modes(net):
+    return [module.training for module in net.modules()]
+
+
+def test_frozen_norms_stay_frozen():
+    net = frozen()
+    before, statistics = modes(net), copy.deepcopy([*net.buffers()])
+    trainer = online.Trainer(net, sgd(net))
+    trainer.train_batch(*batch())
+    assert modes(net) == before
+    trainer.evaluate([batch()])
+    assert modes(net) == before
+    torch.testing.assert_close([*net.buffers()], statistics, rtol=0, atol=0)
+
+
+def test_an_error_in_evaluation_leaves_every_module_in_its_mode():
+    net = frozen()
+    before, (x, y) = modes(net), batch()
+    with pytest.raises(RuntimeError):
+        online.evaluate(net, [(x[..., :5], y)])
+    assert modes(net) == before
+
+
+def test_the_trainer_takes_a_network_out_of_evaluation():
+    net = network().eval()
+    online.Trainer(net, sgd(net)).train_batch(*batch())
+    assert all(modes(net))

@@ -14,9 +14,10 @@ from torch import Tensor, nn
 from .. import __version__
 from ..errors import DeployError
 from ..experiment import write_whole
+from ..nn.tree import replace
 from ..ops.binary import Packed, words_shape
 from .fold import StepAffine, fold
-from .packed import KINDS, _Packed, replace
+from .packed import KINDS, _Packed
 
 FORMAT = "fastsnn-packed"
 VERSION = "1"
@@ -47,7 +48,7 @@ def save(net: nn.Module, path: str | Path, notes: dict[str, Any] | None = None) 
 
     Raises DeployError where binary layers are not packed yet; a file that was there stays until the new one is whole.
     """
-    floating = [name for name, module in net.named_modules() if type(module) in KINDS]
+    floating = [name for name, module in net.named_modules() if isinstance(module, tuple(KINDS))]
     if floating:
         raise DeployError(f"{', '.join(floating[:3])} not packed; save what fastsnn.deploy.pack(net) returns")
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in net.state_dict().items()}

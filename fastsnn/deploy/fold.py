@@ -16,7 +16,8 @@ from ..nn import EMPF, EMPFState, plain, reset
 from ..nn.empf import at_step, steps_done, steps_given
 from ..nn.neuron import Neuron
 from ..nn.state import counted
-from .packed import refuse_training, replace
+from ..nn.tree import replace
+from .packed import refuse_training
 
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..nn import BinaryConv2d, BinaryLinear, plain, reset
+from ..nn.tree import hooked, replace
 from ..ops import binary as op
 from ..ops.binary import Geometry, Packed
 
@@ -73,20 +74,6 @@ class PackedConv2d(_Packed):
 KINDS: dict[type[nn.Module], type[_Packed]] = {BinaryLinear: PackedLinear, BinaryConv2d: PackedConv2d}
 
 
-def replace(net: nn.Module, make: Any, prefix: str = "", done: dict[nn.Module, nn.Module] | None = None) -> nn.Module:
-    """`net` with make(name, module) in place of every module; where that is the module itself, its children follow.
-
-    A module used twice stays one.
-    """
-    done = {} if done is None else done
-    if net not in done:
-        done[net] = make(prefix, net)
-        for name, child in net._modules.items():
-            if child is not None and done[net] is net:
-                net._modules[name] = replace(child, make, f"{prefix}.{name}".lstrip("."), done)
-    return done[net]
-
-
 def refuse_training(net: nn.Module, purpose: str) -> None:
     """Raises ValueError, with names, where a module is in training mode."""
     training = [name or type(module).__name__ for name, module in net.named_modules() if module.training]
@@ -98,7 +85,8 @@ def pack(net: nn.Module) -> nn.Module:
     """A copy of `net` for inference, its binary layers packed: 1 bit a weight, or 2 in a layer that has a zero weight.
 
     All else is copied as it is, neurons start anew. `fastsnn.deploy.sizes` says what was chosen. `net` stays as it was.
-    Raises ValueError where a module is in training mode, a weight is NaN or infinite, or a layer cannot be packed.
+    Raises ValueError where a module is in training mode, a weight is NaN or infinite, or a layer cannot be packed,
+    TypeError for a layer of a class derived from them, or with forward hooks.
     """
     refuse_training(net, "packing")
     packed = copy.deepcopy(net)
@@ -107,8 +95,15 @@ def pack(net: nn.Module) -> nn.Module:
 
 
 def _pack_layer(name: str, layer: Any) -> nn.Module:
-    if type(layer) not in KINDS:
+    if not isinstance(layer, (BinaryLinear, BinaryConv2d)):
         return layer
+    own = type(layer) in KINDS
+    if not own or hooked(layer):
+        what = "has forward hooks" if own else f"is {type(layer).__name__}, derived from a binary layer"
+        raise TypeError(
+            f"{name or type(layer).__name__} {what}: what that adds cannot be packed. Make the network with "
+            "fastsnn.BinaryLinear and BinaryConv2d themselves (parametrizations and pruning removed first)"
+        )
     try:
         return KINDS[type(layer)](layer, op.pack(layer.weight, layer.scale))
     except (TypeError, ValueError) as error:

@@ -2,9 +2,10 @@
 
 from .attention import SECA
 from .binary import BinaryConv2d, BinaryLinear
+from .convert import convert_batchnorm, fold
 from .empf import EMPF, EMPFState
 from .lif import LIF
-from .osr import OSRLIF, OSR1d, OSR2d, OSR3d, convert_batchnorm, fold
+from .osr import OSRLIF, OSR1d, OSR2d, OSR3d
 from .recompute import checkpoint
 from .state import Stateful, detach, load_states, reset, states
 from .traced import TracedSpikes, TraceError, UntracedCurrent, plain

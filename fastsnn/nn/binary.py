@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..ops.binary import binarize
+from ..ops.types import flag
 from .traced import plain
 
 __all__ = ["BinaryConv2d", "BinaryLinear"]
@@ -34,7 +35,7 @@ class BinaryLinear(_Binary, nn.Linear):
 
     def __init__(self, *args: Any, scale: bool = True, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.scale = scale
+        self.scale = flag("scale", scale)
 
     def forward(self, x: Tensor) -> Tensor:
         """y = W_b x + b for x [*, in]."""
@@ -49,7 +50,7 @@ class BinaryConv2d(_Binary, nn.Conv2d):
 
     def __init__(self, *args: Any, scale: bool = True, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.scale = scale
+        self.scale = flag("scale", scale)
 
     def forward(self, x: Tensor) -> Tensor:
         """y = W_b * x + b for x [N, in, height, width]."""

@@ -11,7 +11,7 @@ from .. import backends
 from ..names import VERSIONS
 from ..ops import empf as op
 from ..ops.lif import check_input
-from ..ops.types import number, replaced
+from ..ops.types import flag, number, replaced
 from .neuron import Neuron
 from .state import counted
 from .traced import plain
@@ -102,6 +102,7 @@ class EMPF(Neuron):
             raise ValueError(f"steps is {steps!r}; it must be the number of time steps T >= 1")
         if version not in VERSIONS:
             raise ValueError(f"version is {version!r}; allowed: {', '.join(VERSIONS)}")
+        flag("per_channel", per_channel)
         if channels is None and (version == "II" or per_channel):
             raise ValueError("channels is None; version 'II' and per_channel need it: the C of inputs [N, C, *]")
         if channels is not None and channels < 1:

@@ -14,7 +14,7 @@ from ..ops import lif as op
 from ..ops import ots
 from ..ops.dispatch import by_operators
 from ..ops.mpdr import MPDR, Apart, apart_of
-from ..ops.types import EMPTY, RULES, LIFParams, LIFState, cached_params, flag, number, replaced, state_dtype
+from ..ops.types import EMPTY, RULES, LIFParams, LIFState, flag, number, replaced, state_dtype
 from ..reference.mpdr import z_score
 from .neuron import Neuron
 from .ots import ThresholdStabilizer
@@ -85,7 +85,7 @@ class LIF(Neuron):
             tensor of a step, q such that th[1] = v_threshold. A soft reset subtracts th[t]. A sample's spikes then
             depend on its batch, in evaluation too. None: constant. Default None.
         fixed_threshold: with "ots", keep a running th for each t in training (a buffer of the layer) and use it in
-            evaluation, where samples no longer depend on each other. Trains outside of torch.compile. Default False.
+            evaluation, where samples no longer depend on each other. Default False.
 
     In training mode a traced rule returns `TracedSpikes`; in evaluation every rule returns plain spikes.
     `v` is the potential after reset, as in SpikingJelly. State is not in `state_dict`; it stays until
@@ -165,10 +165,11 @@ class LIF(Neuron):
         self._store_v_seq = flag("store_v_seq", store)
 
     def _stabilizer(self, threshold: str | None, fixed: bool) -> ThresholdStabilizer | None:
+        flag("fixed_threshold", fixed)
         if threshold not in (None, "ots"):
             raise ValueError(f"threshold is {threshold!r}; allowed: None (constant, v_threshold) and 'ots'")
         if threshold is None:
-            if flag("fixed_threshold", fixed):
+            if fixed:
                 raise ValueError("fixed_threshold=True needs threshold='ots': without, the threshold is constant")
             return None
         if self.mpdr is not None:
@@ -336,8 +337,10 @@ class LIF(Neuron):
         if given is p.surrogate or surrogate.is_as(given, p.surrogate):
             return p
         if torch.compiler.is_dynamo_compiling():
-            neuron = (p.tau, p.decay_input, p.v_threshold, p.v_reset)
-            return cached_params(*neuron, given, p.detach_reset, p.rule)
+            raise RuntimeError(
+                "surrogate_function changed after the layer read it, which a graph of torch.compile cannot follow: "
+                "assign it again, neuron.surrogate_function = neuron.surrogate_function, before the next call"
+            )
         self._params = replace(p, surrogate=given)  # type: ignore[arg-type]
         return self._params
 

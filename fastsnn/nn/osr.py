@@ -6,17 +6,17 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import fusion
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..ops import lif as op_lif
 from ..ops import osr as op
 from ..ops.stats import Moments, merge, pooled
-from ..ops.types import map_tensors, number
+from ..ops.types import flag, map_tensors, number
 from .lif import LIF, defaults_of
 from .state import Stateful, counted
 from .traced import TracedSpikes, TraceError
 
-__all__ = ["OSR", "OSRLIF", "OSR1d", "OSR2d", "OSR3d", "OSRState", "convert_batchnorm", "fold"]
+__all__ = ["OSR", "OSRLIF", "OSR1d", "OSR2d", "OSR3d", "OSRState"]
 
 
 class OSRState(NamedTuple):
@@ -35,7 +35,7 @@ class OSRState(NamedTuple):
 EMPTY = OSRState()
 
 
-class OSR(Stateful):
+class OSR(Stateful, _BatchNorm):
     """Online spiking renormalisation of [N, C, *] (Zhu et al. 2024): batch normalisation for online training.
 
     Each training step normalises with the running statistics, y = weight*(x - running_mean)/sqrt(running_var + eps) +
@@ -61,11 +61,16 @@ class OSR(Stateful):
     Parameters and buffers have BatchNorm's names; num_batches_tracked counts folds. In a process group of several ranks
     the statistics are the global batch's, also of unequal batches. One element a channel raises ValueError in training;
     an empty batch changes nothing but counts as a step. Traced spikes raise TraceError: the norm belongs before the
-    neuron. A forward that gradient checkpointing repeats counts twice, as with BatchNorm. In a graph of torch.compile
-    steps are counted in a tensor: the first step after a reset and the later ones are two graphs.
+    neuron. In a graph of torch.compile steps are counted in a tensor: the first step after a reset and the later ones
+    are two graphs.
+
+    For tools that look for batch norms (freezing, weight decay, FSDP, `torch.optim.swa_utils.update_bn`) it is one;
+    with momentum None, which update_bn sets, the running statistics are the mean over sequences. SyncBatchNorm's
+    conversion raises: the statistics are those of all ranks already.
     """
 
     DIMS: tuple[int, ...] | None = None
+    track_running_stats = True
     merged = staticmethod(merge)
     weight: nn.Parameter
     bias: nn.Parameter
@@ -82,9 +87,7 @@ class OSR(Stateful):
         max_ratio: float | None = 20.0,
         strict: bool = False,
     ) -> None:
-        super().__init__()
-        if not 0 <= number("momentum", momentum) <= 1:
-            raise ValueError(f"momentum is {momentum}; it must be in [0, 1], the weight of the old statistics")
+        nn.Module.__init__(self)
         if max_ratio is not None and number("max_ratio", max_ratio) < 0:
             raise ValueError(f"max_ratio is {max_ratio}; it must be >= 0, or None for no fallback")
         if number("eps", eps) <= 0:
@@ -93,13 +96,41 @@ class OSR(Stateful):
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ValueError(f"{name} is {value!r}; it must be an integer >= 1")
         self.num_features, self.steps, self.eps = num_features, steps, eps
-        self.momentum, self.max_ratio, self.strict = momentum, max_ratio, strict
+        self.momentum = momentum
+        self.max_ratio, self.strict = max_ratio, flag("strict", strict)
         self.weight = nn.Parameter(torch.ones(num_features))
         self.bias = nn.Parameter(torch.zeros(num_features))
         self.register_buffer("running_mean", torch.zeros(num_features))
         self.register_buffer("running_var", torch.ones(num_features))
         self.register_buffer("num_batches_tracked", torch.tensor(0))
         self.state = EMPTY
+
+    @property
+    def momentum(self) -> float | None:
+        """Weight of the old running statistics; None: they are the mean over all sequences since
+        `reset_running_stats`."""
+        return self._momentum
+
+    @momentum.setter
+    def momentum(self, momentum: float | None) -> None:
+        if momentum is not None and not 0 <= number("momentum", momentum) <= 1:
+            raise ValueError(f"momentum is {momentum}; it must be in [0, 1], the weight of the old statistics")
+        if momentum is not None and self.__dict__.get("_momentum", momentum) is None:
+            self.reset()  # what update_bn has begun belongs to its mean
+        self._momentum = momentum
+
+    def reset_running_stats(self) -> None:
+        """Forget all statistics, those of the sequence, too."""
+        self.state = EMPTY
+        self.running_mean.zero_()
+        self.running_var.fill_(1)
+        self.num_batches_tracked.zero_()
+
+    def reset_parameters(self) -> None:
+        """Start anew: statistics, weight 1 and bias 0."""
+        self.reset_running_stats()
+        nn.init.ones_(self.weight)
+        nn.init.zeros_(self.bias)
 
     @property
     def state(self) -> OSRState:
@@ -169,7 +200,8 @@ class OSR(Stateful):
     def _fold(self, total: Moments, ends: Tensor | bool = True) -> None:
         """Into the running statistics, where the sequence ends."""
         # no elements at all: no news
-        weight = (1 - self.momentum) * (total.n > 0).double()
+        share = 1 / (self.num_batches_tracked.double() + 1) if self.momentum is None else 1 - self.momentum
+        weight = share * (total.n > 0).double()
         for running, new in ((self.running_mean, total.mean), (self.running_var, total.variance)):
             after = running + (weight * (new - running)).to(running.dtype)
             running.copy_(torch.where(ends, after, running) if isinstance(ends, Tensor) else after)
@@ -238,46 +270,6 @@ class VanillaBN(OSR):
         self, num_features: int, steps: int, eps: float = 1e-4, momentum: float = 0.9, strict: bool = False
     ) -> None:
         super().__init__(num_features, steps, eps, momentum, 0.0, strict)
-
-
-CONVERTED: dict[type[nn.Module], type[OSR]] = {nn.BatchNorm1d: OSR1d, nn.BatchNorm2d: OSR2d, nn.BatchNorm3d: OSR3d}
-
-
-def _converted(norm: Any, steps: int) -> OSR:
-    """An OSR layer with the parameters, statistics and mode of a BatchNorm."""
-    if norm.running_mean is None:
-        raise ValueError(f"{norm} tracks no running statistics, which OSR normalises with")
-    osr = CONVERTED[type(norm)](norm.num_features, steps, norm.eps, 0.9 if norm.momentum is None else 1 - norm.momentum)
-    osr.to(norm.running_mean.device, norm.running_mean.dtype)
-    osr.load_state_dict({**osr.state_dict(), **norm.state_dict()})
-    return osr.requires_grad_(norm.affine and norm.weight.requires_grad).train(norm.training)
-
-
-def convert_batchnorm(net: nn.Module, steps: int) -> nn.Module:
-    """`net` with every BatchNorm1d, 2d and 3d replaced by OSR of sequences of `steps` steps, in place.
-
-    Parameters, statistics, eps and momentum are kept (a BatchNorm without affine parameters becomes one whose are
-    frozen). A BatchNorm itself is returned converted. Raises ValueError for one that tracks no running statistics.
-    """
-    if type(net) in CONVERTED:
-        return _converted(net, steps)
-    for name, child in net.named_children():
-        setattr(net, name, convert_batchnorm(child, steps))
-    return net
-
-
-def fold(synapse: nn.Module, norm: OSR) -> nn.Module:
-    """The linear layer or convolution that does `norm(synapse(x))` in evaluation, a copy.
-
-    Raises TypeError for another synapse, ValueError where one of them is in training mode.
-    """
-    if synapse.training or norm.training:
-        raise ValueError("fold() takes layers in evaluation mode: call .eval() on both")
-    if isinstance(synapse, nn.Linear):
-        return fusion.fuse_linear_bn_eval(synapse, norm)  # type: ignore[arg-type]
-    if isinstance(synapse, (nn.Conv1d, nn.Conv2d, nn.Conv3d)):
-        return fusion.fuse_conv_bn_eval(synapse, norm)  # type: ignore[arg-type]
-    raise TypeError(f"synapse is {type(synapse).__name__}; it must be a Linear or a Conv1d, Conv2d, Conv3d")
 
 
 class OSRLIF(nn.Module):

@@ -27,18 +27,19 @@ class OTSState(NamedTuple):
 class ThresholdStabilizer(Stateful):
     """th[t] = mean + q*std of the layer's u[t], std unbiased; th[1] = th_0. Where u has no spread, th_0.
 
-    fixed: keep a running th for each t in training (`running_threshold`, a buffer that grows to the longest sequence;
-    momentum 0.9), and use it in evaluation: the last one from there on, th_0 where there is none. The buffer cannot
-    grow inside a graph of torch.compile: training there raises.
+    fixed: keep a running th for each t in training (`running_threshold` [1024], NaN where no sequence was as long yet;
+    momentum 0.9; steps after the 1024th share the last), and use it in evaluation: the last known one from there on,
+    th_0 where there is none.
     """
 
     MOMENTUM = 0.9
+    STEPS = 1024
     running_threshold: Tensor
 
     def __init__(self, fixed: bool = False) -> None:
         super().__init__()
         self.fixed = fixed
-        self.register_buffer("running_threshold", torch.zeros(0) if fixed else None)
+        self.register_buffer("running_threshold", torch.full((self.STEPS,), torch.nan) if fixed else None)
         self.reset()
 
     @torch.no_grad()
@@ -49,30 +50,24 @@ class ThresholdStabilizer(Stateful):
         th_0 = torch.full_like(moments.mean, start)
         if self.fixed and not self.training:
             self.state = OTSState(counted(steps + 1, th_0))
-            return self._known(steps) if len(self.running_threshold) else th_0
-        if self.fixed and torch.compiler.is_compiling():
-            raise RuntimeError(
-                "fixed_threshold=True keeps a threshold for every step in a buffer that grows, which a graph cannot: "
-                "train outside of torch.compile; evaluation can be compiled"
-            )
+            return self._known(steps, th_0)
         threshold, quantile = _stabilized(moments, th_0, quantile)
         self.state = OTSState(counted(steps + 1, th_0), quantile)
         if self.fixed:
-            self._keep(int(steps), threshold)
+            self._keep(steps, threshold)
         return threshold
 
-    def _known(self, steps: int | Tensor) -> Tensor:
-        last = len(self.running_threshold) - 1
-        if isinstance(steps, Tensor):
-            return self.running_threshold.index_select(0, steps.clamp(max=last).view(1)).squeeze(0).double()
-        return self.running_threshold[min(steps, last)].double()
+    def _known(self, steps: int | Tensor, th_0: Tensor) -> Tensor:
+        kept = self.running_threshold
+        last = kept.isfinite().sum() - 1
+        step = torch.as_tensor(steps, device=kept.device).minimum(last).clamp(min=0)
+        return torch.where(last < 0, th_0, kept.index_select(0, step.view(1)).squeeze(0).double())
 
-    def _keep(self, step: int, threshold: Tensor) -> None:
-        new, kept = threshold.to(self.running_threshold), self.running_threshold
-        if step < len(kept):
-            kept[step] += (1 - self.MOMENTUM) * (new - kept[step])
-        else:
-            self.running_threshold = torch.cat([kept, new.view(1)])
+    def _keep(self, steps: int | Tensor, threshold: Tensor) -> None:
+        kept = self.running_threshold
+        step = torch.as_tensor(steps, device=kept.device).clamp(max=len(kept) - 1).view(1)
+        old, new = kept.index_select(0, step), threshold.to(kept).view(1)
+        kept.index_copy_(0, step, torch.where(old.isnan(), new, old + (1 - self.MOMENTUM) * (new - old)))
 
     def reset(self) -> None:
         """The next step is t = 1."""
@@ -81,12 +76,6 @@ class ThresholdStabilizer(Stateful):
 
     def detach(self) -> None:
         """The state has no graph."""
-
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
-        saved = state_dict.get(prefix + "running_threshold")
-        if self.fixed and saved is not None:
-            self.running_threshold = self.running_threshold.new_zeros(saved.shape)
-        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
     def extra_repr(self) -> str:
         return f"fixed={self.fixed}"

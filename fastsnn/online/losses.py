@@ -10,9 +10,9 @@ from torch import Tensor
 def loss(logits: Tensor, target: Tensor, steps: int, mse: float = 0.05) -> Tensor:
     """L[t] = ((1-c)*CE(o[t], y) + c*MSE(o[t], onehot(y))) / T (Xiao et al. 2022, section 5; SPEC section 2).
 
-    logits o[t] [N, classes]; target y [N], class indices, or [N, classes], the classes' shares where samples are
-    mixed; steps T; mse is c in [0, 1]: 0.05 (CIFAR, the default), 0.001 (DVS), 0 (ImageNet). Raises ValueError for
-    steps < 1 or c outside [0, 1].
+    logits o[t] [N, classes, *]; target y as torch's cross_entropy takes it: class indices [N, *], or, of the logits'
+    shape, the classes' shares where samples are mixed; steps T; mse is c in [0, 1]: 0.05 (CIFAR, the default), 0.001
+    (DVS), 0 (ImageNet). Raises ValueError for steps < 1 or c outside [0, 1].
     """
     _check(steps, mse, "mse")
     total = (1 - mse) * _cross_entropy(logits, target)
@@ -32,8 +32,19 @@ def tet_loss(logits: Tensor, target: Tensor, steps: int, weight: float = 0.05, l
 
 
 def hits(logits: Tensor, target: Tensor) -> Tensor:
-    """How many samples' largest logit is that of their class, or of their class with the largest share."""
-    return (logits.argmax(-1) == (target.argmax(-1) if target.is_floating_point() else target)).sum()
+    """How many predictions are right: the largest logit is that of the class, or of the one with the largest share."""
+    dim = _classes(logits)
+    return (logits.argmax(dim) == (target.argmax(dim) if target.is_floating_point() else target)).sum()
+
+
+def predictions(target: Tensor) -> int:
+    """How many predictions a target judges: one a sample, or one a position of it."""
+    return target.numel() // (target.shape[_classes(target)] if target.is_floating_point() else 1)
+
+
+def _classes(logits: Tensor) -> int:
+    """The dimension of the classes, of logits [classes] or [N, classes, *]."""
+    return min(1, logits.dim() - 1)
 
 
 def _cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
@@ -41,7 +52,8 @@ def _cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
 
 
 def _shares(target: Tensor, logits: Tensor) -> Tensor:
-    shares = target if target.is_floating_point() else F.one_hot(target, logits.shape[-1])
+    dim = _classes(logits)
+    shares = target if target.is_floating_point() else F.one_hot(target, logits.shape[dim]).movedim(-1, dim)
     return shares.to(logits.dtype)
 
 

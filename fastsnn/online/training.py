@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -12,9 +13,10 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from ..nn import EMPF, LIF, plain, reset
+from ..nn.neuron import Neuron
 from ..optim import STGR
 from .graph import GraphedUpdates
-from .losses import hits
+from .losses import hits, predictions
 from .losses import loss as mixed_loss
 from .regularisers import regularisation
 
@@ -22,7 +24,7 @@ Loss = Callable[[Tensor, Tensor, int], Tensor]
 
 
 class BatchResult(NamedTuple):
-    """Of one batch: the loss summed over time, correct predictions, samples."""
+    """Of one batch: the loss summed over time, correct predictions, samples (positions, where each has a class)."""
 
     loss: float
     correct: int
@@ -37,6 +39,42 @@ def _regularised(net: nn.Module) -> bool:
     return any(isinstance(module, LIF) and module.mpdr is not None for module in net.modules())
 
 
+def _whole_sequences(net: nn.Module) -> bool:
+    """Whether a call of the network takes all steps, [T, N, *]. Raises ValueError where its neurons differ in that."""
+    modes = {module.step_mode: name for name, module in net.named_modules() if isinstance(module, Neuron)}
+    if len(modes) > 1:
+        raise ValueError(
+            f"{modes['s']} has step_mode 's' and {modes['m']} 'm'; x holds the input of each step, which is a call of "
+            "its own with 's' and part of one call with 'm': set one of them in the whole network"
+        )
+    return "m" in modes
+
+
+def _each_step(net: nn.Module, x: Sequence[Tensor] | Tensor) -> Iterator[Tensor]:
+    """The output of each step, computed when it is asked for where steps are calls of their own."""
+    if not _whole_sequences(net):
+        return (plain(net(x_t)) for x_t in x)
+    outputs = plain(net(x if isinstance(x, Tensor) else torch.stack([*x])))
+    if len(outputs) != len(x):
+        raise ValueError(
+            f"x has T = {len(x)} steps and the network returned {tuple(outputs.shape)}; with step_mode 'm' it must "
+            "return the output of each step, [T, N, *]"
+        )
+    return iter(outputs)
+
+
+@contextmanager
+def evaluating(net: nn.Module) -> Iterator[None]:
+    """`net` in evaluation mode; after it, every module in the mode that it was in."""
+    before = [(module, module.training) for module in net.modules()]
+    try:
+        net.eval()
+        yield
+    finally:
+        for module, training in before:
+            module.training = training
+
+
 def _check(net: nn.Module, x: Sequence[Tensor] | Tensor, mode: str, backward_steps: int | None) -> None:
     if mode not in ("O", "A"):
         raise ValueError(f"mode is {mode!r}; allowed: 'O' (an update each step) and 'A' (one update a batch)")
@@ -44,6 +82,11 @@ def _check(net: nn.Module, x: Sequence[Tensor] | Tensor, mode: str, backward_ste
         raise ValueError("x has no time steps; it must hold one input a step, [T, N, *]")
     if backward_steps is not None and not 1 <= backward_steps <= len(x):
         raise ValueError(f"backward_steps is {backward_steps}; it must be in 1..T = {len(x)}, or None for all")
+    if _whole_sequences(net) and (mode == "O" or backward_steps is not None):
+        raise ValueError(
+            "the network's neurons have step_mode 'm' and take all steps in one call, which has one backward: use "
+            "mode='A' without backward_steps, or set their step_mode to 's'"
+        )
     for name, module in net.named_modules():
         if isinstance(module, EMPF) and module.step_mode == "s" and module.steps != len(x):
             raise ValueError(f"x has T = {len(x)} steps and {name or 'net'} has parameters for steps = {module.steps}")
@@ -69,8 +112,8 @@ def train_batch(
     """Train on one batch: x holds the input of each step ([T, N, *], or any sequence of T tensors).
 
     mode "O": zero_grad, backward and step at every t; state and dropout masks persist across the update.
-    mode "A": gradients accumulate over t, one step at the end. A network of rule "bptt" is trained in mode
-    "A" with one backward through all steps.
+    mode "A": gradients accumulate over t, one step at the end. A network of rule "bptt", or of step mode "m", is
+    trained in mode "A" with one backward through all steps.
     backward_steps K: random back-propagation; K steps, drawn anew for each batch, have a gradient, the others
     run without a graph; the loss stays divided by T (Hao et al. 2024, section 4.3).
     clip: largest norm of the gradient before each update. generator: of the draw of K.
@@ -85,7 +128,7 @@ def train_batch(
     steps = len(x)
     kept = range(steps) if backward_steps is None else torch.randperm(steps, generator=generator)[:backward_steps]
     losses, correct = update(net, x, y, optimizer, {int(t) for t in kept}, mode=mode, loss=loss, clip=clip)
-    return result(losses, correct, len(y))
+    return result(losses, correct, predictions(y))
 
 
 def update(
@@ -101,25 +144,28 @@ def update(
 ) -> tuple[Tensor, Tensor]:
     """All steps of a batch and their updates: the loss of each step [T] and the correct predictions, on the device.
     Nothing is read from a device: a loss that is not finite makes the gradients of every update after it zero."""
-    steps, through_time, regularised = len(x), _through_time(net), _regularised(net)
+    steps, whole, regularised = len(x), _whole_sequences(net), _regularised(net)
+    at_once = whole or _through_time(net)
     if regularised and mode == "A" and isinstance(optimizer, STGR):
         raise ValueError("STGR with MPDR is for an update at each step: use mode='O'")
     terms: list[Tensor] = []
     reset(net)
     optimizer.zero_grad()
+    with torch.enable_grad():
+        outputs = _each_step(net, x)
     losses: list[Tensor] = []
     finite: Any = True
     logits_sum: Any = 0
     for t in range(steps):
         with torch.set_grad_enabled(t in chosen):
-            logits = plain(net(x[t]))
+            logits = next(outputs)
             step_loss = loss(logits, y, steps)
-            if through_time and regularised:
+            if at_once and regularised and (t == 0 or not whole):
                 terms.append(regularisation(net))
         losses.append(step_loss)
         finite = _still_finite(finite, step_loss, t, steps)
         logits_sum = logits_sum + logits.detach()
-        if t in chosen and not through_time:
+        if t in chosen and not at_once:
             if regularised:
                 _backward_regularised(net, step_loss, optimizer)
             else:
@@ -127,7 +173,7 @@ def update(
             losses[t] = step_loss.detach()
             if mode == "O":
                 _update(net, optimizer, clip, finite)
-    if through_time:
+    if at_once:
         sum([*losses, *terms]).backward()  # type: ignore[union-attr]
     if mode == "A":
         _update(net, optimizer, clip, finite)
@@ -185,20 +231,21 @@ def _update(net: nn.Module, optimizer: Optimizer, clip: float | None, finite: An
 
 @torch.no_grad()
 def evaluate(net: nn.Module, batches: Iterable[tuple[Any, Tensor]], loss: Loss = mixed_loss) -> BatchResult:
-    """Loss and correct predictions over (x, y) batches in evaluation mode; prediction = argmax of sum_t o[t]."""
-    was_training = net.training
-    net.eval()
+    """Loss and correct predictions over (x, y) batches in evaluation mode; prediction = argmax of sum_t o[t].
+
+    x as in `train_batch`. Every module is left in the mode that it was in, after an error, too.
+    """
     sums: Any = 0
     samples = 0
-    for x, y in batches:
+    with evaluating(net):
+        for x, y in batches:
+            reset(net)
+            outputs = [*_each_step(net, x)]
+            batch_loss = torch.stack([loss(o, y, len(x)) for o in outputs]).double().sum() * predictions(y)
+            correct = hits(sum(outputs), y)  # type: ignore[arg-type]
+            sums = sums + torch.stack([batch_loss, correct.double()])  # read once, after the last batch
+            samples += predictions(y)
         reset(net)
-        outputs = [plain(net(x_t)) for x_t in x]
-        batch_loss = torch.stack([loss(o, y, len(x)) for o in outputs]).double().sum() * len(y)
-        correct = hits(sum(outputs), y)
-        sums = sums + torch.stack([batch_loss, correct.double()])  # read once, after the last batch
-        samples += len(y)
-    reset(net)
-    net.train(was_training)
     total, right = sums.tolist() if samples else (0.0, 0)
     return BatchResult(total / max(samples, 1), int(right), samples)
 
@@ -232,8 +279,10 @@ class Trainer:
         return None if self._graphs is None else self._graphs.refusal
 
     def train_batch(self, x: Sequence[Tensor] | Tensor, y: Tensor) -> BatchResult:
-        """One batch, in training mode."""
-        self.net.train()
+        """One batch. A network in evaluation mode is set to training mode; modules of one in training mode, such as
+        frozen norms, stay as they are."""
+        if not self.net.training:
+            self.net.train()
         if self._graphs is None or not self._graphs.takes(x, y, self.options):
             return train_batch(self.net, x, y, self.optimizer, **self.options)
         _check(self.net, x, self.options.get("mode", "O"), None)
@@ -244,7 +293,7 @@ class Trainer:
         def run(x: Sequence[Tensor], y: Tensor) -> tuple[Tensor, Tensor]:
             return update(self.net, x, y, self.optimizer, chosen, **options)
 
-        return result(*self._graphs.run(run, x, y), len(y))
+        return result(*self._graphs.run(run, x, y), predictions(y))
 
     def evaluate(self, batches: Iterable[tuple[Any, Tensor]]) -> BatchResult:
         """As `evaluate`, with the training loss."""

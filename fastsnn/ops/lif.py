@@ -14,7 +14,7 @@ from .autograd import of_neuron
 from .dispatch import by_operators, traced_by_jit
 from .passes.mpdr import room
 from .registered import lif as registered
-from .types import EMPTY, FIELDS, FLOATING, Forward, LIFParams, LIFState, Pull, Saved, cached_params, state_dtype
+from .types import EMPTY, FIELDS, FLOATING, Forward, LIFParams, LIFState, Pull, Saved, cached_params, flag, state_dtype
 
 __all__ = ["LIFResult", "lif_sequence", "lif_step", "run"]
 
@@ -341,4 +341,4 @@ def lif_sequence(
     [T, N, *], with store_v_seq), the trace of every step [T, N, *] and the last ratio.
     """
     p = cached_params(tau, decay_input, v_threshold, v_reset, surrogate_function, detach_reset, rule)
-    return _functional(x, LIFState(v, True, trace, ratio, keep), p, True, store_v_seq)
+    return _functional(x, LIFState(v, True, trace, ratio, keep), p, True, flag("store_v_seq", store_v_seq))

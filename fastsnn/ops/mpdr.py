@@ -13,7 +13,7 @@ from torch.autograd.graph import get_gradient_edge
 from ..reference import mpdr as formulas
 from . import empf, lif, osr, ots
 from .autograd import up_to_neurons
-from .types import number
+from .types import flag, number
 
 __all__ = ["MPDR", "Apart", "apart_of"]
 
@@ -52,6 +52,7 @@ class MPDR:
         for name in ("mean", "std", "weight", "mu_m"):
             if not math.isfinite(number(name, getattr(self, name))):
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be finite")
+        flag("propagate", self.propagate)
         if not self.std > 0:
             raise ValueError(f"std is {self.std}; it must be > 0")
         for name in ("weight", "mu_m"):

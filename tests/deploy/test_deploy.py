@@ -288,3 +288,31 @@ def test_export_and_load_of_a_run(tmp_path, capsys, monkeypatch):
     flipped(file, -1)
     assert cli.main(["load", str(file)]) == 1
     assert "was altered" in capsys.readouterr().err
+
+
+class Derived(fastsnn.BinaryLinear):
+    def forward(self, x):
+        return 2 * super().forward(x)
+
+
+def hooked_layer():
+    layer = fastsnn.BinaryConv2d(3, 4, 3)
+    layer.register_forward_pre_hook(lambda *_: None)
+    return layer
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Derived(3, 4), r"0\.0 is Derived, derived from a binary layer"),
+        (lambda: nn.utils.parametrizations.weight_norm(fastsnn.BinaryLinear(3, 4)), "is ParametrizedBinaryLinear"),
+        (hooked_layer, r"0\.0 has forward hooks"),
+    ],
+    ids=["derived", "parametrized", "hooked"],
+)
+def test_what_packing_would_lose_is_refused(make, message, tmp_path):
+    net = nn.Sequential(nn.Sequential(make())).eval()
+    with pytest.raises(TypeError, match=message):
+        deploy.pack(net)
+    with pytest.raises(deploy.DeployError, match="not packed"):
+        deploy.save(net, tmp_path / "net")

@@ -110,12 +110,15 @@ def test_running_thresholds():
         run(lif, sequence)
         fastsnn.reset(lif)
     first, second = torch.tensor(thresholds[:3]), torch.tensor(thresholds[3:])
-    running = lif.stabilizer.running_threshold
+    buffer = lif.stabilizer.running_threshold
+    running = buffer[:3].clone()
+    assert buffer[3:].isnan().all()
     assert_same(running, 0.9 * first + 0.1 * second, rtol=1e-6)
     lif.eval()
     run(lif, torch.randn(5, 2, 30))
     assert thresholds[6:] == [*running.tolist(), running[-1].item(), running[-1].item()]
-    assert_same(lif.stabilizer.running_threshold, running)
+    assert lif.stabilizer.running_threshold is buffer
+    assert_same(buffer[:3], running)
 
 
 def test_fixed_evaluation_before_training_takes_the_first_threshold():
@@ -125,11 +128,44 @@ def test_fixed_evaluation_before_training_takes_the_first_threshold():
     assert thresholds == [1.0, 1.0]
 
 
+def test_steps_beyond_the_buffer_share_its_last_place():
+    lif = neuron(fixed_threshold=True)
+    last = lif.stabilizer.STEPS - 1
+    lif.stabilizer.state = lif.stabilizer.state._replace(steps=last)
+    thresholds = watched(lif)
+    run(lif, torch.randn(3, 4, 30))
+    running = lif.stabilizer.running_threshold
+    expected = 0.9 * (0.9 * thresholds[0] + 0.1 * thresholds[1]) + 0.1 * thresholds[2]
+    assert running[last].item() == pytest.approx(expected)
+    assert running[:last].isnan().all()
+
+
+def test_running_thresholds_follow_an_average_of_models():
+    net = nn.Sequential(neuron(fixed_threshold=True))
+    averaged = torch.optim.swa_utils.AveragedModel(net)
+    buffers, references = dict(net.named_buffers()), net.state_dict()
+    run(net, torch.randn(3, 4, 30))
+    averaged.update_parameters(net)
+    running = net[0].stabilizer.running_threshold
+    assert_same(averaged.module[0].stabilizer.running_threshold, running, equal_nan=True)
+    assert buffers["0.stabilizer.running_threshold"] is running
+    assert_same(references["0.stabilizer.running_threshold"], running, equal_nan=True)
+
+
+def test_running_thresholds_trained_after_inference_mode():
+    lif, x = neuron(fixed_threshold=True), torch.randn(4, 3, 30)
+    with torch.inference_mode():
+        run(lif, x[:1])
+        lif.load_state_dict(lif.state_dict())
+    run(lif, x[1:])
+    assert lif.stabilizer.running_threshold[:4].isfinite().all()
+
+
 def test_running_thresholds_are_in_the_state_dict():
     trained, fresh = neuron(fixed_threshold=True), neuron(fixed_threshold=True)
     run(trained, torch.randn(3, 4, 30))
     fresh.load_state_dict(trained.state_dict())
-    assert_same(fresh.stabilizer.running_threshold, trained.stabilizer.running_threshold)
+    assert_same(fresh.stabilizer.running_threshold, trained.stabilizer.running_threshold, equal_nan=True)
     assert not neuron().state_dict()
 
 

@@ -1,6 +1,8 @@
 """The registered operators: torch.library's own checks, and equality with what eager calls compute."""
 
 import itertools
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -10,6 +12,7 @@ import fastsnn
 from fastsnn import backends, surrogate
 from fastsnn.ops import lif
 from fastsnn.ops import standardize as ws
+from fastsnn.ops.registered import define
 from fastsnn.ops.registered import lif as registered
 from fastsnn.ops.registered.standardize import standardize_backward, standardize_forward
 from fastsnn.ops.types import EMPTY, RULES, LIFParams, LIFState, params_of, state_dtype
@@ -232,3 +235,42 @@ def test_standardize_equals_the_eager_call(monkeypatch):
             value = ws.standardize(weight, gain)
         results.append((value, *torch.autograd.grad((value * torch.arange(7.0)).sum(), [weight, gain])))
     assert_same(results[1], results[0])
+
+
+AGAIN = """
+import sys, torch, fastsnn
+from torch import nn
+
+def step(lib):
+    torch._dynamo.reset()
+    net = nn.Sequential(nn.Linear(4, 4), lib.LIF.for_rule("ottt"))
+    compiled = torch.compile(net, backend="aot_eager", fullgraph=True)
+    x = torch.ones(2, 4)
+    y = compiled(x).spikes
+    y.sum().backward()
+    lib.reset(net)
+    assert torch.equal(y, net(x).spikes) and net[0].weight.grad is not None
+    assert torch.ops.fastsnn.binarize(torch.ones(2, 2), True).sum() == 4
+
+first = fastsnn
+step(first)
+for _ in range(2):
+    for name in [n for n in sys.modules if n.split(".")[0] == "fastsnn"]:
+        del sys.modules[name]
+    import fastsnn
+    assert fastsnn is not first
+    step(fastsnn)
+    with fastsnn.use_backend("reference"):  # the operators run what was imported last
+        step(fastsnn)
+step(first)
+"""
+
+
+def test_a_second_import_after_the_modules_were_purged():
+    done = subprocess.run([sys.executable, "-c", AGAIN], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_another_versions_operator_is_refused():
+    with pytest.raises(ImportError, match=r"fastsnn::binarize is defined with .*start Python anew"):
+        define("binarize", "(Tensor weight) -> Tensor", None)(None)

@@ -290,11 +290,12 @@ def test_grad_scaler_unscales_first_and_skips_overflow():
 
 
 @pytest.mark.skipif(not torch.distributed.is_available(), reason="torch was built without distributed")
-def test_two_processes_equal_one(tmp_path):
+@pytest.mark.parametrize(("wrap", "inner"), [("ddp", "sgd"), ("fsdp2", "sgd"), ("fsdp2", "adam")])
+def test_two_processes_equal_one(tmp_path, wrap, inner):
     worker = Path(__file__).with_name("stgr_worker.py")
-    ranks = [subprocess.Popen([sys.executable, worker, tmp_path, str(rank)]) for rank in range(2)]
+    ranks = [subprocess.Popen([sys.executable, worker, tmp_path, str(rank), wrap, inner]) for rank in range(2)]
     assert [rank.wait(timeout=120) for rank in ranks] == [0, 0]
-    one = stgr_worker.train(stgr_worker.network(), slice(None))
+    one = stgr_worker.train(stgr_worker.network(), slice(None), inner)
     first, second = (torch.load(tmp_path / f"weights{rank}") for rank in range(2))
     assert_same(first, second)
     assert_same(first, one, rtol=1e-10, atol=1e-12)
@@ -352,3 +353,52 @@ def test_bad_input():
     embedding(torch.tensor([1])).sum().backward()
     with pytest.raises(RuntimeError, match="sparse"):
         STGR(torch.optim.SGD(embedding.parameters(), LR)).step()
+
+
+@pytest.mark.parametrize("device", ["meta", "cpu"])
+def test_the_default_device_does_not_matter(device):
+    grads = gradients(3, weights())
+    results = []
+    for default in ("cpu", device):
+        parameters = weights()
+        optimizer = STGR(torch.optim.SGD(parameters, LR, momentum=MOMENTUM), LAM, GAM, a2=A2)
+        with torch.device(default):
+            run(optimizer, parameters, grads)
+        results.append(outcome(optimizer, parameters))
+    assert_same(results[1], results[0])
+
+
+INNER = {
+    "sgd": lambda p: torch.optim.SGD(p, LR, momentum=MOMENTUM),
+    "adam": lambda p: torch.optim.Adam(p, LR),
+}
+SCHEDULES = {
+    "one_cycle": lambda optimizer: torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.5, total_steps=6),
+    "cyclic": lambda optimizer: torch.optim.lr_scheduler.CyclicLR(optimizer, 0.01, 0.5, 2),
+    "cosine": lambda optimizer: torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 6),
+}
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("inner", INNER)
+def test_schedulers_find_what_the_inner_optimizer_has(inner, schedule):
+    seen = []
+    for wrap in (lambda o: o, lambda o: STGR(o, LAM, GAM, a2=A2)):
+        parameters = weights()
+        optimizer = wrap(INNER[inner](parameters))
+        scheduler = SCHEDULES[schedule](optimizer)
+        rows = []
+        for _ in range(5):
+            for p in parameters:
+                p.grad = torch.ones_like(p)
+            optimizer.step()
+            scheduler.step()
+            group = optimizer.param_groups[0]
+            rows.append((group["lr"], group.get("momentum"), group.get("betas")))
+        seen.append(rows)
+    assert seen[1] == seen[0]
+
+
+def test_first_order_is_a_flag():
+    with pytest.raises(TypeError, match=r"first_order is 'no'.*True or False"):
+        STGR(torch.optim.SGD(weights(), LR), first_order="no")

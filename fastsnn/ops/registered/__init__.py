@@ -24,16 +24,45 @@ PARAMS = (  # LIFParams.arguments
 )
 
 
+# torch.ops outlives a purge of sys.modules: operators are registered once, and call what was imported last
+_latest: dict[str, Any] = vars(torch.ops.fastsnn).setdefault("_latest", {})
+
+
+def _through(key: str, fn: Callable[..., Any]) -> Callable[..., Any]:
+    _latest[key] = fn
+    return lambda *args, **kwargs: _latest[key](*args, **kwargs)
+
+
 def define(name: str, schema: str, fake: Callable[..., Any]) -> Callable[..., Any]:
-    """Decorator: the operator `fastsnn::name` that runs the decorated function."""
+    """Decorator: the operator `fastsnn::name` that runs the decorated function.
+
+    Raises ImportError where another version of fastsnn has defined it in this process.
+    """
 
     def register(run: Callable[..., Any]) -> Any:
-        torch.library.define(f"fastsnn::{name}", schema)
-        torch.library.impl(f"fastsnn::{name}", "default", run)
-        torch.library.register_fake(f"fastsnn::{name}", fake)
+        known = _latest.setdefault(f"{name} schema", schema)
+        if known != schema:
+            raise ImportError(
+                f"operator fastsnn::{name} is defined with {known}, by another version of fastsnn that this process "
+                "imported before: start Python anew"
+            )
+        new = name not in _latest
+        calls, fakes = _through(name, run), _through(f"{name} fake", fake)
+        if new:
+            torch.library.define(f"fastsnn::{name}", schema)
+            torch.library.impl(f"fastsnn::{name}", "default", calls)
+            torch.library.register_fake(f"fastsnn::{name}", fakes)
         return getattr(torch.ops.fastsnn, name).default
 
     return register
+
+
+def differentiate(name: str, gradient: Callable[..., Any], keep: Callable[..., Any]) -> None:
+    """The gradient of `fastsnn::name`, from what `keep` put into its context."""
+    new = f"{name} gradient" not in _latest
+    gradient, keep = _through(f"{name} gradient", gradient), _through(f"{name} context", keep)
+    if new:
+        torch.library.register_autograd(f"fastsnn::{name}", gradient, setup_context=keep)
 
 
 def contiguous_like(x: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor
 from ...reference.binary import Geometry, output_shape
 from ..autograd import first_order
 from ..passes import binary as passes
-from . import contiguous_like, define
+from . import contiguous_like, define, differentiate
 
 
 def _fake_binarize(weight: Tensor, *_: Any) -> Tensor:
@@ -28,11 +28,7 @@ def _binarize_gradient(ctx: Any, g_out: Tensor) -> tuple[Tensor, None]:
     return binarize_backward(*ctx.saved_tensors, g_out), None
 
 
-torch.library.register_autograd(
-    "fastsnn::binarize",
-    _binarize_gradient,
-    setup_context=lambda ctx, inputs, output: ctx.save_for_backward(inputs[0]),
-)
+differentiate("binarize", _binarize_gradient, lambda ctx, inputs, output: ctx.save_for_backward(inputs[0]))
 
 
 def _laid_out(y: Tensor, x: Tensor) -> Tensor:

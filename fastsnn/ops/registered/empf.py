@@ -11,7 +11,7 @@ from ... import backends
 from .. import layout
 from ..autograd import first_order
 from ..passes import empf as passes
-from . import contiguous_like, define, empty_like
+from . import contiguous_like, define, differentiate, empty_like
 
 PARAMETERS = "Tensor leak, Tensor threshold, Tensor alpha, Tensor beta, Tensor gamma, Tensor bias"
 COUNT = PARAMETERS.count("Tensor")
@@ -81,7 +81,7 @@ def _fire_gradient(ctx: Any, g_s: Tensor | None, _: None) -> tuple[Tensor | None
     return g_x, None, g_leak if ctx.needs_input_grad[2] else None, g_threshold, None, None, None
 
 
-torch.library.register_autograd("fastsnn::empf_fire", _fire_gradient, setup_context=_keep_fired)
+differentiate("empf_fire", _fire_gradient, _keep_fired)
 
 
 def fire(
@@ -151,7 +151,7 @@ def _norm_fire_gradient(ctx: Any, g_s: Tensor | None, *_: None) -> tuple[Tensor 
     return g_x, None, *learned, None, None, None
 
 
-torch.library.register_autograd("fastsnn::empf_norm_fire", _norm_fire_gradient, setup_context=_keep_norm_fired)
+differentiate("empf_norm_fire", _norm_fire_gradient, _keep_norm_fired)
 
 
 def norm_fire(

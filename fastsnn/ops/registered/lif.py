@@ -13,7 +13,7 @@ from .. import layout
 from ..autograd import first_order
 from ..passes.mpdr import room
 from ..types import EMPTY, RULES, Forward, LIFParams, LIFState, Pull, Saved, params_of, replaced
-from . import NAME, PARAMS, STATE, define, empty_like
+from . import NAME, PARAMS, STATE, define, differentiate, empty_like
 
 __all__ = ["NAME", "forward"]
 
@@ -146,7 +146,7 @@ def _lif_gradient(
     return g_x, g_potential if want_v else None, *rest
 
 
-torch.library.register_autograd("fastsnn::lif_forward", _lif_gradient, setup_context=_keep_for_backward)
+differentiate("lif_forward", _lif_gradient, _keep_for_backward)
 
 
 @torch.compiler.assume_constant_result

@@ -14,7 +14,7 @@ from ..passes import osr as passes
 from ..passes.osr import Running, Used
 from ..stats import Moments, group_of_all
 from ..types import RULES, Forward, LIFParams, LIFState, params_of
-from . import NAME, PARAMS, STATE, define, empty_like
+from . import NAME, PARAMS, STATE, define, differentiate, empty_like
 
 __all__ = ["NAME", "renormalize", "renormalized_lif"]
 
@@ -82,7 +82,7 @@ def _normalize_gradient(ctx: Any, g: Tensor | None, *_: None) -> tuple[Tensor | 
     return *gradients, *(None,) * (ctx.inputs - len(gradients))
 
 
-torch.library.register_autograd("fastsnn::osr_normalize", _normalize_gradient, setup_context=_keep_normalized)
+differentiate("osr_normalize", _normalize_gradient, _keep_normalized)
 
 
 def renormalize(x: Tensor, weight: Tensor, bias: Tensor, running: Running) -> tuple[Tensor, Moments]:
@@ -151,7 +151,7 @@ def _lif_gradient(ctx: Any, g_s: Tensor | None, *_: None) -> tuple[Tensor | None
     return *gradients, *(None,) * (ctx.inputs - len(gradients))
 
 
-torch.library.register_autograd("fastsnn::osr_lif_forward", _lif_gradient, setup_context=_keep_lif)
+differentiate("osr_lif_forward", _lif_gradient, _keep_lif)
 
 
 def renormalized_lif(

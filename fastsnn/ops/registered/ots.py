@@ -12,7 +12,7 @@ from .. import layout
 from ..autograd import first_order
 from ..stats import Moments
 from ..types import RULES, LIFParams, LIFState, params_of
-from . import NAME, PARAMS, define, empty_like
+from . import NAME, PARAMS, define, differentiate, empty_like
 
 __all__ = ["NAME", "charge", "fire"]
 
@@ -89,7 +89,7 @@ def _gradient(ctx: Any, g_s: Tensor | None, *_: None) -> tuple[Tensor | None, ..
     return g_x, *(None,) * (3 + len(ctx.kept))
 
 
-torch.library.register_autograd("fastsnn::ots_fire", _gradient, setup_context=_keep_fired)
+differentiate("ots_fire", _gradient, _keep_fired)
 
 
 def fire(

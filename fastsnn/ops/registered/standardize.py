@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ... import backends
 from ..autograd import first_order
-from . import contiguous_like, define
+from . import contiguous_like, define, differentiate
 
 
 def _fake_standardize_forward(weight: Tensor, gain: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
@@ -59,4 +59,4 @@ def _standardize_gradient(ctx: Any, g_value: Tensor, *_: Any) -> tuple[Tensor | 
     return *standardize_backward(*ctx.saved_tensors, g_value, ctx.eps), None
 
 
-torch.library.register_autograd("fastsnn::standardize_forward", _standardize_gradient, setup_context=_keep_statistics)
+differentiate("standardize_forward", _standardize_gradient, _keep_statistics)
