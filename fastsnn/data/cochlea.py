@@ -15,17 +15,20 @@ from torch.utils.data import Dataset
 
 from ..errors import DataError
 from .aedat import Events
-from .checks import class_labels, needs
+from .checks import class_labels, needs, positive
 from .events import Framing
 from .mapped import MapData
 
 UNITS = 700
-WINDOW = 14_000  # microseconds: 100 steps are 1.4 s, the longest recordings
+LONGEST = 1_400_000  # microseconds, which the steps cover
 
 
 class Spikes(Dataset[tuple[Tensor, int]]):
-    """Counts [T, 700] of one file of recordings. Raises DataError for a file that is truncated, of another kind, or has
-    not that many classes."""
+    """Counts [T, 700] of one file of recordings.
+
+    Raises DataError for a file that is truncated, of another kind, or has not that many classes. Of bytes that changed
+    inside it, what HDF5 does not notice is not noticed here.
+    """
 
     def __init__(self, path: Path, classes: int, framing: Framing) -> None:
         self.path, self.framing = path, framing
@@ -77,8 +80,11 @@ class Spikes(Dataset[tuple[Tensor, int]]):
 def shd(
     root: Path, steps: int | None = None, by: str = "window", window: int | None = None, workers: int = 0
 ) -> MapData:
-    """Spiking Heidelberg Digits, 20 classes: [T, 700], one frame for each 14 ms unless told otherwise; recordings
-    differ in length and batches pad them."""
+    """Spiking Heidelberg Digits, 20 classes: [T, 700], one frame for each `window` microseconds.
+
+    steps: T for 1.4 s, the longest recordings; None (default): 100. by, window: frames otherwise than by windows of
+    1.4 s / T, as `cifar10_dvs`. Recordings differ in length: batches of T steps pad them, and cut a longer one.
+    """
     return _spikes("shd", root / "SHD", 20, steps, by, window, workers)
 
 
@@ -92,6 +98,10 @@ def ssc(
 def _spikes(
     name: str, folder: Path, classes: int, steps: int | None, by: str, window: int | None, workers: int
 ) -> MapData:
-    framing = Framing.of(by, steps, WINDOW if by == "window" and window is None else window)
+    if by == "window" and window is None:
+        steps = 100 if steps is None else steps
+        positive("steps", steps)
+        window = -(-LONGEST // steps)
+    framing = Framing.of(by, steps, window)
     train, test = (Spikes(folder / f"{name}_{split}.h5", classes, framing) for split in ("train", "test"))
     return MapData(name, train, test, classes, (UNITS,), sequence=True, steps=framing.steps, workers=workers)

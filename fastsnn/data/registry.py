@@ -170,8 +170,8 @@ def create(
     """The data set of that name, its train and test split, ready to give batches.
 
     root: the folder that holds it, for all but the digits, which ship in scikit-learn. Nothing is fetched unless
-    download is True and the set is not there. steps: T of event recordings cut into a fixed number of frames, None
-    (default): the set's own; images are shown for as many steps as their batches ask for. options: of the set, as the
+    download is True and the set is not there. steps: T into which recordings of events are cut, None (default): the
+    set's own; images are shown for as many steps as their batches ask for. options: of the set, as the
     function of `fastsnn.data` that reads it takes, such as augment, size, by, workers.
 
     name "module:Class": a user's own, called as Class(train=True) and Class(train=False), with root= and download=

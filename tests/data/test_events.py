@@ -275,6 +275,10 @@ def test_spikes_of_the_cochlea_are_counted_in_windows(tmp_path, name, folder, cl
             expected[step, unit] += 1
         assert torch.equal(batch.x[:, i], expected)
         assert batch.lengths[i] == steps.max() + 1
+    assert torch.equal(next(of.train_batches(100, 12, torch.arange(12)))[0], batch.x)
+    assert next(data.create(name, root=tmp_path, steps=10).test_batches(10))[0].sum() == batch.x.sum()
+    with pytest.raises(DataError, match="steps is 0; it must be a whole number"):
+        data.create(name, root=tmp_path, steps=0)
     fixed = data.create(name, root=tmp_path, steps=9, by="count")
     assert next(fixed.test_batches(9))[0].shape == (9, 12, 700)
 

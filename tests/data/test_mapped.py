@@ -1,15 +1,18 @@
 """Batches of map-style data: seeds, workers, padding, mixup."""
 
+import math
+
 import pytest
 import torch
 from torch.utils.data import Dataset
 
-from fastsnn import data
+from fastsnn import LIF, data
 from fastsnn.data import MapData
 from fastsnn.errors import DataError
-from fastsnn.online import loss, train_batch
+from fastsnn.online import Trainer, loss, train_batch
 
 from . import files
+from .test_events import cifar10_dvs
 
 pytest.importorskip("torchvision", reason="pip install 'fastsnn[vision]'")
 
@@ -107,6 +110,26 @@ def test_mixed_labels_train(tmp_path):
     result = train_batch(net, x, shares, torch.optim.SGD(net.parameters(), 1e-3))
     assert result.samples == 10
     assert 0 <= result.correct <= 10
+
+
+@pytest.mark.parametrize("name", ["cifar10", "cifar10-dvs", "shd"])
+def test_sets_train_and_evaluate(tmp_path, name):
+    pytest.importorskip("h5py")
+    files.cifar10(tmp_path)
+    cifar10_dvs(tmp_path)
+    for split in ("train", "test"):
+        files.spikes(tmp_path / "SHD" / f"shd_{split}.h5", 20)
+    of = data.create(name, root=tmp_path, steps=10)
+    torch.manual_seed(0)
+    hidden = torch.nn.LazyLinear(8)
+    net = torch.nn.Sequential(torch.nn.Flatten(), hidden, LIF(rule="ottt"), torch.nn.Linear(8, of.classes))
+    net[1](torch.zeros(1, math.prod(of.shape)))
+    trainer = Trainer(net, torch.optim.SGD(net.parameters(), 0.01))
+    before = hidden.weight.clone()
+    samples = sum(trainer.train_batch(x, y).samples for x, y in of.train_batches(10, 8, torch.arange(of.train_samples)))
+    assert samples == of.train_samples
+    assert not torch.equal(hidden.weight, before)
+    assert trainer.evaluate(of.test_batches(10)).samples == of.test_samples
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
