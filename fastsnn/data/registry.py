@@ -76,7 +76,7 @@ def _tonic(name: str, *splits: dict[str, Any]) -> Callable[[Path], None]:
     """tonic's download, of all splits."""
 
     def download(root: Path) -> None:
-        of = getattr(needs("tonic.datasets", "events", "--download"), name)
+        of = getattr(needs("tonic.datasets", "tonic", "--download"), name)
         for split in splits:
             of(save_to=str(root), **split)
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from fastsnn import data
-from fastsnn.data.aedat import Events, check_aedat2, read_aedat2, read_aedat3
+from fastsnn.data.aedat import Events, check_aedat2, read_aedat2, read_aedat3, read_bin
 from fastsnn.data.events import Framing
 from fastsnn.errors import DataError
 
@@ -206,7 +206,6 @@ def caltech(root, classes=101):
 
 
 def test_ncaltech101_has_integer_labels(tmp_path):
-    pytest.importorskip("tonic")
     recordings = caltech(tmp_path)
     of = data.create("n-caltech101", root=tmp_path, steps=3, size=60, augment=())
     assert (of.train_samples, of.test_samples, of.classes) == (101, 101, 101)
@@ -216,8 +215,15 @@ def test_ncaltech101_has_integer_labels(tmp_path):
     torch.testing.assert_close(of.train[0][0], torch.nn.functional.interpolate(full, (60, 60), mode="bilinear"))
 
 
+def test_time_of_ncaltech101_goes_on_after_an_overflow(tmp_path):
+    path = tmp_path / "a.bin"
+    path.write_bytes(bytes([5, 7, 0x80 | 1, 2, 3, 0, 240, 0, 0, 0, 6, 8, 1, 2, 3]))
+    events = read_bin(path)
+    assert events.t.tolist() == [0, 1 << 13]
+    assert [part.tolist() for part in events.where] == [[1, 0], [7, 8], [5, 6]]
+
+
 def test_damaged_ncaltech101_is_refused(tmp_path):
-    pytest.importorskip("tonic")
     recordings = caltech(tmp_path)
     first = min(recordings)
     of, whole = data.create("n-caltech101", root=tmp_path), first.read_bytes()
