@@ -14,9 +14,10 @@
 Autograd sees an ordinary tensor: an autograd.Function, a hook, a checkpoint or a wrapper for many processes takes the
 pair and returns one. What reaches torch's dispatcher past `__torch_function__` (vmap) raises TraceError.
 
-Inside a graph of torch.compile the pair's own memory is a tensor without data (device meta), so that an operation which
-torch.compile does not send through `__torch_function__` (torch.cat of a tuple: pass a list) fails instead of losing the
-trace; spikes, trace, shape, device and the like are those of the spikes.
+Inside a graph of torch.compile, made there or entering it, the pair's own memory is a tensor without data (device
+meta): an operation that torch.compile does not send through `__torch_function__` (torch.cat of a tuple: pass a list)
+fails instead of losing the trace; spikes, trace, shape, device and the like are those of the spikes. Keep an
+autograd.Function of traced spikes out of a graph: torch.compile takes the derivative of its forward instead.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from typing import Any, NoReturn
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch._guards import TracingContext
 
 from ..ops import memory, synapse
 from .traced_names import (
@@ -260,6 +262,9 @@ def _property(func: Any, args: Any, kwargs: Any) -> Any:
     if name in OF_GRAPH:
         sets = name == "requires_grad" and func.__name__ == "__set__"
         return (_require_gradient if sets else _of_graph)(func, *args)
+    if name == "device" and not torch.compiler.is_dynamo_compiling() and TracingContext.try_get() is not None:
+        # a pair that enters a graph is looked at: no data there either
+        return torch.device("meta")
     if name in PROPERTIES and func.__name__ == "__get__":
         return func(plain(args[0]), *args[1:])
     if name == "_base":

@@ -233,6 +233,19 @@ class Apply(nn.Module):
         return self.fn(s)
 
 
+class Einsum(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.rand(8, 3))
+
+    def forward(self, s):
+        return torch.einsum("ni,io->no", s, self.weight)
+
+
+def neuron():
+    return fastsnn.LIF.for_rule("ottt", v_threshold=0.3)
+
+
 BEHIND = {
     "linear": (lambda: nn.Linear(8, 5), (3, 8)),
     "conv1d": (lambda: nn.Conv1d(4, 6, 3, padding=1), (3, 4, 8)),
@@ -253,6 +266,20 @@ BEHIND = {
     "index": (lambda: nn.Sequential(Apply(lambda s: s[:, 2:6]), nn.Linear(4, 3)), (3, 8)),
     "mean": (lambda: nn.Sequential(Apply(lambda s: s.mean((2, 3))), nn.Linear(4, 3)), (3, 4, 8, 8)),
     "shape": (lambda: nn.Sequential(Apply(lambda s: s.view(s.shape[0], -1)), nn.Linear(8, 3)), (3, 2, 4)),
+    "transposed": (lambda: nn.ConvTranspose1d(4, 6, 3, padding=1), (3, 4, 8)),
+    "W @ s": (lambda: Apply(lambda s: torch.ones(3, 8) @ s.transpose(0, 1)), (3, 8)),
+    "einsum": (lambda: Einsum(), (3, 8)),
+    "detach": (lambda: nn.Sequential(Apply(lambda s: s + s.clone().detach()), nn.Linear(8, 3)), (3, 8)),
+    "where": (
+        lambda: nn.Sequential(Apply(lambda s: torch.where(torch.arange(8) < 3, s, 0.0)), nn.Linear(8, 3)),
+        (3, 8),
+    ),
+    "keywords": (lambda: nn.Sequential(Apply(lambda s: torch.mul(other=s, input=2.0)), nn.Linear(8, 3)), (3, 8)),
+    "device": (lambda: nn.Sequential(Apply(lambda s: s + torch.ones(8, device=s.device)), nn.Linear(8, 3)), (3, 8)),
+    "attention": (
+        lambda: nn.Sequential(Apply(lambda s: (s @ s.transpose(1, 2)) @ s), neuron(), nn.Linear(8, 3)),
+        (3, 4, 8),
+    ),
     "spikes": (lambda: nn.Sequential(Apply(lambda s: s.spikes.relu()), nn.Linear(8, 3)), (3, 8)),
 }
 
@@ -296,6 +323,23 @@ def test_a_tuple_of_traced_spikes_is_an_error_and_never_loses_the_trace(join):
     net = nn.Sequential(fastsnn.LIF.for_rule("ottt"), Apply(join), nn.Linear(16, 3))
     with pytest.raises(Exception, match="meta"):
         compiled(net)(current(3, 8))
+
+
+@pytest.mark.parametrize("backend", ["eager", "aot_eager", "inductor"])
+@pytest.mark.parametrize(
+    "fn",
+    [
+        lambda s: torch.cat((s, s), 1)[:, :8],
+        lambda s: s.T.transpose(0, 1),
+        lambda s: s.data,
+        torch.vmap(lambda s: 2 * s),
+    ],
+    ids=["cat", ".T", ".data", "vmap"],
+)
+def test_eager_spikes_that_enter_a_graph_never_lose_their_trace(fn, backend):
+    s = neuron()(current(3, 8))
+    with pytest.raises(Exception, match=r"meta|s\.spikes"):
+        compiled(nn.Sequential(Apply(fn), nn.Linear(8, 3)), backend)(s)
 
 
 @pytest.mark.parametrize("fn", [lambda s: torch.stack([*s]), lambda s: operator.iadd(s, 1)], ids=["iteration", "+="])
