@@ -185,7 +185,8 @@ class OSR(Stateful, _BatchNorm):
     def _add(self, step: Moments) -> None:
         held: Any
         taken, *held = self._state
-        total = step if held[0] is None else self.merged(Moments(*held), step)
+        # a copy: the step's backward reads its own, and what is written into the state stays out of it
+        total = Moments(*map(Tensor.clone, step)) if held[0] is None else self.merged(Moments(*held), step)
         taken = counted(taken + 1, total.n)
         if isinstance(taken, Tensor):
             # no question about values: a sequence that ends goes on as one of no steps

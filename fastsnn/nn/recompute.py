@@ -120,14 +120,20 @@ def checkpoint(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     leaves it as it was. Costs the memory of that state. `function` is a module or any callable; it may run one step or
     many, of any rule, in step mode "s" or "m".
 
-    Raises ValueError for use_reentrant=True, which would cut the state out of the graph, and RuntimeError inside of
-    torch.compile, which has `torch._functorch.config.activation_memory_budget`.
+    Raises ValueError for use_reentrant=True, which would cut the state out of the graph, and RuntimeError for a
+    compiled function and inside of torch.compile, which recomputes by itself
+    (`torch._functorch.config.activation_memory_budget`).
     """
     if kwargs.pop("use_reentrant", False):
         raise ValueError("use_reentrant=True cuts the state between segments out of the graph; leave it out")
-    if torch.compiler.is_compiling():
+    if torch.compiler.is_compiling() or _compiled(function):
         raise RuntimeError(
-            "fastsnn.checkpoint is for eager code: compile the function that it is given, or let torch.compile "
-            "recompute (torch._functorch.config.activation_memory_budget)"
+            "fastsnn.checkpoint is for eager code and does not see the state of compiled layers: give it the network "
+            "itself, or let torch.compile recompute (torch._functorch.config.activation_memory_budget)"
         )
     return torch_checkpoint(Segment(function), *args, use_reentrant=False, **kwargs)
+
+
+def _compiled(function: Callable[..., Any]) -> bool:
+    parts = function.modules() if isinstance(function, nn.Module) else [function]
+    return any(hasattr(part, "_torchdynamo_orig_callable") or hasattr(part, "_orig_mod") for part in parts)

@@ -251,3 +251,16 @@ def test_a_function_that_does_something_else_the_second_time_raises():
 def test_reentrant_is_refused():
     with pytest.raises(ValueError, match="use_reentrant=True cuts the state"):
         fastsnn.checkpoint(made(SINGLE["sltt"]), inputs()[0, 0], use_reentrant=True)
+
+
+COMPILED = {
+    "module": lambda net: torch.compile(net, backend="eager"),
+    "layer": lambda net: nn.Sequential(torch.compile(net[0], backend="eager"), torch.compile(net[1], backend="eager")),
+    "function": lambda net: torch.compile(lambda x: net(x), backend="eager"),
+}
+
+
+@pytest.mark.parametrize("how", COMPILED)
+def test_compiled_layers_are_refused(how):
+    with pytest.raises(RuntimeError, match="does not see the state of compiled layers"):
+        fastsnn.checkpoint(COMPILED[how](made(SINGLE["sltt"])), inputs()[0, 0])

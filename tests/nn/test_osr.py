@@ -464,3 +464,16 @@ def test_two_processes_train_as_one(split, mode, tmp_path):
     assert_same(first["gradients"], [p.grad for p in net.parameters()], rtol=1e-6, atol=1e-6)
     merged = torch.cat([first["outputs"], second["outputs"]], 1)
     assert_same(merged, outputs, rtol=1e-6, atol=1e-6)
+
+
+def test_what_is_written_into_the_state_stays_out_of_the_backward():
+    gradients = []
+    for writes in (False, True):
+        norm, x = fastsnn.OSR1d(4, 3), torch.linspace(-1, 2, 20).view(5, 4).requires_grad_()
+        loss = norm(x).square().sum()
+        if writes:
+            norm.state.mean.fill_(9)
+            norm.state.m2.fill_(9)
+        loss.backward()
+        gradients.append(x.grad)
+    assert_same(*gradients)
