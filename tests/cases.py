@@ -9,13 +9,14 @@ import fastsnn
 from fastsnn import backends, surrogate
 from fastsnn.ops.types import RULES, state_dtype
 
-from .gpuless import cuda_host, toolkit
+from .gpuless import cuda_host, fake_device, toolkit
 
 # backend:variant, where a backend has several; `backend` takes the first of each
 VARIANTS = [] if backends.cpu.refusal(torch.device("cpu")) else [f"cpu:{isa}" for isa in backends.cpu._cpu.isas()]
 VARIANTS += [] if toolkit.lacks_cuda_headers() else [f"cuda-host:{order}" for order in cuda_host.ORDERS]
 VARIANTS += [] if backends.triton.refusal(torch.device("cpu")) else ["triton"]
-ON_DEVICE = ["cuda:device", "triton:device"] if torch.cuda.is_available() else []
+DEVICE = "cuda" if torch.cuda.is_available() else fake_device.NAME
+ON_DEVICE = ["cuda:device", "triton:device"] if DEVICE == "cuda" else ["cuda:device"] if fake_device.is_there() else []
 VARIANTS += ON_DEVICE
 BACKENDS = list({variant.partition(":")[0]: variant for variant in reversed(VARIANTS)}.values())[::-1]
 DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]

@@ -16,7 +16,7 @@ import fastsnn
 from fastsnn import backends
 
 from . import operations, selection
-from .cases import BACKENDS, ON_DEVICE, VARIANTS
+from .cases import BACKENDS, DEVICE, ON_DEVICE, VARIANTS
 from .gpuless import cuda_host
 
 CUDA_HOST = cuda_host.Backend()
@@ -107,7 +107,7 @@ def pytest_runtest_makereport(item):
 def _force(variant, monkeypatch):
     name, _, choice = variant.partition(":")
     if choice == "device":
-        torch.set_default_device("cuda")  # where the tests then make their tensors
+        torch.set_default_device(DEVICE)  # where the tests then make their tensors
     if name == "cpu":
         backends.cpu._cpu.choose_isa(choice)
     if name == "cuda-host":

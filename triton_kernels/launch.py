@@ -244,7 +244,7 @@ def _empf_blocks(
     n = outer * channels * inner
     if n == 0:
         return
-    block = block_of(n, x)
+    block = block_of(n, x, of_state=n % ALIGNED != 0)
     with device:
         kernel[(triton.cdiv(n, block),)](*operands, *steps, n, channels, inner, BLOCK=block, **OPTIONS)
 

@@ -56,7 +56,9 @@ class OSR(Stateful, _BatchNorm):
             the gradient of that. The released code has 20, and 50 for event data. None: never, which is the paper as
             printed. 0: always, which is batch normalisation of every step by itself. Default 20.0.
         strict: raise FloatingPointError for a step with NaN or infinity and leave the statistics as they were; else
-            they reach the running statistics as in torch's BatchNorm. Default False.
+            they reach the running statistics as in torch's BatchNorm. On a device `fastsnn.reset` raises it, with the
+            number of the step, and no step waits; `online.train_batch` keeps such a step from the weights. Default
+            False.
 
     Parameters and buffers have BatchNorm's names; num_batches_tracked counts folds. In a process group of several ranks
     the statistics are the global batch's, also of unequal batches. One element a channel raises ValueError in training;
@@ -103,6 +105,7 @@ class OSR(Stateful, _BatchNorm):
         self.register_buffer("running_mean", torch.zeros(num_features))
         self.register_buffer("running_var", torch.ones(num_features))
         self.register_buffer("num_batches_tracked", torch.tensor(0))
+        self.refused: Tensor | None = None
         self.state = EMPTY
 
     @property
@@ -151,7 +154,7 @@ class OSR(Stateful, _BatchNorm):
         if not self.training:
             return op.evaluate(x, self.weight, self.bias, self.running_mean, self.running_var, self.eps)
         y, moments = op.renormalize(x, self.weight, self.bias, self._running())
-        self._accumulate(moments)
+        self._accumulate(moments, x)
         return y
 
     def _check(self, x: Tensor) -> None:
@@ -166,9 +169,11 @@ class OSR(Stateful, _BatchNorm):
         self._runs()
         return op.Running(self.running_mean, self.running_var, self.eps, self.max_ratio, self.strict)
 
-    def _accumulate(self, step: Moments | op.Coming) -> None:
+    def _accumulate(self, step: Moments | op.Coming, x: Tensor) -> None:
         self._settle()
         if isinstance(step, Moments):
+            if self.strict and x.numel() and x.device.type != "cpu":
+                self._refuse(step)
             self._add(step)
             return
         self._coming = step  # between processes while the layers behind this one work
@@ -180,6 +185,22 @@ class OSR(Stateful, _BatchNorm):
         if self._coming is not None:
             step, self._coming = self._coming, None
             self._add(step.moments)
+
+    @torch.no_grad()
+    def _refuse(self, step: Moments) -> None:
+        """Keep the number of the sequence's first step that strict left out."""
+        earlier = torch.zeros_like(step.n) if self.refused is None else self.refused
+        self.refused = torch.where((earlier == 0) & (step.n == 0), self._state.steps + 1, earlier)
+
+    def raise_deferred(self) -> None:
+        """Raises FloatingPointError where strict left out a step of a sequence on a device."""
+        if self.refused is None or torch.compiler.is_compiling():
+            return
+        step, self.refused = int(self.refused), None
+        if step:
+            raise FloatingPointError(
+                f"the input held NaN or infinity at step {step} of the sequence; its statistics were not accumulated"
+            )
 
     @torch.no_grad()
     def _add(self, step: Moments) -> None:
@@ -314,7 +335,7 @@ class OSRLIF(nn.Module):
         params, state = neuron._before(x, False)
         op_lif.check_state(x, state, False)
         ran, moments = op.renormalized_lif(x, norm.weight, norm.bias, norm._running(), params, state)
-        norm._accumulate(moments)
+        norm._accumulate(moments, x)
         return neuron._after(ran, False)
 
     def _fuses(self) -> bool:

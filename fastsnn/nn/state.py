@@ -27,6 +27,9 @@ class Stateful(nn.Module, ABC):
     def detach(self) -> None:
         """Cut the state out of the graph."""
 
+    def raise_deferred(self) -> None:
+        """Raise what a step found wrong on a device and did not wait to say. By default nothing."""
+
     def restarted(self, mask: Tensor) -> Any:
         """The state where the samples of mask [N] are at t = 1 and the others as they were.
 
@@ -80,6 +83,8 @@ def reset(net: nn.Module, mask: Tensor | None = None) -> None:
     if mask is None:
         for _, module in modules:
             module.reset()
+        for _, module in modules:
+            module.raise_deferred()
         return
     if not isinstance(mask, Tensor) or mask.dtype != torch.bool or mask.dim() != 1:
         raise TypeError(f"mask is {mask!r}; it must be a bool tensor [N], True for the samples that start anew")

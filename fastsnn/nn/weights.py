@@ -18,7 +18,8 @@ SIGMA_H_INVERSE = 2.74
 
 
 class _Standardized(nn.Module):
-    """Mixin: `standardized_weight()`, computed once for each value of weight and gain; in a graph at each call."""
+    """Mixin: `standardized_weight()`, computed once for each value of weight and gain on the CPU; at each call in a
+    graph and on a device, where one launch is less than to wait for a comparison."""
 
     weight: Tensor
     gain: nn.Parameter
@@ -40,7 +41,7 @@ class _Standardized(nn.Module):
     def _standardized(self) -> Tensor:
         """As `standardized_weight`, in memory that later calls share."""
         given = (self.weight, self.gain)
-        if by_operators(*given):
+        if by_operators(*given) or self.weight.device.type != "cpu":
             return op.standardize(*given)
         if self._done is None or not all(map(_unchanged, self._done[0], given)):
             # what is computed under inference_mode serves a training step, too

@@ -14,6 +14,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from ..nn import EMPF, LIF, plain, reset
 from ..nn.neuron import Neuron
+from ..nn.osr import OSR
 from ..optim import STGR
 from .graph import GraphedUpdates
 from .losses import hits, predictions
@@ -143,7 +144,8 @@ def update(
     clip: float | None,
 ) -> tuple[Tensor, Tensor]:
     """All steps of a batch and their updates: the loss of each step [T] and the correct predictions, on the device.
-    Nothing is read from a device: a loss that is not finite makes the gradients of every update after it zero."""
+    Nothing is read from a device before the last step is done: a loss that is not finite, or a step that a strict norm
+    refuses, makes the gradients of every update after it zero."""
     steps, whole, regularised = len(x), _whole_sequences(net), _regularised(net)
     at_once = whole or _through_time(net)
     if regularised and mode == "A" and isinstance(optimizer, STGR):
@@ -151,6 +153,7 @@ def update(
     terms: list[Tensor] = []
     reset(net)
     optimizer.zero_grad()
+    norms = [module for module in net.modules() if isinstance(module, OSR) and module.strict]
     with torch.enable_grad():
         outputs = _each_step(net, x)
     losses: list[Tensor] = []
@@ -163,7 +166,7 @@ def update(
             if at_once and regularised and (t == 0 or not whole):
                 terms.append(regularisation(net))
         losses.append(step_loss)
-        finite = _still_finite(finite, step_loss, t, steps)
+        finite = _all_accepted(_still_finite(finite, step_loss, t, steps), norms)
         logits_sum = logits_sum + logits.detach()
         if t in chosen and not at_once:
             if regularised:
@@ -214,6 +217,14 @@ def _still_finite(finite: Any, step_loss: Tensor, t: int, steps: int) -> Any:
         return True
     now = step_loss.detach().isfinite()
     return now if finite is True else now & finite
+
+
+def _all_accepted(finite: Any, norms: list[OSR]) -> Any:
+    """finite, and whether no norm of a device has left out a step."""
+    for norm in norms:
+        if norm.refused is not None:
+            finite = finite & (norm.refused == 0)
+    return finite
 
 
 def _update(net: nn.Module, optimizer: Optimizer, clip: float | None, finite: Any) -> None:

@@ -21,4 +21,4 @@ def whole(x: Tensor) -> Moments:
 def _moments(rows: Tensor) -> Moments:
     count = rows.shape[-1]
     mean = rows.sum(-1) / max(count, 1)
-    return Moments(rows.new_tensor(float(count)), mean, (rows - mean[..., None]).square().sum(-1))
+    return Moments(rows.new_full((), count), mean, (rows - mean[..., None]).square().sum(-1))

@@ -32,7 +32,7 @@ def _parts(shape: tuple[int, int, int], blocks: int) -> int:
 def _step_moments(x: Tensor) -> Moments:
     """Room for the moments of x, per channel."""
     mean, m2 = x.new_zeros(2, x.shape[1], dtype=torch.float64)
-    return Moments(mean.new_tensor(float(x.numel() // x.shape[1])), mean, m2)
+    return Moments(mean.new_full((), x.numel() // x.shape[1]), mean, m2)
 
 
 class OSRKernels:
@@ -128,7 +128,7 @@ class OTSKernels:
         own = x.new_zeros(2, dtype=torch.float64)
         room = room_of_blocks(x, x.numel()) if self._room else None
         self._call("ots_charge", p, u, x.dtype, x, v, u, own, room)
-        return u, Moments(own.new_tensor(float(x.numel())), *own)
+        return u, Moments(own.new_full((), x.numel()), *own)
 
     def fire(
         self, p: LIFParams, u: Tensor, threshold: Tensor, trace: Tensor | None, keep: Tensor | None, dtype: torch.dtype

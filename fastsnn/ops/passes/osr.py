@@ -22,17 +22,22 @@ class Running(NamedTuple):
     max_ratio: float | None
     strict: bool
 
-    def exceeded(self, moments: Moments) -> bool:
+    def exceeded(self, moments: Moments, max_ratio: float) -> Tensor:
         """Whether a channel's deviation is more than max_ratio times the running one, or less than its max_ratio-th."""
-        if self.max_ratio is None:
-            return False
         ratio = (moments.variance + self.eps) / (self.variance.double() + self.eps)
-        return bool((torch.maximum(ratio, 1 / ratio) > self.max_ratio * self.max_ratio).any())
+        return (torch.maximum(ratio, 1 / ratio) > max_ratio * max_ratio).any()
 
-    def check(self, moments: Moments) -> None:
-        """Raises FloatingPointError for NaN or infinity, where strict."""
-        if self.strict and not bool((moments.mean + moments.m2).isfinite().all()):
+    def accepted(self, moments: Moments) -> Moments:
+        """The moments. Where strict, NaN and infinity raise FloatingPointError; on a device, which nothing waits for,
+        they are those of no elements."""
+        if not self.strict:
+            return moments
+        finite = (moments.mean + moments.m2).isfinite().all()
+        if finite.device.type != "cpu":
+            return Moments(*(torch.where(finite, value, 0) for value in moments))
+        if not bool(finite):
             raise FloatingPointError("the input holds NaN or infinity; its statistics are not accumulated")
+        return moments
 
 
 class Used(NamedTuple):
@@ -98,7 +103,8 @@ def affine_of(mean: Tensor, variance: Tensor, weight: Tensor, bias: Tensor, eps:
 def _normalized(
     weight: Tensor, bias: Tensor, running: Running, group: Any, run: Callable[[Affine, bool], Any]
 ) -> tuple[Any, Used | Coming]:
-    """run(affine, moments wanted) with the running statistics or, where the fallback wants it, with the batch's."""
+    """run(affine, moments wanted) with the running statistics or, where the fallback wants it, with the batch's. A
+    device decides that alone, and runs the second pass in any case."""
     affine, scale = affine_of(running.mean, running.variance, weight, bias, running.eps)
     out, moments = run(affine, True)
     if group is not None:
@@ -106,10 +112,14 @@ def _normalized(
         if running.max_ratio is None and not running.strict:
             return out, Coming(affine, scale, running.eps, gathering)
         moments = gathering.moments
-    running.check(moments)
-    if running.exceeded(moments):
-        affine, scale = affine_of(moments.mean, moments.variance, weight, bias, running.eps)
-        out, _ = run(affine, False)
+    moments = running.accepted(moments)
+    if running.max_ratio is not None:
+        exceeded = running.exceeded(moments, running.max_ratio)
+        if exceeded.device.type != "cpu" or bool(exceeded):
+            own, own_scale = affine_of(moments.mean, moments.variance, weight, bias, running.eps)
+            affine = Affine(*(torch.where(exceeded, *pair) for pair in zip(own, affine, strict=True)))
+            scale = torch.where(exceeded, own_scale, scale)
+            out, _ = run(affine, False)
     return out, _used(affine, scale, moments, running.eps)
 
 
