@@ -40,7 +40,7 @@ def sdist(tmp_path_factory):
 def wheel(sdist, tmp_path_factory):
     """Names in the wheel that the source distribution builds."""
     out = tmp_path_factory.mktemp("wheel")
-    done = build("wheel", sdist, out, FASTSNN_CUDA_ARCHS="90")
+    done = build("wheel", sdist, out, **({"FASTSNN_CUDA_ARCHS": "90"} if NVCC else {}))
     assert done.returncode == 0, done.stderr[-2000:]
     (path,) = out.glob("*.whl")
     return path, zipfile.ZipFile(path).namelist()
