@@ -439,8 +439,9 @@ def _in_place(func: Any, target: Any, *args: Any, **kwargs: Any) -> Any:
     name, traced = _name(func), isinstance(target, TracedSpikes)
     if traced and name not in ("__setitem__", "copy_"):
         _refuse_in_place(name)
-    if not traced and target._is_view() and not torch.is_grad_enabled():
-        # a part of a picture: nothing that could be trained
+    picture = target._is_view() and not torch.is_grad_enabled()
+    if not traced and (picture or not target.is_floating_point()):
+        # nothing that could be trained
         return _of_spikes(func, target, *args, **kwargs)
     pair = WRITTEN[name](target, *args, **kwargs)
     return _become(target, pair if pair.dtype == target.dtype else pair.to(target.dtype), name)

@@ -306,6 +306,16 @@ def test_a_plain_tensor_that_spikes_are_written_into_is_a_pair(name):
     assert_same(*grads)
 
 
+def test_counts_of_spikes_are_plain():
+    s, counts = spiking(2, 3).detach(), torch.zeros(2, 3, dtype=torch.int64)
+    held = counts[0]
+    counts[0] = s[0]
+    counts[1].copy_(s[1])
+    assert type(counts) is torch.Tensor
+    assert_same(counts, s.int().long())
+    assert_same(held, counts[0])
+
+
 def test_a_picture_of_spikes():
     torchvision = pytest.importorskip("torchvision")
     s = spiking(4, 1, 5, 5)
