@@ -48,10 +48,14 @@ FAILED = {
 
 
 def find_compiler():
-    """Path of the C++ compiler, or None."""
+    """Path of the C++ compiler; exits with one sentence without it, or without Python's headers."""
     names = ["cl.exe"] if os.name == "nt" else ["c++", "g++", "clang++"]
     chosen = os.environ.get("CXX")
-    return next(filter(None, map(shutil.which, [chosen] if chosen else names)), None)
+    found = next(filter(None, map(shutil.which, [chosen] if chosen else names)), None)
+    header = Path(sysconfig.get_path("include")) / "Python.h"
+    if found is None or not header.exists():
+        sys.exit(NO_HEADERS.format(header) if found else NO_COMPILER)
+    return found
 
 
 def find_nvcc():
@@ -265,11 +269,6 @@ def ninja(folder, text, failed):
 class NinjaBuild(build_ext):
     def build_extension(self, ext):
         compiler = find_compiler()
-        if compiler is None:
-            sys.exit(NO_COMPILER)
-        header = Path(sysconfig.get_path("include")) / "Python.h"
-        if not header.exists():
-            sys.exit(NO_HEADERS.format(header))
         target = Path(self.get_ext_fullpath(ext.name)).resolve()
         target.parent.mkdir(parents=True, exist_ok=True)
         version = self.distribution.get_version()
@@ -291,6 +290,8 @@ if PURE_PYTHON:
 
 CUDA = cuda_build()
 CORES = [] if PURE_PYTHON else ["fastsnn._cpu", *(["fastsnn._cuda"] if CUDA else [])]
+if CORES and not {"sdist", "egg_info"} & {*sys.argv}:
+    find_compiler()  # before pip downloads what fastsnn needs
 
 setup(
     packages=[*find_packages(include=["fastsnn", "fastsnn.*"]), "fastsnn._triton", "fastsnn._bench"],
