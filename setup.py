@@ -288,10 +288,10 @@ if PURE_PYTHON:
         file=sys.stderr,
     )
 
+if not PURE_PYTHON and not {"sdist", "egg_info"} & {*sys.argv}:
+    find_compiler()  # before pip downloads what fastsnn needs
 CUDA = cuda_build()
 CORES = [] if PURE_PYTHON else ["fastsnn._cpu", *(["fastsnn._cuda"] if CUDA else [])]
-if CORES and not {"sdist", "egg_info"} & {*sys.argv}:
-    find_compiler()  # before pip downloads what fastsnn needs
 
 setup(
     packages=[*find_packages(include=["fastsnn", "fastsnn.*"]), "fastsnn._triton", "fastsnn._bench"],
