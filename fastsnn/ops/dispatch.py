@@ -12,27 +12,40 @@ from torch.autograd import forward_ad
 _keys = torch._C._dispatch_keys
 _modes = torch._C._len_torch_dispatch_stack
 _tracing = torch._C._get_tracing_state
+_transforms = torch._C._functorch.peek_interpreter_stack
+
+_KEPT = (Tensor, type(None))
 
 # dispatch keys of tensors that are memory and nothing else
 _ordinary: set[int] = set()
 
 
-def by_operators(*given: Tensor | None) -> bool:
+def by_operators(*given: Tensor | None, state: tuple[Any, ...] = ()) -> bool:
     """Whether a call with these tensors is for the registered operators: in a graph of torch.compile, while torch.jit
     or make_fx traces, under a TorchDispatchMode (FakeTensor, FLOP counters), and for tensors that are not just memory.
+
+    state: tensors that a kernel made in most calls, of which only the type is looked at in the usual circumstances.
 
     Raises RuntimeError for what neither can take: vmap and other torch.func transforms, tangents of forward-mode
     automatic differentiation, DTensor, nested, sparse and other layouts.
     """
     if torch.compiler.is_compiling():
         return True
-    if forward_ad._current_level >= 0:
-        _refuse_tangents(given)
-    through = _modes() > 0 or _tracing() is not None
+    quiet = forward_ad._current_level < 0 and _modes() == 0 and _tracing() is None and _transforms() is None
+    if not quiet or (state and type(state[0]) not in _KEPT):
+        return _in_unusual_circumstances((*given, *state))
     for tensor in given:
         if isinstance(tensor, Tensor) and _keys(tensor).raw_repr() not in _ordinary:
-            through = not _is_ordinary(tensor) or through
-    return through
+            return _in_unusual_circumstances(given)
+    return False
+
+
+def _in_unusual_circumstances(given: tuple[Any, ...]) -> bool:
+    tensors = [value for value in given if isinstance(value, Tensor)]
+    if forward_ad._current_level >= 0:
+        _refuse_tangents(tensors)
+    ordinary = [_is_ordinary(tensor) for tensor in tensors]  # each may be refused
+    return _modes() > 0 or _tracing() is not None or not all(ordinary)
 
 
 def traced_by_jit() -> bool:
@@ -62,9 +75,9 @@ def _is_ordinary(tensor: Tensor) -> bool:
     return True
 
 
-def _refuse_tangents(given: tuple[Tensor | None, ...]) -> None:
-    for tensor in given:
-        if isinstance(tensor, Tensor) and forward_ad.unpack_dual(tensor).tangent is not None:
+def _refuse_tangents(tensors: list[Tensor]) -> None:
+    for tensor in tensors:
+        if forward_ad.unpack_dual(tensor).tangent is not None:
             raise NotImplementedError(
                 "a dual tensor was given: fastsnn has no forward-mode derivative (jvp); use reverse mode, "
                 "torch.autograd.grad or torch.autograd.functional.jacobian"

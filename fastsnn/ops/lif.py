@@ -187,7 +187,7 @@ def run(
     takes, BackendError where no backend runs.
     """
     check_input(x, sequence)
-    through = by_operators(x, state.potential, state.trace, state.ratio, state.keep)
+    through = by_operators(x, state=state)
     if state is not EMPTY:
         check_state(x, state, sequence)
     if through:
@@ -198,15 +198,18 @@ def run(
     if p.online:
         large = reuse and not sequence and x.numel() >= memory.WORTH_ASKING
         into = _reusable(state) if large else EMPTY
-        call = Call(p, kernels, state, sequence, v_seq, moments, apart)
         if x.requires_grad and torch.is_grad_enabled():
+            call = Call(p, kernels, state, sequence, v_seq, moments, apart)
             spikes, moments, u = OnlineLIF.apply(x, call, into, *(() if apart is None else apart.parameters))
-            out = Forward(spikes, u.detach(), *call.out[2:])
+            u, (_, _, v, trace, ratio) = u.detach(), call.out
+        elif moments is None:
+            spikes, u, v, trace, ratio = kernels.forward(p, x, state, sequence, v_seq, into)
         else:
-            out = call.run(x, into)
-        ran = _online(out, state, sequence, kernels.NAME, moments)
+            spikes, u, v, trace, ratio = kernels.forward(p, x, state, sequence, v_seq, into, moments_out=moments)
+        last = trace[-1].clone() if sequence and trace is not None else trace
+        after = LIFState(u, False, last, ratio, state.keep)
         # what others hold must be another tensor of the same memory for `_reusable` to see it
-        return ran._replace(state=ran.state.map(Tensor.detach)) if large else ran
+        return Ran(spikes, after.map(Tensor.detach) if large else after, trace, v, kernels.NAME, moments)
     start = LIFState(as_v(p, state), True, keep=state.keep)
     v = start.potential
     call = Call(p, kernels, start, sequence, v_seq, moments)

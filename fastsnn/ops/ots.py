@@ -67,7 +67,7 @@ def run(p: LIFParams, x: Tensor, state: LIFState, stabilize: Stabilize) -> Ran:
     Raises TypeError or ValueError for an input or a state that does not fit, BackendError where no backend runs.
     """
     check_input(x, False)
-    through = by_operators(x, state.potential, state.trace, state.keep)
+    through = by_operators(x, state=state)
     check_state(x, state, False)
     if through:
         u, moments = registered.charge(p, x, as_v(p, state))
