@@ -54,7 +54,8 @@ class OSR(Stateful, _BatchNorm):
         max_ratio: where the standard deviation of any channel and the running one differ by more than this factor, in
             either direction, the layer normalises this step by its own statistics (a second pass over memory), with
             the gradient of that. The released code has 20, and 50 for event data. None: never, which is the paper as
-            printed. 0: always, which is batch normalisation of every step by itself. Default 20.0.
+            printed. 0: always, which is batch normalisation of every step by itself. A device, which no step waits for,
+            runs the second pass at every step unless None. Default 20.0.
         strict: raise FloatingPointError for a step with NaN or infinity and leave the statistics as they were; else
             they reach the running statistics as in torch's BatchNorm. On a device `fastsnn.reset` raises it, with the
             number of the step, and no step waits; `online.train_batch` keeps such a step from the weights. Default
