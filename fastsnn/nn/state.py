@@ -127,9 +127,10 @@ def load_states(net: nn.Module, saved: dict[str, dict[str, Any]]) -> None:
 def _state_of(name: str, module: Stateful, saved: dict[str, Any]) -> Any:
     """A copy of a saved state as the module keeps it."""
     kind = type(module.state)
-    if saved.keys() != set(kind._fields):
+    if not isinstance(saved, dict) or saved.keys() != set(kind._fields):
+        holds = sorted(saved) if isinstance(saved, dict) else f"a {type(saved).__name__}"
         raise ValueError(
-            f"saved state of {name or type(module).__name__} holds {sorted(saved)} and {type(module).__name__} keeps "
-            f"{sorted(kind._fields)}; take it from a network of the same structure"
+            f"saved state of {name or type(module).__name__} holds {holds} and {type(module).__name__} keeps "
+            f"{sorted(kind._fields)}; take it with fastsnn.states(net) from a network of the same structure"
         )
     return kind(**saved).map(Tensor.clone)

@@ -124,6 +124,15 @@ def test_states_of_another_network_are_refused_and_change_nothing(net):
     assert_same([*fastsnn.states(net).values()], [*before.values()])
 
 
+@pytest.mark.parametrize("wrong", [{"v": None, "t": 0}, ("v", 0)], ids=["of EMPF", "tuple"])
+def test_states_of_another_layer_are_refused_and_change_nothing(net, wrong):
+    run(net, inputs(2))
+    before = fastsnn.states(net)
+    with pytest.raises(ValueError, match=r"saved state of 3 holds .* and LIF keeps \['is_v', 'keep'"):
+        fastsnn.load_states(net, {"1": before["1"], "3": wrong})
+    assert_same(fastsnn.states(net), before)
+
+
 def test_state_is_not_in_the_state_dict(net):
     fresh = network().state_dict().keys()
     run(net, inputs(2))
