@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 import torch
 import triton
+from fastsnn._triton.kernel import Kernel
 from triton.backends.compiler import GPUTarget
 from triton.backends.nvidia.compiler import CUDABackend
 from triton.compiler import ASTSource
@@ -64,10 +65,11 @@ def launches_go_to(launch):
         launch(self, grid, args, options)
 
     run, JITFunction.run = JITFunction.run, call
+    short, Kernel.__getitem__ = Kernel.__getitem__, JITFunction.__getitem__
     try:
         yield
     finally:
-        JITFunction.run = run
+        JITFunction.run, Kernel.__getitem__ = run, short
 
 
 @contextmanager
