@@ -1,5 +1,4 @@
 from collections.abc import Sequence
-from typing import Any
 
 from torch import Tensor
 
@@ -25,28 +24,17 @@ class LifParams:
         surrogate: int,
     ) -> None: ...
 
+# operands: in the order in which csrc/core declares them; errors name operand, what was given and what is needed
 def lif_forward(
-    p: LifParams,
-    where: Where,
-    T: int,
-    n: int,
-    dtype: int,
-    first: bool,
-    potential_is_v: bool,
-    x: Operand,
-    potential: Operand,
-    trace: Operand,
-    ratio: Operand,
-    keep: Operand,
-    spikes: Operand,
-    u_last: Operand,
-    u_seq: Operand,
-    v_last: Operand,
-    v_seq: Operand,
-    trace_seq: Operand,
-    ratio_last: Operand,
+    p: LifParams, where: Where, T: int, n: int, dtype: int, first: bool, potential_is_v: bool, *operands: Operand
 ) -> None: ...
 def lif_backward(
+    p: LifParams, where: Where, bptt: bool, T: int, n: int, dtype: int, potential_is_v: bool, *operands: Operand
+) -> None: ...
+def mpdr_forward(
+    p: LifParams, where: Where, T: int, n: int, dtype: int, first: bool, potential_is_v: bool, *operands: Operand
+) -> None: ...
+def mpdr_backward(
     p: LifParams,
     where: Where,
     bptt: bool,
@@ -54,31 +42,31 @@ def lif_backward(
     n: int,
     dtype: int,
     potential_is_v: bool,
-    g_spikes: Operand,
-    keep: Operand,
-    u: Operand,
-    x: Operand,
-    potential: Operand,
-    g_v_last: Operand,
-    g_v_seq: Operand,
-    g_x: Operand,
-    g_v_first: Operand,
+    *operands: Operand,
 ) -> None: ...
 def standardize_forward(where: Where, rows: int, cols: int, dtype: int, eps: float, *operands: Operand) -> None: ...
 def standardize_backward(where: Where, rows: int, cols: int, dtype: int, eps: float, *operands: Operand) -> None: ...
-def mpdr_forward(p: LifParams, where: Where, T: int, n: int, dtype: int, first: bool, *more: Any) -> None: ...
-def mpdr_backward(p: LifParams, where: Where, bptt: bool, T: int, n: int, dtype: int, *more: Any) -> None: ...
-def stgr_sgd(where: Where, n: int, dtype: int, first: bool, nesterov: bool, *more: Any) -> None: ...
+def stgr_sgd(
+    where: Where,
+    n: int,
+    dtype: int,
+    first: bool,
+    nesterov: bool,
+    lam: float,
+    gam: float,
+    rho: float,
+    lr: float,
+    momentum: float,
+    undamped: float,
+    decay: float,
+    *operands: Operand,
+) -> None: ...
 def empf_forward(where: Where, sizes: list[int], dtype: int, *operands: Operand) -> None: ...
 def empf_backward(where: Where, sizes: list[int], dtype: int, *operands: Operand) -> None: ...
 def empf_potential(where: Where, sizes: list[int], dtype: int, *operands: Operand) -> None: ...
-def empf_norm_forward(
-    where: Where, sizes: list[int], dtype: int, norm: Sequence[Operand], *operands: Operand
-) -> None: ...
-def empf_norm_sums(where: Where, sizes: list[int], dtype: int, norm: Sequence[Operand], *operands: Operand) -> None: ...
-def empf_norm_backward(
-    where: Where, sizes: list[int], dtype: int, norm: Sequence[Operand], *operands: Operand
-) -> None: ...
+def empf_norm_forward(where: Where, sizes: list[int], dtype: int, *operands: Operand) -> None: ...
+def empf_norm_sums(where: Where, sizes: list[int], dtype: int, *operands: Operand) -> None: ...
+def empf_norm_backward(where: Where, sizes: list[int], dtype: int, *operands: Operand) -> None: ...
 def binarize_forward(where: Where, rows: int, cols: int, dtype: int, scaled: bool, *operands: Operand) -> None: ...
 def binarize_backward(where: Where, rows: int, cols: int, dtype: int, *operands: Operand) -> None: ...
 def packed_product(
@@ -101,7 +89,9 @@ def packed_product(
 def osr_forward(where: Where, sizes: list[int], dtype: int, *operands: Operand) -> None: ...
 def osr_reduce(where: Where, sizes: list[int], dtype: int, *operands: Operand) -> None: ...
 def osr_gradient(where: Where, sizes: list[int], dtype: int, *operands: Operand) -> None: ...
-def osr_lif_forward(p: LifParams, where: Where, sizes: list[int], dtype: int, *operands: Operand) -> None: ...
+def osr_lif_forward(
+    p: LifParams, where: Where, sizes: list[int], dtype: int, first: bool, potential_is_v: bool, *operands: Operand
+) -> None: ...
 def osr_lif_reduce(p: LifParams, where: Where, sizes: list[int], dtype: int, *operands: Operand) -> None: ...
 def ots_charge(p: LifParams, where: Where, n: int, dtype: int, *operands: Operand) -> None: ...
 def ots_fire(p: LifParams, where: Where, n: int, dtype: int, *operands: Operand) -> None: ...
@@ -109,3 +99,6 @@ def ots_backward(p: LifParams, where: Where, n: int, dtype: int, *operands: Oper
 def isas() -> list[str]: ...
 def isa() -> str: ...
 def choose_isa(isa: str) -> bool: ...
+
+class checks:
+    """The calls above, which check their operands and run nothing. where: DLPack's type of the device, its index."""

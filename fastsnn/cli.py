@@ -61,26 +61,43 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Entry of the `fastsnn` command: 0 done, 1 failed, 130 interrupted (a checkpoint was written)."""
-    argv = sys.argv[1:] if argv is None else argv
+    """Entry of the `fastsnn` command: 0 done, 1 failed, 130 interrupted (a run that had begun wrote a checkpoint)."""
+    try:
+        status = _main(sys.argv[1:] if argv is None else argv)
+        sys.stdout.flush()
+        return status
+    except KeyboardInterrupt:
+        print("fastsnn: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # nobody reads on: what Python would still write at its end goes nowhere
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except (RunError, DeployError, BackendError, ImportError, FloatingPointError, OSError, MemoryError) as error:
+        print(f"fastsnn: {error or 'out of memory'}", file=sys.stderr)
+        return 1
+    except RuntimeError as error:
+        if "allocate" not in str(error):
+            raise
+        print(f"fastsnn: out of memory ({str(error).splitlines()[0]})", file=sys.stderr)
+        return 1
+
+
+def _main(argv: list[str]) -> int:
     if argv[:1] == ["bench"]:
         _announce()
         from ._bench import main as bench
 
         return bench(argv[1:])
     arguments = parser().parse_args(argv)
-    try:
-        if arguments.command == "train":
-            arguments.config = _configuration(arguments)
-            # read where torch loads OpenMP: beside other processes threads that spin are many times slower
-            os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-        _announce()
-        from .commands import COMMANDS
+    if arguments.command == "train":
+        arguments.config = _configuration(arguments)
+        # read where torch loads OpenMP: beside other processes threads that spin are many times slower
+        os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    _announce()
+    from .commands import COMMANDS
 
-        return COMMANDS[arguments.command](arguments)
-    except (RunError, DeployError, BackendError, ImportError, FloatingPointError) as error:
-        print(f"fastsnn: {error}", file=sys.stderr)
-        return 1
+    return COMMANDS[arguments.command](arguments)
 
 
 def _announce() -> None:

@@ -18,7 +18,8 @@ import torch
 from . import __version__, backends, deploy, plots
 from .config import Config
 from .errors import RunError
-from .experiment import Experiment, write_json
+from .experiment import Experiment
+from .files import write_json
 from .online import evaluate
 from .threads import POLICY, crowded, sleeps
 
@@ -63,7 +64,11 @@ def _default_folder(config: Config) -> Path:
 
 
 def _check_empty(folder: Path) -> None:
-    if folder.exists() and any(folder.iterdir()):
+    try:
+        taken = folder.exists() and any(folder.iterdir())
+    except OSError as error:
+        raise RunError(f"--out: {folder} cannot be a run's folder ({error.strerror})") from error
+    if taken:
         raise RunError(f"--out: {folder} is not empty; give a new folder, or --resume {folder}")
 
 
@@ -136,7 +141,7 @@ def load(arguments: argparse.Namespace) -> int:
     notes = deploy.read_header(arguments.file)["notes"]
     try:
         config = Config(**notes["config"])
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, RunError) as error:
         raise RunError(f"{arguments.file} does not say which run it is of; use fastsnn.deploy.load") from error
     experiment = Experiment(config, arguments.file.parent)
     net = deploy.load(arguments.file, experiment.net)

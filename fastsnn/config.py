@@ -6,10 +6,19 @@ from dataclasses import dataclass
 from typing import Any
 
 from .errors import RunError
-from .names import DATASETS, RULES, VERSIONS
+from .names import BACKENDS, DATASETS, RULES, VERSIONS
 
 ATTENTION = ("none", "I", "II")
 WEIGHTS = ("binary", "float")
+LARGEST = 2**31 - 1  # of steps, epochs and a batch
+TYPES: dict[str, tuple[type, ...]] = {
+    **dict.fromkeys(("data", "rule", "mode", "device", "version", "seca", "weights"), (str,)),
+    **dict.fromkeys(("steps", "epochs", "batch_size", "seed"), (int,)),
+    "lr": (float, int),
+    "backend": (str, type(None)),
+    "parallel": (bool,),
+    "backward_steps": (int, type(None)),
+}
 
 
 @dataclass(frozen=True)
@@ -45,6 +54,19 @@ OSR_ABLATION = {
 RECIPES = {**{rule: Recipe(rule) for rule in RULES}, **RPTT_ABLATION, **OSR_ABLATION, "empf": Recipe("empf")}
 
 
+def _option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def _shown(value: Any) -> str:
+    """A value in a message, short."""
+    try:
+        text = repr(value)
+    except ValueError:  # an integer of thousands of digits
+        text = f"{type(value).__name__} with too many digits to show"
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
 @dataclass(frozen=True)
 class Config:
     """All that determines a run. Raises RunError for values that do not fit together."""
@@ -66,14 +88,23 @@ class Config:
     backward_steps: int | None = None
 
     def __post_init__(self) -> None:
+        for name, types in TYPES.items():
+            value = getattr(self, name)
+            if type(value) not in types:
+                wanted = " or ".join("nothing" if kind is type(None) else kind.__name__ for kind in types)
+                raise RunError(f"{_option(name)} is {_shown(value)}; it must be of type {wanted}")
         allowed = {"data": DATASETS, "rule": tuple(RECIPES), "mode": ("O", "A")}
         allowed |= {"version": VERSIONS, "seca": ATTENTION, "weights": WEIGHTS}
         for name, values in allowed.items():
             if getattr(self, name) not in values:
-                raise RunError(f"--{name} is {getattr(self, name)!r}; allowed: {', '.join(values)}")
+                raise RunError(f"--{name} is {_shown(getattr(self, name))}; allowed: {', '.join(values)}")
+        if self.backend not in (None, *BACKENDS):
+            raise RunError(f"--backend is {_shown(self.backend)}; allowed: {', '.join(BACKENDS)}")
         for name in ("steps", "epochs", "batch_size"):
-            if getattr(self, name) < 1:
-                raise RunError(f"--{name.replace('_', '-')} is {getattr(self, name)}; it must be at least 1")
+            if not 1 <= getattr(self, name) <= LARGEST:
+                raise RunError(f"{_option(name)} is {_shown(getattr(self, name))}; it must be in 1..{LARGEST}")
+        if not -(2**63) <= self.seed < 2**64:
+            raise RunError(f"--seed is {_shown(self.seed)}; it must be in -2^63..2^64-1, as torch.manual_seed takes it")
         if not 0 < self.lr < float("inf"):
             raise RunError(f"--lr is {self.lr}; it must be a positive number")
         if self.rule == "bptt" and self.mode == "O":

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
-import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -16,17 +14,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from . import backends, data, models
+from . import backends, checkpoints, data, models
+from .checkpoints import CHECKPOINT
 from .config import OSR_ABLATION, RECIPES, RPTT_ABLATION, Config
 from .errors import RunError
+from .files import write_json
 from .nn import EMPF, LIF, BinaryConv2d, plain, reset
 from .online import MPDR, BatchResult, SeparableShare, Trainer
 from .online.training import evaluating
 from .optim import STGR
 from .potentials import Distribution, Potentials, charged
 
-CHECKPOINT = "checkpoint.pt"
-FORMAT = 1  # of the checkpoint
 CONVOLUTIONS: dict[str, type[nn.Module]] = {"binary": BinaryConv2d, "float": nn.Conv2d}  # by --weights
 
 __all__ = ["CHECKPOINT", "OSR_ABLATION", "RECIPES", "RPTT_ABLATION", "Config", "Experiment", "Progress", "RunError"]
@@ -102,7 +100,8 @@ class Experiment:
 
     def _order(self) -> Tensor:
         """The epoch's order of samples, a function of seed and epoch alone."""
-        generator = torch.Generator().manual_seed(self.config.seed * 1_000_003 + self.progress.epoch)
+        seed = self.config.seed * 1_000_003 + self.progress.epoch
+        generator = torch.Generator().manual_seed(seed if -(2**63) <= seed < 2**64 else seed % 2**64)
         return torch.randperm(len(self.data.train_y), generator=generator)
 
     def _epoch(self, on_batch: Callable[[Experiment], None]) -> bool:
@@ -126,8 +125,10 @@ class Experiment:
             return self.trainer.train_batch(x, y)
         except ValueError as error:
             epoch = self.progress.epoch + 1
+            kept = (self.folder / CHECKPOINT).exists()
             raise RunError(
-                f"training stopped in epoch {epoch} ({error}); {self.folder} keeps its checkpoint"
+                f"training stopped in epoch {epoch} ({error}); "
+                + (f"{self.folder} keeps its checkpoint" if kept else "no checkpoint was written yet")
             ) from error
 
     def _finish_epoch(self, seconds: float) -> None:
@@ -215,15 +216,14 @@ class Experiment:
 
     def save(self) -> None:
         """Write checkpoint, metrics and configuration; each replaces the old file only once it is whole."""
-        state = {
-            "format": FORMAT,
+        fields = {
             "config": asdict(self.config),
             "progress": asdict(self.progress),
             "seconds_before": self.seconds_before,
             "trainer": self.trainer.state_dict(),
             "rng": torch.get_rng_state(),
         }
-        write_whole(self.folder / CHECKPOINT, lambda file: torch.save(state, file))
+        checkpoints.write(self.folder / CHECKPOINT, fields)
         write_json(self.folder / "config.json", asdict(self.config))
         write_json(self.folder / "metrics.json", self.metrics())
 
@@ -240,10 +240,16 @@ class Experiment:
     def resume(cls, folder: Path, epochs: int | None = None) -> Experiment:
         """The run of a folder, where it stopped; epochs: how many it shall have in all, where not as before.
 
-        Raises RunError where its checkpoint cannot be read, or has that many epochs already.
+        Raises RunError where its checkpoint cannot be read, was altered or does not fit, or has that many epochs
+        already. Warns of a checkpoint of fastsnn 0.1, which has no checksum.
         """
-        saved = read_checkpoint(folder / CHECKPOINT)
-        experiment = cls(Config(**saved["config"]), folder)
+        path = folder / CHECKPOINT
+        saved = checkpoints.read(path)
+        try:
+            experiment = cls(saved["config"], folder)
+        except (RuntimeError, MemoryError) as error:
+            raise RunError(f"--resume: {path} asks for a network that cannot be made ({error})") from error
+        experiment._check(saved, path)
         experiment.trainer.load_state_dict(saved["trainer"])
         experiment.progress = Progress(**saved["progress"])
         experiment.seconds_before = saved["seconds_before"]
@@ -251,6 +257,13 @@ class Experiment:
         if epochs is not None:
             experiment._extend(epochs)
         return experiment
+
+    def _check(self, saved: dict[str, Any], path: Path) -> None:
+        """Raises RunError where what a checkpoint holds does not fit this run, which has not begun."""
+        trainer = self.trainer
+        parameters = [p for group in trainer.optimizer.param_groups for p in group["params"]]
+        samples, layers = len(self.data.train_y), set(self.neurons)
+        checkpoints.check(saved, path, trainer.state_dict(), parameters, self.batches, samples, layers)
 
     def _extend(self, epochs: int) -> None:
         """The learning rate goes on along the cosine of that many epochs."""
@@ -288,45 +301,3 @@ def _network(config: Config, read: Any) -> nn.Module:
         return normed(config.steps, recipe.norm, recipe.rule, read.classes, threshold=recipe.threshold)
     build = models.digits_mlp if read.sequential else models.digits_conv
     return build(recipe.rule, read.classes, mpdr=MPDR.paper("cifar10") if recipe.mpdr else None)
-
-
-def read_checkpoint(path: Path) -> dict[str, Any]:
-    """A checkpoint's contents. Raises RunError naming the file and what is wrong with it."""
-    try:
-        saved = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise RunError(f"--resume: {path} does not exist; give the folder of a run (it holds {CHECKPOINT})") from error
-    except Exception as error:
-        raise RunError(
-            f"--resume: {path} is not a readable checkpoint ({type(error).__name__}); it may be truncated or of "
-            "another program: resume another run, or start anew"
-        ) from error
-    wanted = {"format", "config", "progress", "seconds_before", "trainer", "rng"}
-    if not isinstance(saved, dict) or not wanted <= saved.keys() or saved["format"] != FORMAT:
-        found = saved.get("format") if isinstance(saved, dict) else None
-        raise RunError(f"--resume: {path} has checkpoint format {found!r} and this fastsnn reads {FORMAT}")
-    known = {f.name for f in dataclasses.fields(Config)}
-    if saved["config"].keys() != known:
-        raise RunError(f"--resume: {path} holds another version's configuration ({sorted(saved['config'])})")
-    return saved
-
-
-def write_whole(path: Path, write: Callable[[Any], None]) -> None:
-    """Write beside `path` and move into place: a full disk or a crash leaves the old file as it was.
-
-    Raises RunError where it cannot be written.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with temporary.open("wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except (OSError, RuntimeError) as error:
-        temporary.unlink(missing_ok=True)
-        raise RunError(f"could not write {path} ({error}); the file from before, if any, is unchanged") from error
-
-
-def write_json(path: Path, value: Any) -> None:
-    write_whole(path, lambda file: file.write((json.dumps(value, indent=2) + "\n").encode()))

@@ -89,8 +89,7 @@ class STGR(Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        for group in self.param_groups:
-            _check_gradients(group)
+        self._check_step()
         if _fusible(self.optimizer):
             self._fused()
         else:
@@ -118,12 +117,31 @@ class STGR(Optimizer):
         state["average"], state["previous"] = like(state["average"], p), like(state["previous"], p)
         return state["average"], state["previous"]
 
+    def _check_step(self) -> None:
+        """Raises, before anything moves, where the step cannot be taken."""
+        for group in self.param_groups:
+            _check_gradients(group)
+            for p in _with_gradient(group):
+                backends.check_forced("stgr", p.device)
+                self._check_fit(p, grad=p.grad)
+
+    def _check_fit(self, p: Tensor, **given: Any) -> None:
+        """Raises ValueError where what is kept of p, or given, does not fit it."""
+        kept = {**self.state.get(p, {}), **given}
+        if type(self.optimizer) is SGD:
+            kept |= self.optimizer.state.get(p, {})
+        for name, value in kept.items():
+            if value is not None and (value.shape, value.dtype, value.device) != (p.shape, p.dtype, p.device):
+                raise ValueError(
+                    f"{name} is {tuple(value.shape)}, {value.dtype} on {value.device} and its parameter "
+                    f"{tuple(p.shape)}, {p.dtype} on {p.device}; STGR needs one shape, dtype and device: make a new "
+                    "optimizer for a parameter that was replaced"
+                )
+
     def _momentum(self, p: Tensor) -> tuple[Tensor, bool]:
         """SGD's own buffer, in the memory order of p, and whether it is new."""
-        state = self.optimizer.state[p]
-        first = state.get("momentum_buffer") is None
-        state["momentum_buffer"] = torch.empty_like(p) if first else like(state["momentum_buffer"], p)
-        return state["momentum_buffer"], first
+        buffer = self.optimizer.state[p].get("momentum_buffer")
+        return (torch.empty_like(p), True) if buffer is None else (like(buffer, p), False)
 
     def _fused(self) -> None:
         """SGD with momentum and all of this in one pass."""
@@ -136,6 +154,7 @@ class STGR(Optimizer):
                 tensors: Any = (p.grad, average, previous, buffer)
                 pulls = group["a2"] * group["lam"], group["a2"] * group["gam"]
                 kernels.sgd(p, tensors, first, group["nesterov"], *pulls, *scalars, group["weight_decay"])
+                self.optimizer.state[p]["momentum_buffer"] = buffer
                 torch.autograd.graph.increment_version(p)
         # as a scheduler's wrapper of step does
         self.optimizer._opt_called = True  # type: ignore[attr-defined]
@@ -192,19 +211,45 @@ class STGR(Optimizer):
         return {**super().__getstate__(), **kept, "_previous": None, "_task": []}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Put back what `state_dict` returned. Raises ValueError for a state of something else."""
-        if not {"optimizer", "epoch"} <= state_dict.keys():
+        """Put back what `state_dict` returned. Raises ValueError for a state of something else; nothing moves then."""
+        if not {"state", "param_groups", "optimizer", "epoch"} <= state_dict.keys():
             raise ValueError(f"this is not STGR's state: it holds {sorted(state_dict)}; load it into what it is of")
-        super().load_state_dict({key: state_dict[key] for key in ("state", "param_groups")})
-        self.optimizer.load_state_dict(state_dict["optimizer"])
-        self.param_groups, self.epoch, self._previous = self.optimizer.param_groups, state_dict["epoch"], None
-        self._task = []
+        epoch = state_dict["epoch"]
+        if isinstance(epoch, bool) or not isinstance(epoch, int) or epoch < 0:
+            raise ValueError(f"epoch is {epoch!r}; it must be an integer >= 0")
+        before = [(optimizer, optimizer.state, optimizer.param_groups) for optimizer in (self, self.optimizer)]
+        try:
+            super().load_state_dict(_with_strength({key: state_dict[key] for key in ("state", "param_groups")}))
+            self.optimizer.load_state_dict(_with_strength(state_dict["optimizer"]))
+            self.param_groups = self.optimizer.param_groups
+            for group in self.param_groups:
+                _check(group)
+                for p in group["params"]:
+                    _check_kept(self.state.get(p, {}))
+                    self._check_fit(p)
+        except BaseException:
+            for optimizer, state, groups in before:
+                optimizer.state, optimizer.param_groups = state, groups
+            raise
+        self.epoch, self._previous, self._task = epoch, None, []
 
 
 def _check(group: dict[str, Any]) -> None:
     for name in ("lam", "gam", "a2"):
         if name in group and not 0 <= number(name, group[name]) < float("inf"):
             raise ValueError(f"{name} is {group[name]}; it must be at least 0 and finite")
+
+
+def _with_strength(state: dict[str, Any]) -> dict[str, Any]:
+    """A state of fastsnn 0.1, whose lam and gam were whole weights, as one of today."""
+    return {**state, "param_groups": [{"a2": 1.0, **group} for group in state["param_groups"]]}
+
+
+def _check_kept(state: dict[str, Any]) -> None:
+    """Raises ValueError where this is not what STGR keeps of a parameter."""
+    tensors = all(isinstance(value, Tensor) for value in state.values())
+    if state and (state.keys() != {"average", "previous"} or not tensors):
+        raise ValueError(f"STGR keeps the tensors average and previous of a parameter, and this state holds {state}")
 
 
 def _with_gradient(group: dict[str, Any]) -> list[Tensor]:

@@ -6,7 +6,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from .experiment import RunError, write_whole
+from .errors import RunError
+from .files import write_whole
 from .potentials import Potentials
 
 

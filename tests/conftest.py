@@ -34,7 +34,7 @@ def _defaults():
     """Every test starts from one seed and leaves the thread count, the backend and the instruction set as they were."""
     threads, isa = torch.get_num_threads(), backends.cpu._cpu and backends.cpu._cpu.isa()
     torch.manual_seed(0)
-    with fastsnn.use_backend(backends._forced):
+    with fastsnn.use_backend(None):
         yield
     torch.set_default_device(None)
     torch.set_num_threads(threads)

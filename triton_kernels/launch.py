@@ -12,6 +12,8 @@ import torch
 import triton
 from torch import Tensor
 
+from fastsnn._cpu import LifParams as NativeParams
+
 from . import empf, lif, standardize
 
 BLOCK = 1024
@@ -38,6 +40,7 @@ class LifParams:
     """Parameters of the rules, ready for a launch."""
 
     def __init__(self, reset: bool, trace: int, surrogate: int, **numbers: float) -> None:
+        self.native = NativeParams(reset=reset, trace=trace, surrogate=surrogate, **numbers)
         self.reset, self.trace, self.surrogate = reset, trace, surrogate
         self._float64 = SimpleNamespace(**{name: bits(number) for name, number in numbers.items()})
         self._float32 = SimpleNamespace(**{name: bits_of_float32(number) for name, number in numbers.items()})
@@ -279,19 +282,13 @@ def empf_potential(device: AbstractContextManager, sizes: list[int], dtype: int,
     _empf_parts(empf.empf_potential, device, sizes, operands[0], *operands)
 
 
-def empf_norm_forward(
-    device: AbstractContextManager, sizes: list[int], dtype: int, norm: list[Tensor], *operands: Any
-) -> None:
-    _empf_blocks(empf.empf_norm_forward, device, sizes, norm[0], *norm, *operands)
+def empf_norm_forward(device: AbstractContextManager, sizes: list[int], dtype: int, *operands: Any) -> None:
+    _empf_blocks(empf.empf_norm_forward, device, sizes, operands[0], *operands)
 
 
-def empf_norm_sums(
-    device: AbstractContextManager, sizes: list[int], dtype: int, norm: list[Tensor], *operands: Any
-) -> None:
-    _empf_parts(empf.empf_norm_sums, device, sizes, norm[0], *norm, *operands)
+def empf_norm_sums(device: AbstractContextManager, sizes: list[int], dtype: int, *operands: Any) -> None:
+    _empf_parts(empf.empf_norm_sums, device, sizes, operands[0], *operands)
 
 
-def empf_norm_backward(
-    device: AbstractContextManager, sizes: list[int], dtype: int, norm: list[Tensor], *operands: Any
-) -> None:
-    _empf_parts(empf.empf_norm_backward, device, sizes, norm[0], *norm, *operands)
+def empf_norm_backward(device: AbstractContextManager, sizes: list[int], dtype: int, *operands: Any) -> None:
+    _empf_parts(empf.empf_norm_backward, device, sizes, operands[0], *operands)

@@ -14,6 +14,8 @@ from .launch import OPTIONS, block_of, lif_backward, lif_forward
 def mpdr_forward(p: Any, device: AbstractContextManager, T: int, n: int, dtype: int, *operands: Any) -> None:
     """operands: lif_forward's, then moments and room."""
     *neuron, moments, room = operands
+    if room is None:
+        raise ValueError("room is None; the sums of blocks need it")
     x = neuron[2]
     lif_forward(p, device, T, n, dtype, *neuron, room=room)
     if n == 0:

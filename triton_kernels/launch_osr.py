@@ -27,6 +27,12 @@ def grid_of(sizes: list[int], x: Tensor, neurons: bool = False) -> tuple[tuple[i
     return (parts, triton.cdiv(channels, block_c)), {"BLOCK_J": block_j, "BLOCK_C": block_c, **OPTIONS}
 
 
+def _check_room(wanted: bool, room: Tensor | None) -> None:
+    """Raises ValueError where there are sums and no room for those of the parts."""
+    if wanted and room is None:
+        raise ValueError("room is None; the sums of parts need it")
+
+
 def _merge(sizes: list[int], mean: Tensor, m2: Tensor, room: Tensor) -> None:
     """Moments of all parts."""
     osr.osr_merge[(triton.cdiv(sizes[2], MERGE["BLOCK_C"]),)](room, mean, m2, *sizes, **MERGE)
@@ -47,6 +53,7 @@ def osr_forward(
         return
     grid, options = grid_of(sizes, x)
     room = moments[2]
+    _check_room(moments[0] is not None, room)
     with device:
         osr.osr_forward[grid](x, center, factor, shift, y, room, *sizes[1:], **options)
         if room is not None:
@@ -58,6 +65,8 @@ def osr_lif_forward(
     device: AbstractContextManager,
     sizes: list[int],
     dtype: int,
+    first: bool,
+    potential_is_v: bool,
     x: Tensor,
     center: Tensor,
     factor: Tensor,
@@ -65,13 +74,12 @@ def osr_lif_forward(
     mean: Tensor,
     m2: Tensor,
     room: Tensor | None,
-    first: bool,
-    potential_is_v: bool,
     potential: Tensor | None,
     *outputs: Tensor | None,
 ) -> None:
     if x.numel() == 0:
         return
+    _check_room(mean is not None, room)
     grid, options = grid_of(sizes, x, neurons=True)
     q = p.of(x)
     numbers = (q.leak, q.gain, q.bias, q.threshold, q.v_reset)
@@ -98,6 +106,7 @@ def _reduce(
     numbers: tuple[int, ...],
     surrogate: int | None,
 ) -> None:
+    _check_room(True, room)
     grid, options = grid_of(sizes, operands[0])
     parts, _, channels, _ = sizes
     with device:

@@ -21,10 +21,12 @@ def ots_charge(
     v: Tensor | None,
     u: Tensor,
     moments: Tensor,
-    room: Tensor,
+    room: Tensor | None,
 ) -> None:
     if n == 0:
         return
+    if room is None:
+        raise ValueError("room is None; the sums of blocks need it")
     block, q = block_of(n, u), p.of(u)
     with device:
         ots.ots_charge[(triton.cdiv(n, block),)](

@@ -1,5 +1,6 @@
 #include "../cpu/dispatch.h"
 #include "binary.h"
+#include "checks.h"
 #include "empf.h"
 #include "kernels.h"
 #include "mpdr.h"
@@ -12,8 +13,12 @@ namespace {
 
 struct CpuCore {
   using Execution = int;  // threads
+  static constexpr int kMostThreads = 1024;
 
-  static void check(int threads) { bindings::require(threads >= 1, "threads must be at least 1"); }
+  static void check(int threads) {
+    bindings::require(threads >= 1 && threads <= kMostThreads, "threads must be in 1..1024");
+  }
+  static bindings::dlpack::Device device(int) { return {bindings::dlpack::kCpu, 0}; }
   static void lif_forward(const LifParams& p, const LifForward& k, int threads) {
     active_kernels().lif_forward(p, k, threads);
   }
@@ -75,13 +80,15 @@ struct CpuCore {
 }  // namespace
 
 PYBIND11_MODULE(_cpu, m) {
-  m.doc() = "fastsnn CPU kernels: tensors' addresses in, no torch library. Use fastsnn.functional.";
+  m.doc() = "fastsnn CPU kernels: tensors in, no torch library. Use fastsnn.functional.";
   bindings::bind<CpuCore>(m);
   bindings::bind_mpdr<CpuCore>(m);
   bindings::bind_stgr<CpuCore>(m);
   bindings::bind_empf<CpuCore>(m);
   bindings::bind_binary<CpuCore>(m);
   bindings::bind_stats<CpuCore>(m);
+  bindings::bind_checks(
+      m.def_submodule("checks", "Checks the operands of a call as the kernels do, and runs nothing."));
   m.def("isas", &usable_isas, "Instruction sets this processor can run, best first.");
   m.def("isa", [] { return std::string(active_kernels().isa); }, "The instruction set in use.");
   m.def("choose_isa", &choose_isa, "Use one of isas(); false if it cannot run here.");

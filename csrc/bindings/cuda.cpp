@@ -5,6 +5,11 @@
 #include "mpdr.h"
 #include "stats.h"
 
+// where the operands lie; a build for the host sets the CPU
+#ifndef FASTSNN_DEVICE
+#define FASTSNN_DEVICE fastsnn::bindings::dlpack::kCuda
+#endif
+
 using namespace fastsnn;
 
 namespace {
@@ -12,6 +17,7 @@ namespace {
 struct CudaCore {
   using Execution = std::pair<int, std::uintptr_t>;  // device, stream
 
+  static bindings::dlpack::Device device(const Execution& on) { return {FASTSNN_DEVICE, on.first}; }
   static void check(const Execution& on) { bindings::require(on.first >= 0, "device must not be negative"); }
   static cuda::Stream stream(const Execution& on) { return {on.first, reinterpret_cast<void*>(on.second)}; }
 
@@ -75,7 +81,7 @@ struct CudaCore {
 }  // namespace
 
 PYBIND11_MODULE(FASTSNN_MODULE, m) {
-  m.doc() = "fastsnn CUDA kernels: tensors' addresses in, no torch library. Use fastsnn.functional.";
+  m.doc() = "fastsnn CUDA kernels: tensors in, no torch library. Use fastsnn.functional.";
   bindings::bind<CudaCore>(m);
   bindings::bind_empf<CudaCore>(m);
   bindings::bind_stats<CudaCore>(m);

@@ -9,118 +9,52 @@
 namespace fastsnn {
 namespace bindings {
 
-template <class Core>
-struct EmpfBindings {
-  using Execution = typename Core::Execution;
+// parts, and x's shape [T, outer, channels, inner]
+using EmpfSizes = std::array<int64_t, 5>;
 
-  // parts, and x's shape [T, outer, channels, inner]
-  using Sizes = std::array<int64_t, 5>;
+inline EmpfShape empf_shape(const EmpfSizes& sizes, int dtype) {
+  const auto [parts, T, outer, channels, inner] = sizes;
+  require(parts >= 1 && parts <= kMostParts, "parts must be in 1..4096");
+  return EmpfShape{T, elements({outer, channels, inner}), channels, inner, parts, dtype_of(dtype)};
+}
 
-  static EmpfShape shape(const Execution& on, const Sizes& sizes, int dtype) {
-    const auto [parts, T, outer, channels, inner] = sizes;
-    require(parts >= 1 && T >= 0 && outer >= 0 && channels >= 0 && inner >= 0, "sizes must not be negative");
-    require(known<Dtype>(dtype), "dtype: unknown code");
-    Core::check(on);
-    return EmpfShape{T, outer * channels * inner, channels, inner, parts, Dtype(dtype)};
-  }
-
-  template <class... Addresses>
-  static void require_all(Addresses... addresses) {
-    require((addresses && ...), "pointers must not be null");
-  }
-
-  static void forward(Execution on, Sizes sizes, int dtype, Address x, Address v, Address leak, Address threshold,
-                      Address spikes, Address v_last, Address v_seq) {
-    const EmpfShape k = shape(on, sizes, dtype);
-    if (k.T == 0 || k.n == 0) return;
-    require_all(x, threshold, spikes);
-    py::gil_scoped_release nogil;
-    Core::empf_forward(EmpfForward{k, pointer(x), pointer(v), pointer(leak), pointer(threshold), pointer(spikes),
-                                   pointer(v_last), pointer(v_seq)},
-                       on);
-  }
-
-  static void backward(Execution on, Sizes sizes, int dtype, Address g_spikes, Address v_seq, Address x, Address v,
-                       Address threshold, Address g_x, Address g_leak, Address g_threshold) {
-    const EmpfShape k = shape(on, sizes, dtype);
-    if (k.T == 0 || k.n == 0) return;
-    require_all(g_spikes, threshold, g_x, g_threshold);
-    require(v_seq ? bool(g_leak) : bool(x), "one of v_seq (with g_leak) and x must not be null");
-    py::gil_scoped_release nogil;
-    Core::empf_backward(EmpfBackward{k, pointer(g_spikes), pointer(v_seq), pointer(x), pointer(v), pointer(threshold),
-                                     pointer(g_x), pointer(g_leak), pointer(g_threshold)},
-                        on);
-  }
-
-  static void potential(Execution on, Sizes sizes, int dtype, Address x, Address v, Address leak, Address m,
-                        Address shift, Address sums, Address squares) {
-    const EmpfShape k = shape(on, sizes, dtype);
-    if (k.n == 0) return;
-    require_all(x, leak, m, shift);
-    require(bool(sums) == bool(squares), "sums and squares go together");
-    py::gil_scoped_release nogil;
-    Core::empf_potential(EmpfPotential{k, pointer(x), pointer(v), pointer(leak), pointer(m), pointer(shift),
-                                       pointer(sums), pointer(squares)},
-                         on);
-  }
-
-  // m, mean, inverse, alpha, beta, gamma, bias, threshold
-  using Operands = std::array<Address, 8>;
-
-  static EmpfNorm norm(const EmpfShape& k, const Operands& o) {
-    for (const Address operand : o) require(operand, "pointers must not be null");
-    return EmpfNorm{k,
-                    pointer(o[0]),
-                    pointer(o[1]),
-                    pointer(o[2]),
-                    pointer(o[3]),
-                    pointer(o[4]),
-                    pointer(o[5]),
-                    pointer(o[6]),
-                    pointer(o[7])};
-  }
-
-  static void norm_forward(Execution on, Sizes sizes, int dtype, Operands operands, Address spikes, Address v_last) {
-    const EmpfShape k = shape(on, sizes, dtype);
-    if (k.n == 0) return;
-    require_all(spikes, v_last);
-    const EmpfNorm base = norm(k, operands);
-    py::gil_scoped_release nogil;
-    Core::empf_norm_forward(EmpfNormForward{base, pointer(spikes), pointer(v_last)}, on);
-  }
-
-  static void norm_sums(Execution on, Sizes sizes, int dtype, Operands operands, Address g_spikes, Address v_last,
-                        Address g_mh, Address g_mh_xhat) {
-    const EmpfShape k = shape(on, sizes, dtype);
-    if (k.n == 0) return;
-    require_all(g_spikes, v_last, g_mh, g_mh_xhat);
-    const EmpfNorm base = norm(k, operands);
-    py::gil_scoped_release nogil;
-    Core::empf_norm_sums(EmpfNormSums{base, pointer(g_spikes), pointer(v_last), pointer(g_mh), pointer(g_mh_xhat)}, on);
-  }
-
-  static void norm_backward(Execution on, Sizes sizes, int dtype, Operands operands, Address g_spikes, Address v_last,
-                            Address v, Address pull, Address pull_xhat, Address g_x, Address g_leak) {
-    const EmpfShape k = shape(on, sizes, dtype);
-    if (k.n == 0) return;
-    require_all(g_spikes, v_last, pull, pull_xhat, g_x, g_leak);
-    const EmpfNorm base = norm(k, operands);
-    py::gil_scoped_release nogil;
-    Core::empf_norm_backward(EmpfNormBackward{base, pointer(g_spikes), pointer(v_last), pointer(v), pointer(pull),
-                                              pointer(pull_xhat), pointer(g_x), pointer(g_leak)},
-                             on);
-  }
-};
+// one step of version II
+inline EmpfShape empf_step(const EmpfSizes& sizes, int dtype) {
+  require(sizes[1] == 1, "T must be 1");
+  return empf_shape(sizes, dtype);
+}
 
 template <class Core>
 void bind_empf(py::module_& m) {
-  using Kernels = EmpfBindings<Core>;
-  m.def("empf_forward", &Kernels::forward);
-  m.def("empf_backward", &Kernels::backward);
-  m.def("empf_potential", &Kernels::potential);
-  m.def("empf_norm_forward", &Kernels::norm_forward);
-  m.def("empf_norm_sums", &Kernels::norm_sums);
-  m.def("empf_norm_backward", &Kernels::norm_backward);
+  using Execution = typename Core::Execution;
+  m.def("empf_forward", [](Execution on, EmpfSizes sizes, int dtype, const py::args& operands) {
+    call<Core>("empf_forward", on, EmpfForward{empf_shape(sizes, dtype)}, operands,
+               [&](const EmpfForward& k) { Core::empf_forward(k, on); });
+  });
+  m.def("empf_backward", [](Execution on, EmpfSizes sizes, int dtype, const py::args& operands) {
+    const auto fits = [](const EmpfBackward& k) {
+      require(k.empty() || (k.v_seq ? bool(k.g_leak) : bool(k.x)), "v_seq with g_leak, or x, is needed");
+    };
+    call<Core>("empf_backward", on, EmpfBackward{empf_shape(sizes, dtype)}, operands, fits,
+               [&](const EmpfBackward& k) { Core::empf_backward(k, on); });
+  });
+  m.def("empf_potential", [](Execution on, EmpfSizes sizes, int dtype, const py::args& operands) {
+    const auto fits = [](const EmpfPotential& k) { require(!k.sums == !k.squares, "sums and squares go together"); };
+    call<Core>("empf_potential", on, EmpfPotential{empf_step(sizes, dtype)}, operands, fits,
+               [&](const EmpfPotential& k) { Core::empf_potential(k, on); });
+  });
+  m.def("empf_norm_forward", [](Execution on, EmpfSizes sizes, int dtype, const py::args& operands) {
+    call<Core>("empf_norm_forward", on, EmpfNormForward{{empf_step(sizes, dtype)}}, operands,
+               [&](const EmpfNormForward& k) { Core::empf_norm_forward(k, on); });
+  });
+  m.def("empf_norm_sums", [](Execution on, EmpfSizes sizes, int dtype, const py::args& operands) {
+    call<Core>("empf_norm_sums", on, EmpfNormSums{{empf_step(sizes, dtype)}}, operands,
+               [&](const EmpfNormSums& k) { Core::empf_norm_sums(k, on); });
+  });
+  m.def("empf_norm_backward", [](Execution on, EmpfSizes sizes, int dtype, const py::args& operands) {
+    call<Core>("empf_norm_backward", on, EmpfNormBackward{{empf_step(sizes, dtype)}}, operands,
+               [&](const EmpfNormBackward& k) { Core::empf_norm_backward(k, on); });
+  });
 }
 
 }  // namespace bindings

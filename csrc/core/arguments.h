@@ -1,6 +1,6 @@
 #pragma once
 
-#include <cstdint>
+#include "operands.h"
 
 // What every core's kernels take. Pointers are raw, sizes int64, `n` neurons are contiguous,
 // sequences are [T, n]. A null optional pointer means: not wanted (outputs) or zero (inputs).
@@ -33,6 +33,24 @@ struct LifForward {
   void* v_seq;            // [T, n], optional
   void* trace_seq;        // [T, n]
   void* ratio_last;       // [n] (ndot rules)
+
+  bool empty() const { return T == 0 || n == 0; }
+  template <class Take>
+  void operands(Take&& take) {
+    const int64_t all = elements({T, n});
+    take("x", x, Holds::input, all);
+    take("potential", potential, Holds::state, n, Need::optional);
+    take("trace", trace, Holds::state, n, Need::optional);
+    take("ratio", ratio, Holds::state, n, Need::optional);
+    take("keep", keep, Holds::state, n, Need::optional);
+    take("spikes", spikes, Holds::input, all);
+    take("u_last", u_last, Holds::state, n, Need::optional);
+    take("u_seq", u_seq, Holds::state, all, Need::optional);
+    take("v_last", v_last, Holds::state, n, Need::optional);
+    take("v_seq", v_seq, Holds::state, all, Need::optional);
+    take("trace_seq", trace_seq, Holds::state, all, Need::optional);
+    take("ratio_last", ratio_last, Holds::state, n, Need::optional);
+  }
 };
 
 struct LifBackward {
@@ -48,6 +66,21 @@ struct LifBackward {
   const void* g_v_seq;    // [T, n], optional (BPTT)
   void* g_x;              // [T, n]
   void* g_v_first;        // [n], optional (BPTT)
+
+  bool empty() const { return T == 0 || n == 0; }
+  template <class Take>
+  void operands(Take&& take) {
+    const int64_t all = elements({T, n});
+    take("g_spikes", g_spikes, Holds::input, all, Need::optional);
+    take("keep", keep, Holds::state, n, Need::optional);
+    take("u", u, Holds::state, all, Need::optional);
+    take("x", x, Holds::input, all, Need::optional);
+    take("potential", potential, Holds::state, n, Need::optional);
+    take("g_v_last", g_v_last, Holds::state, n, Need::optional);
+    take("g_v_seq", g_v_seq, Holds::state, all, Need::optional);
+    take("g_x", g_x, Holds::input, all);
+    take("g_v_first", g_v_first, Holds::state, n, Need::optional);
+  }
 };
 
 struct Standardize {
@@ -58,16 +91,39 @@ struct Standardize {
   const void* gain;    // [rows]
   void* mean;          // [rows], double
   void* inverse;       // [rows], double: 1/sqrt(var * cols + eps)
+
+  bool empty() const { return rows == 0 || cols == 0; }
+  template <class Take>
+  void operands(Take&& take) {
+    take("weight", weight, Holds::input, elements({rows, cols}));
+    take("gain", gain, Holds::input, rows);
+    take("mean", mean, Holds::float64, rows);
+    take("inverse", inverse, Holds::float64, rows);
+  }
 };
 
 struct StandardizeForward : Standardize {
   void* out;  // [rows, cols]
+
+  template <class Take>
+  void operands(Take&& take) {
+    Standardize::operands(take);
+    take("out", out, Holds::input, elements({rows, cols}));
+  }
 };
 
 struct StandardizeBackward : Standardize {
   const void* g_out;  // [rows, cols]
   void* g_weight;     // [rows, cols]
   void* g_gain;       // [rows]
+
+  template <class Take>
+  void operands(Take&& take) {
+    Standardize::operands(take);
+    take("g_out", g_out, Holds::input, elements({rows, cols}));
+    take("g_weight", g_weight, Holds::input, elements({rows, cols}));
+    take("g_gain", g_gain, Holds::input, rows);
+  }
 };
 
 }  // namespace fastsnn

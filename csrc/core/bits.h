@@ -10,17 +10,34 @@ struct Binarize {
   int64_t rows, cols;
   Dtype dtype;
   const void* weight;  // [rows, cols]
+
+  bool empty() const { return rows == 0 || cols == 0; }
 };
 
 struct BinarizeForward : Binarize {
   bool scaled;
   void* scale;  // [rows], double: mean |W|
   void* out;    // [rows, cols]
+
+  template <class Take>
+  void operands(Take&& take) {
+    take("weight", weight, Holds::input, elements({rows, cols}));
+    take("scale", scale, Holds::float64, rows);
+    take("out", out, Holds::input, elements({rows, cols}));
+  }
 };
 
 struct BinarizeBackward : Binarize {
   const void* g_out;  // [rows, cols]
   void* g_weight;     // [rows, cols]
+
+  template <class Take>
+  void operands(Take&& take) {
+    const int64_t all = elements({rows, cols});
+    take("weight", weight, Holds::input, all);
+    take("g_out", g_out, Holds::input, all);
+    take("g_weight", g_weight, Holds::input, all);
+  }
 };
 
 // Signs lie in words of 8 nibbles, a nibble holds 4 weights of 1 bit or 2 of 2 bits that are neighbours in the fan-in
@@ -44,6 +61,35 @@ struct PackedProduct {
   const float* scale;  // [outputs], optional
   const float* bias;   // [outputs], optional
   void* y;
+
+  bool empty() const { return batch == 0 || outputs == 0 || out.height == 0 || out.width == 0; }
+
+  int64_t words_size() const {
+    const int64_t bits_of_tap = elements({channels, bits}), blocks = outputs / kOutputs + (outputs % kOutputs != 0);
+    return elements({blocks, kernel.height, kernel.width, bits_of_tap / 32 + (bits_of_tap % 32 != 0), kOutputs});
+  }
+
+  // Elements from the first to the last of [batch, channels, *plane] in these strides
+  static int64_t span(const int64_t (&sizes)[4], const int64_t (&strides)[4]) {
+    const int64_t all = elements({sizes[0], sizes[1], sizes[2], sizes[3]});
+    if (all == 0 || all == kNever) return all;
+    int64_t last = 0;
+    for (int i = 0; i < 4; i++) {
+      const int64_t step = sizes[i] == 1 ? 0 : elements({sizes[i] - 1, strides[i]});
+      if (step > kNever - 2 - last) return kNever;
+      last += step;
+    }
+    return last + 1;
+  }
+
+  template <class Take>
+  void operands(Take&& take) {
+    take.strided("x", x, Holds::input, span({batch, channels, in.height, in.width}, x_strides));
+    take("words", words, Holds::int32, words_size());
+    take("scale", scale, Holds::float32, outputs, Need::optional);
+    take("bias", bias, Holds::float32, outputs, Need::optional);
+    take.strided("y", y, Holds::input, span({batch, outputs, out.height, out.width}, y_strides));
+  }
 };
 
 namespace FASTSNN_ISA {

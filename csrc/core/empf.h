@@ -12,6 +12,8 @@ namespace fastsnn {
 struct EmpfShape {
   int64_t T, n, channels, inner, parts;
   Dtype dtype;
+
+  bool empty() const { return T == 0 || n == 0; }
 };
 
 // Versions I and III
@@ -23,6 +25,18 @@ struct EmpfForward : EmpfShape {
   void* spikes;           // [T, n]
   void* v_last;           // [n], optional; v_seq ends with it
   void* v_seq;            // [T, n], optional
+
+  template <class Take>
+  void operands(Take&& take) {
+    const int64_t all = elements({T, n}), values = elements({T, channels});
+    take("x", x, Holds::input, all);
+    take("v", v, Holds::state, n, Need::optional);
+    take("leak", leak, Holds::state, values, Need::optional);
+    take("threshold", threshold, Holds::state, values);
+    take("spikes", spikes, Holds::input, all);
+    take("v_last", v_last, Holds::state, n, Need::optional);
+    take("v_seq", v_seq, Holds::state, all, Need::optional);
+  }
 };
 
 struct EmpfBackward : EmpfShape {
@@ -34,6 +48,19 @@ struct EmpfBackward : EmpfShape {
   void* g_x;              // [T, n]
   void* g_leak;           // [parts, T, channels], null: version III
   void* g_threshold;      // [parts, T, channels]
+
+  template <class Take>
+  void operands(Take&& take) {
+    const int64_t all = elements({T, n}), sums = elements({parts, T, channels});
+    take("g_spikes", g_spikes, Holds::input, all);
+    take("v_seq", v_seq, Holds::state, all, Need::optional);
+    take("x", x, Holds::input, all, Need::optional);
+    take("v", v, Holds::state, n, Need::optional);
+    take("threshold", threshold, Holds::state, elements({T, channels}));
+    take("g_x", g_x, Holds::input, all);
+    take("g_leak", g_leak, Holds::float64, sums, Need::optional);
+    take("g_threshold", g_threshold, Holds::float64, sums);
+  }
 };
 
 // Version II, one step (T = 1)
@@ -44,22 +71,62 @@ struct EmpfPotential : EmpfShape {
   void* shift;        // [channels], each channel's first potential, so that a large mean does not cancel
   void* sums;         // [parts, channels], of m - shift; null: no statistics
   void* squares;      // [parts, channels], of its squares
+
+  template <class Take>
+  void operands(Take&& take) {
+    const int64_t all = elements({T, n}), statistics = elements({parts, channels});
+    take("x", x, Holds::input, all);
+    take("v", v, Holds::state, n, Need::optional);
+    take("leak", leak, Holds::state, channels);
+    take("m", m, Holds::state, n);
+    take("shift", shift, Holds::float64, channels);
+    take("sums", sums, Holds::float64, statistics, Need::optional);
+    take("squares", squares, Holds::float64, statistics, Need::optional);
+  }
 };
 
 struct EmpfNorm : EmpfShape {
   const void* m;                                        // [n]
   const void *mean, *inverse;                           // [channels], inverse = 1/sqrt(var + eps)
   const void *alpha, *beta, *gamma, *bias, *threshold;  // [channels]
+
+  template <class Take>
+  void operands(Take&& take) {
+    take("m", m, Holds::state, elements({T, n}));
+    take("mean", mean, Holds::state, channels);
+    take("inverse", inverse, Holds::state, channels);
+    take("alpha", alpha, Holds::state, channels);
+    take("beta", beta, Holds::state, channels);
+    take("gamma", gamma, Holds::state, channels);
+    take("bias", bias, Holds::state, channels);
+    take("threshold", threshold, Holds::state, channels);
+  }
 };
 
 struct EmpfNormForward : EmpfNorm {
   void *spikes, *v_last;  // [n]
+
+  template <class Take>
+  void operands(Take&& take) {
+    EmpfNorm::operands(take);
+    take("spikes", spikes, Holds::input, n);
+    take("v_last", v_last, Holds::state, n);
+  }
 };
 
 struct EmpfNormSums : EmpfNorm {
   const void *g_spikes, *v_last;  // [n]
   void* g_mh;                     // [parts, channels], sum of g_mh
   void* g_mh_xhat;                // [parts, channels], sum of g_mh * xhat
+
+  template <class Take>
+  void operands(Take&& take) {
+    EmpfNorm::operands(take);
+    take("g_spikes", g_spikes, Holds::input, n);
+    take("v_last", v_last, Holds::state, n);
+    take("g_mh", g_mh, Holds::float64, elements({parts, channels}));
+    take("g_mh_xhat", g_mh_xhat, Holds::float64, elements({parts, channels}));
+  }
 };
 
 struct EmpfNormBackward : EmpfNorm {
@@ -67,6 +134,18 @@ struct EmpfNormBackward : EmpfNorm {
   const void *pull, *pull_xhat;       // [channels], means of g_n and g_n * xhat; 0 with running statistics
   void* g_x;                          // [n]
   void* g_leak;                       // [parts, channels]
+
+  template <class Take>
+  void operands(Take&& take) {
+    EmpfNorm::operands(take);
+    take("g_spikes", g_spikes, Holds::input, n);
+    take("v_last", v_last, Holds::state, n);
+    take("v", v, Holds::state, n, Need::optional);
+    take("pull", pull, Holds::state, channels);
+    take("pull_xhat", pull_xhat, Holds::state, channels);
+    take("g_x", g_x, Holds::input, n);
+    take("g_leak", g_leak, Holds::float64, elements({parts, channels}));
+  }
 };
 
 namespace FASTSNN_ISA {

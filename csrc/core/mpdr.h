@@ -12,11 +12,25 @@ namespace fastsnn {
 struct MpdrForward : LifForward {
   void* moments;  // [T, 2], double: mean and biased variance of u[t]
   void* room;     // [T, blocks, 2], double, of 256 neurons or more, for a core on a device
+
+  template <class Take>
+  void operands(Take&& take) {
+    LifForward::operands(take);
+    take("moments", moments, Holds::float64, elements({T, 2}));
+    take("room", room, Holds::float64, elements({T, room_blocks(n), 2}), Need::optional);
+  }
 };
 
 struct MpdrBackward : LifBackward {
   const void* pulls;  // [T, 3], double: dL/du[t] = offset + slope*(u[t] - m) as m, offset, slope
   void* g_local;      // [T, n], optional: this part of g_x, which then is not in g_x
+
+  template <class Take>
+  void operands(Take&& take) {
+    LifBackward::operands(take);
+    take("pulls", pulls, Holds::float64, elements({T, 3}));
+    take("g_local", g_local, Holds::input, elements({T, n}), Need::optional);
+  }
 };
 
 namespace FASTSNN_ISA {

@@ -11,7 +11,14 @@ namespace fastsnn {
 struct Channels {
   int64_t outer, channels, inner, parts;
   Dtype dtype;
+
+  bool empty() const { return outer == 0 || channels == 0 || inner == 0; }
+  int64_t n() const { return elements({outer, channels, inner}); }
+  int64_t room_size() const { return elements({parts, 2, channels}); }
 };
+
+// Blocks that a core on a device makes of n neurons at most
+inline int64_t room_blocks(int64_t n) { return n / 256 + (n % 256 != 0); }
 
 struct OsrForward : Channels {
   const void* x;
@@ -19,6 +26,53 @@ struct OsrForward : Channels {
   void* y;                                // null where a neuron takes it
   double *mean, *m2;                      // [channels], optional: moments of x
   double* room;
+
+  template <class Take>
+  void normalisation(Take&& take) {
+    take("x", x, Holds::input, n());
+    take("center", center, Holds::float64, channels);
+    take("factor", factor, Holds::float64, channels);
+    take("shift", shift, Holds::float64, channels);
+  }
+  template <class Take>
+  void moments(Take&& take) {
+    take("mean", mean, Holds::float64, channels, Need::optional);
+    take("m2", m2, Holds::float64, channels, Need::optional);
+    take("room", room, Holds::float64, room_size(), Need::optional);
+  }
+  template <class Take>
+  void operands(Take&& take) {
+    normalisation(take);
+    take("y", y, Holds::input, n());
+    moments(take);
+  }
+};
+
+// The same with one step of the neuron on y, which has no memory
+struct OsrLifForward : OsrForward {
+  bool first, potential_is_v;
+  const void *potential, *trace, *ratio, *keep;  // [n], as LifForward's
+  void *spikes, *u, *trace_out, *ratio_out;      // [n]
+
+  template <class Take>
+  void operands(Take&& take) {
+    normalisation(take);
+    moments(take);
+    take("potential", potential, Holds::state, n(), Need::optional);
+    take("trace", trace, Holds::state, n(), Need::optional);
+    take("ratio", ratio, Holds::state, n(), Need::optional);
+    take("keep", keep, Holds::state, n(), Need::optional);
+    take("spikes", spikes, Holds::input, n());
+    take("u", u, Holds::state, n());
+    take("trace_out", trace_out, Holds::state, n(), Need::optional);
+    take("ratio_out", ratio_out, Holds::state, n(), Need::optional);
+  }
+
+  LifForward neuron() const {
+    LifForward lif{1, n(), dtype, first, potential_is_v, nullptr, potential, trace, ratio, keep, spikes};
+    lif.u_last = u, lif.trace_seq = trace_out, lif.ratio_last = ratio_out;
+    return lif;
+  }
 };
 
 struct OsrReduce : Channels {
@@ -26,6 +80,42 @@ struct OsrReduce : Channels {
   const double *mean, *inverse;  // [channels]
   double* sums;                  // [2, channels]: sum g, sum g*xh
   double* room;
+
+  template <class Take>
+  void operands(Take&& take) {
+    take("x", x, Holds::input, n());
+    take("g", g, Holds::input, n());
+    statistics(take);
+  }
+  template <class Take>
+  void statistics(Take&& take) {
+    take("mean", mean, Holds::float64, channels);
+    take("inverse", inverse, Holds::float64, channels);
+    take("sums", sums, Holds::float64, elements({2, channels}));
+    take("room", room, Holds::float64, room_size(), Need::optional);
+  }
+};
+
+// The same with g_y of the neuron, which is written
+struct OsrLifReduce : OsrReduce {
+  const void *g_spikes, *keep, *u;  // [n], keep optional
+  void* g_y;                        // [n]
+
+  template <class Take>
+  void operands(Take&& take) {
+    take("x", x, Holds::input, n());
+    statistics(take);
+    take("g_spikes", g_spikes, Holds::input, n());
+    take("keep", keep, Holds::state, n(), Need::optional);
+    take("u", u, Holds::state, n());
+    take("g_y", g_y, Holds::input, n());
+  }
+
+  LifBackward neuron() const {
+    LifBackward lif{1, n(), dtype, false, g_spikes, keep, u};
+    lif.g_x = g_y;
+    return lif;
+  }
 };
 
 struct OsrGradient : Channels {
@@ -33,6 +123,17 @@ struct OsrGradient : Channels {
   const double *mean, *inverse, *factor;  // [channels]
   const double* means;                    // [2, channels]: mean(g), mean(g*xh)
   void* g_x;                              // may be g
+
+  template <class Take>
+  void operands(Take&& take) {
+    take("x", x, Holds::input, n());
+    take("g", g, Holds::input, n());
+    take("mean", mean, Holds::float64, channels);
+    take("inverse", inverse, Holds::float64, channels);
+    take("factor", factor, Holds::float64, channels);
+    take("means", means, Holds::float64, elements({2, channels}));
+    take("g_x", g_x, Holds::input, n());
+  }
 };
 
 struct OtsCharge {
@@ -42,6 +143,16 @@ struct OtsCharge {
   void* u;            // [n]
   double* moments;    // [2]: mean and M2 of u
   double* room;       // [blocks, 2] of 256 neurons or more, for a core on a device
+
+  bool empty() const { return n == 0; }
+  template <class Take>
+  void operands(Take&& take) {
+    take("x", x, Holds::input, n);
+    take("v", v, Holds::state, n, Need::optional);
+    take("u", u, Holds::state, n);
+    take("moments", moments, Holds::float64, 2);
+    take("room", room, Holds::float64, elements({room_blocks(n), 2}), Need::optional);
+  }
 };
 
 struct OtsFire {
@@ -52,6 +163,18 @@ struct OtsFire {
   const void *trace, *keep;  // [n], optional
   void *spikes, *v;          // [n]
   void* trace_out;           // [n], of a traced rule
+
+  bool empty() const { return n == 0; }
+  template <class Take>
+  void operands(Take&& take) {
+    take("threshold", threshold, Holds::float64, 1);
+    take("u", u, Holds::state, n);
+    take("trace", trace, Holds::state, n, Need::optional);
+    take("keep", keep, Holds::state, n, Need::optional);
+    take("spikes", spikes, Holds::input, n);
+    take("v", v, Holds::state, n);
+    take("trace_out", trace_out, Holds::state, n, Need::optional);
+  }
 };
 
 struct OtsBackward {
@@ -61,6 +184,16 @@ struct OtsBackward {
   const void *u, *g_spikes;  // [n]
   const void* keep;          // [n], optional
   void* g_x;                 // [n]
+
+  bool empty() const { return n == 0; }
+  template <class Take>
+  void operands(Take&& take) {
+    take("threshold", threshold, Holds::float64, 1);
+    take("u", u, Holds::state, n);
+    take("g_spikes", g_spikes, Holds::input, n);
+    take("keep", keep, Holds::state, n, Need::optional);
+    take("g_x", g_x, Holds::input, n);
+  }
 };
 
 namespace FASTSNN_ISA {

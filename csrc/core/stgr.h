@@ -16,6 +16,16 @@ struct StgrSgd {
   double lam, gam, rho, lr, momentum, undamped, decay;
   const void* grad;
   void *weight, *average, *previous, *momentum_buffer;  // all [n], of one type
+
+  bool empty() const { return n == 0; }
+  template <class Take>
+  void operands(Take&& take) {
+    take("grad", grad, Holds::input, n);
+    take("weight", weight, Holds::input, n);
+    take("average", average, Holds::input, n);
+    take("previous", previous, Holds::input, n);
+    take("momentum_buffer", momentum_buffer, Holds::input, n);
+  }
 };
 
 namespace FASTSNN_ISA {

@@ -209,7 +209,7 @@ FASTSNN_HD bool make_table(const float* spikes, float* table) {
 
 // Memory aligned for the widest vectors, that grows and forgets what it held.
 template <class V>
-class Scratch {
+class Growing {
  public:
   V* at_least(int64_t n) {
     if (n > size_) {
@@ -488,8 +488,8 @@ class PackedTile {
   std::vector<uint8_t> fired_;
   std::vector<int32_t> nonzero_;
   std::vector<int64_t> ends_;  // in nonzero_, of each pixel
-  Scratch<float> table_memory_, sums_memory_;
-  Scratch<uint32_t> spread_memory_;
+  Growing<float> table_memory_, sums_memory_;
+  Growing<uint32_t> spread_memory_;
   float *tables_ = nullptr, *sums_ = nullptr;
 };
 
@@ -498,7 +498,7 @@ template <class T, int bits>
 void packed_product_of(const PackedProduct& k, int threads) {
   const int64_t rows = k.batch * k.out.height * k.out.width;
   const int64_t blocks = (k.outputs + kOutputs - 1) / kOutputs;
-  const int64_t work = rows * blocks * k.channels * k.kernel.height * k.kernel.width;
+  const int64_t work = elements({rows, blocks, k.channels, k.kernel.height, k.kernel.width});
   const auto part = [&](int64_t first_row, int64_t last_row, int64_t first_block, int64_t last_block) {
     PackedTile<T, bits> tile(k, first_block, last_block);
     for (int64_t r = first_row; r < last_row; r += kTileRows) tile.run(r, std::min(last_row, r + kTileRows));

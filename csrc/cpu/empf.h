@@ -60,24 +60,31 @@ void add_run(double* sums, int64_t n, const Term& term) {
   }
 }
 
-template <class Body>
-void for_each_chunk(int64_t n, int threads, int64_t work, const Body& body) {
+// body(chunk's begin, length, scratch of `rows` rows)
+template <class S, class Body>
+void for_each_chunk(int64_t n, int threads, int64_t work, int64_t rows, const Body& body) {
   parallel_chunks(n, kChunk, work, threads, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; i += kChunk) body(i, std::min(kChunk, end - i));
+    Scratch<S> scratch(rows, end - begin);
+    for (int64_t i = begin; i < end; i += kChunk) {
+      scratch.rewind();
+      body(i, std::min(kChunk, end - i), scratch);
+    }
   });
 }
 
-// Runs body(chunk's begin, length, sums) with `count` sums a slice; returns their totals. The slices do not depend on
-// the number of threads.
-template <class Body>
-std::vector<double> sliced_sums(const EmpfShape& k, int64_t count, int threads, const Body& body) {
+// Runs body(chunk's begin, length, sums, scratch of `rows` rows) with `count` sums a slice; returns their totals. The
+// slices do not depend on the number of threads.
+template <class S, class Body>
+std::vector<double> sliced_sums(const EmpfShape& k, int64_t count, int threads, int64_t rows, const Body& body) {
   const int64_t chunks = (k.n + kChunk - 1) / kChunk, slices = std::min(chunks, kSlices);
   std::vector<double> partial(slices * count), total(count);
   parallel_chunks(slices, 1, k.n * k.T, threads, [&](int64_t first, int64_t last) {
+    Scratch<S> scratch(rows, k.n);
     for (int64_t slice = first; slice < last; slice++) {
       const int64_t end = std::min(k.n, chunks * (slice + 1) / slices * kChunk);
       for (int64_t i = chunks * slice / slices * kChunk; i < end; i += kChunk) {
-        body(i, std::min(kChunk, end - i), partial.data() + slice * count);
+        scratch.rewind();
+        body(i, std::min(kChunk, end - i), partial.data() + slice * count, scratch);
       }
     }
   });
@@ -107,18 +114,17 @@ void empf_fire_run(const S* x, const S* v_prev, const S* leak, const S* threshol
 }
 
 template <class T, bool stateful, class S = typename StateOf<T>::type>
-void empf_forward_chunk(const EmpfForward& k, int64_t i, int64_t n) {
-  Chunk<S> x, s, v, zeros;
-  if (!k.v) zeros.fill(S(0), n);
+void empf_forward_chunk(const EmpfForward& k, int64_t i, int64_t n, Scratch<S>& scratch) {
+  S *x = scratch.row(), *s = scratch.row(), *v = scratch.row();
   const S* threshold = static_cast<const S*>(k.threshold);
   const S* leak = stateful ? static_cast<const S*>(k.leak) : threshold;
-  const S* v_prev = at_or(static_cast<const S*>(k.v), i, static_cast<const S*>(zeros.at));
+  const S* v_prev = k.v ? static_cast<const S*>(k.v) + i : scratch.row_of(S(0));
   for (int64_t t = 0; t < k.T; t++) {
     T* spikes = static_cast<T*>(k.spikes) + t * k.n + i;
     const S* input = load(static_cast<const T*>(k.x) + t * k.n + i, x, n);
     S* fired = store_target(spikes, s);
     S* after = k.v_seq ? static_cast<S*>(k.v_seq) + t * k.n + i
-                       : at_or(t + 1 == k.T ? static_cast<S*>(k.v_last) : nullptr, i, v.at);
+                       : at_or(t + 1 == k.T ? static_cast<S*>(k.v_last) : nullptr, i, v);
     const auto fire = [&](int64_t o, int64_t run, int64_t c, auto each) {
       const int64_t p = t * k.channels + c;
       empf_fire_run<S, decltype(each)::value, stateful>(input + o, v_prev + o, leak + p, threshold + p, fired + o,
@@ -134,7 +140,9 @@ void empf_forward(const EmpfForward& k, int threads) {
   with_dtype(k.dtype, [&](auto zero) {
     using T = decltype(zero);
     const auto chunk = k.leak ? empf_forward_chunk<T, true> : empf_forward_chunk<T, false>;
-    for_each_chunk(k.n, threads, k.n * k.T, [&](int64_t i, int64_t n) { chunk(k, i, n); });
+    using S = typename StateOf<T>::type;
+    for_each_chunk<S>(k.n, threads, k.n * k.T, 4,
+                      [&](int64_t i, int64_t n, Scratch<S>& scratch) { chunk(k, i, n, scratch); });
   });
 }
 
@@ -146,10 +154,10 @@ void empf_fired_run(const S* g_s, const S* v, const S* threshold, S* g_m, int64_
 }
 
 template <class T, class S = typename StateOf<T>::type>
-void empf_backward_chunk(const EmpfBackward& k, int64_t i, int64_t n, double* g_leak, double* g_threshold) {
-  Chunk<S> g, after, out, zeros;
-  if (!k.v) zeros.fill(S(0), n);
-  const S* v_prev = at_or(static_cast<const S*>(k.v), i, static_cast<const S*>(zeros.at));
+void empf_backward_chunk(const EmpfBackward& k, int64_t i, int64_t n, double* g_leak, double* g_threshold,
+                         Scratch<S>& scratch) {
+  S *g = scratch.row(), *after = scratch.row(), *out = scratch.row();
+  const S* v_prev = k.v ? static_cast<const S*>(k.v) + i : scratch.row_of(S(0));
   for (int64_t t = 0; t < k.T; t++) {
     T* g_x = static_cast<T*>(k.g_x) + t * k.n + i;
     const S* g_s = load(static_cast<const T*>(k.g_spikes) + t * k.n + i, g, n);
@@ -175,9 +183,11 @@ void empf_backward_chunk(const EmpfBackward& k, int64_t i, int64_t n, double* g_
 void empf_backward(const EmpfBackward& k, int threads) {
   const int64_t count = k.T * k.channels;
   with_dtype(k.dtype, [&](auto zero) {
-    const auto total = sliced_sums(k, 2 * count, threads, [&](int64_t i, int64_t n, double* sums) {
-      empf_backward_chunk<decltype(zero)>(k, i, n, sums, sums + count);
-    });
+    using S = typename StateOf<decltype(zero)>::type;
+    const auto chunk = [&](int64_t i, int64_t n, double* sums, Scratch<S>& scratch) {
+      empf_backward_chunk<decltype(zero)>(k, i, n, sums, sums + count, scratch);
+    };
+    const auto total = sliced_sums<S>(k, 2 * count, threads, 4, chunk);
     if (k.g_leak) std::copy_n(total.data(), count, static_cast<double*>(k.g_leak));
     std::copy_n(total.data() + count, count, static_cast<double*>(k.g_threshold));
   });
@@ -191,11 +201,9 @@ void empf_potential_of(const EmpfPotential& k, int threads) {
   for (int64_t c = 0; c < k.channels; c++) {
     shift[c] = leaky(leak[c], v ? v[c * k.inner] : S(0), S(widen(x[c * k.inner])));
   }
-  const auto total = sliced_sums(k, 2 * k.channels, threads, [&](int64_t i, int64_t n, double* sums) {
-    Chunk<S> current, zeros;
-    if (!v) zeros.fill(S(0), n);
-    const S* input = load(x + i, current, n);
-    const S* v_prev = at_or(v, i, static_cast<const S*>(zeros.at));
+  const auto chunk = [&](int64_t i, int64_t n, double* sums, Scratch<S>& scratch) {
+    const S* input = load(x + i, scratch.row(), n);
+    const S* v_prev = v ? v + i : scratch.row_of(S(0));
     S* m = static_cast<S*>(k.m) + i;
     const auto charge = [&](int64_t o, int64_t run, int64_t c, auto each) {
       constexpr bool kEach = decltype(each)::value;
@@ -209,7 +217,8 @@ void empf_potential_of(const EmpfPotential& k, int threads) {
       });
     };
     for_each_run_ahead(k, i, i + n, charge, input, v_prev, m);
-  });
+  };
+  const auto total = sliced_sums<S>(k, 2 * k.channels, threads, 2, chunk);
   if (!k.sums) return;
   std::copy_n(total.data(), k.channels, static_cast<double*>(k.sums));
   std::copy_n(total.data() + k.channels, k.channels, static_cast<double*>(k.squares));
@@ -248,8 +257,8 @@ void empf_norm_forward(const EmpfNormForward& k, int threads) {
   with_dtype(k.dtype, [&](auto zero) {
     using T = decltype(zero);
     using S = typename StateOf<T>::type;
-    for_each_chunk(k.n, threads, k.n, [&](int64_t i, int64_t n) {
-      Chunk<S> s;
+    for_each_chunk<S>(k.n, threads, k.n, 1, [&](int64_t i, int64_t n, Scratch<S>& scratch) {
+      S* s = scratch.row();
       T* spikes = static_cast<T*>(k.spikes) + i;
       S* fired = store_target(spikes, s);
       const S* m = static_cast<const S*>(k.m) + i;
@@ -264,15 +273,16 @@ void empf_norm_forward(const EmpfNormForward& k, int threads) {
 }
 
 template <class T, class S = typename StateOf<T>::type>
-void norm_sums_chunk(const EmpfNormSums& k, int64_t i, int64_t n, double* g_mh, double* g_mh_xhat) {
-  Chunk<S> g, fired;
-  const S* g_s = load(static_cast<const T*>(k.g_spikes) + i, g, n);
+void norm_sums_chunk(const EmpfNormSums& k, int64_t i, int64_t n, double* g_mh, double* g_mh_xhat,
+                     Scratch<S>& scratch) {
+  const S* g_s = load(static_cast<const T*>(k.g_spikes) + i, scratch.row(), n);
+  S* fired = scratch.row();
   const S *m = static_cast<const S*>(k.m) + i, *v = static_cast<const S*>(k.v_last) + i;
   const auto sum = [&](int64_t o, int64_t run, int64_t c, auto each) {
     constexpr bool kEach = decltype(each)::value;
     const NormAlong<S, kEach> p(k, c);
-    const S *g_run = fired.at + o, *m_run = m + o;
-    empf_fired_run<S, kEach>(g_s + o, v + o, static_cast<const S*>(k.threshold) + c, fired.at + o, run);
+    const S *g_run = fired + o, *m_run = m + o;
+    empf_fired_run<S, kEach>(g_s + o, v + o, static_cast<const S*>(k.threshold) + c, fired + o, run);
     add_pairs<kEach>(run, g_mh + c, g_mh_xhat + c, [=](int64_t j) {
       const double g = g_run[j];
       return Pair{g, g * double(standardized(m_run[j], p.mean[j], p.inverse[j]))};
@@ -283,9 +293,11 @@ void norm_sums_chunk(const EmpfNormSums& k, int64_t i, int64_t n, double* g_mh, 
 
 void empf_norm_sums(const EmpfNormSums& k, int threads) {
   with_dtype(k.dtype, [&](auto zero) {
-    const auto total = sliced_sums(k, 2 * k.channels, threads, [&](int64_t i, int64_t n, double* sums) {
-      norm_sums_chunk<decltype(zero)>(k, i, n, sums, sums + k.channels);
-    });
+    using S = typename StateOf<decltype(zero)>::type;
+    const auto chunk = [&](int64_t i, int64_t n, double* sums, Scratch<S>& scratch) {
+      norm_sums_chunk<decltype(zero)>(k, i, n, sums, sums + k.channels, scratch);
+    };
+    const auto total = sliced_sums<S>(k, 2 * k.channels, threads, 2, chunk);
     std::copy_n(total.data(), k.channels, static_cast<double*>(k.g_mh));
     std::copy_n(total.data() + k.channels, k.channels, static_cast<double*>(k.g_mh_xhat));
   });
@@ -304,8 +316,8 @@ void norm_gradient_run(const EmpfNormBackward& k, int64_t c, const S* g_s, const
 }
 
 template <class T, class S = typename StateOf<T>::type>
-void norm_backward_chunk(const EmpfNormBackward& k, int64_t i, int64_t n, double* g_leak) {
-  Chunk<S> g, out;
+void norm_backward_chunk(const EmpfNormBackward& k, int64_t i, int64_t n, double* g_leak, Scratch<S>& scratch) {
+  S *g = scratch.row(), *out = scratch.row();
   T* g_x = static_cast<T*>(k.g_x) + i;
   const S* g_s = load(static_cast<const T*>(k.g_spikes) + i, g, n);
   const S *m = static_cast<const S*>(k.m) + i, *v = static_cast<const S*>(k.v_last) + i;
@@ -324,9 +336,11 @@ void norm_backward_chunk(const EmpfNormBackward& k, int64_t i, int64_t n, double
 
 void empf_norm_backward(const EmpfNormBackward& k, int threads) {
   with_dtype(k.dtype, [&](auto zero) {
-    const auto total = sliced_sums(k, k.channels, threads, [&](int64_t i, int64_t n, double* sums) {
-      norm_backward_chunk<decltype(zero)>(k, i, n, sums);
-    });
+    using S = typename StateOf<decltype(zero)>::type;
+    const auto chunk = [&](int64_t i, int64_t n, double* sums, Scratch<S>& scratch) {
+      norm_backward_chunk<decltype(zero)>(k, i, n, sums, scratch);
+    };
+    const auto total = sliced_sums<S>(k, k.channels, threads, 2, chunk);
     std::copy_n(total.data(), k.channels, static_cast<double*>(k.g_leak));
   });
 }

@@ -62,9 +62,9 @@ ForwardRowFn<S> forward_row_of(Trace trace) {
 
 // Where step t of a state goes: into its sequence, to its last value, or nowhere that lasts.
 template <class S>
-S* row_at(void* sequence, void* last, int64_t t, const LifForward& k, int64_t i, Chunk<S>& scratch) {
+S* row_at(void* sequence, void* last, int64_t t, const LifForward& k, int64_t i, S* scratch) {
   if (sequence) return static_cast<S*>(sequence) + t * k.n + i;
-  return t + 1 == k.T ? at_or(static_cast<S*>(last), i, scratch.at) : scratch.at;
+  return t + 1 == k.T ? at_or(static_cast<S*>(last), i, scratch) : scratch;
 }
 
 // each(t, i, u, n) follows the step t of a chunk, whose potentials are u.
@@ -76,19 +76,20 @@ void lif_forward_chunks(const LifParams& params, const LifForward& k, int64_t be
   const auto row_fn = hard ? forward_row_of<S, Reset::hard>(trace) : forward_row_of<S, Reset::soft>(trace);
   const bool given_v = k.potential_is_v || !k.potential;
 
-  Chunk<S> x, s, u, v, a, e, ones, start, zeros;
-  ones.fill(S(1), end - begin);
-  zeros.fill(S(0), end - begin);
-  start.fill(hard ? p.v_reset : S(0), end - begin);
+  Scratch<S> scratch(9, end - begin);
+  S *x = scratch.row(), *s = scratch.row(), *u = scratch.row(), *v = scratch.row(), *a = scratch.row();
+  S* e = scratch.row();
+  const S *ones = scratch.row_of(S(1)), *zeros = scratch.row_of(S(0));
+  const S* start = scratch.row_of(hard ? p.v_reset : S(0));
 
   for (int64_t i = begin; i < end; i += kChunk) {
     const int64_t n = std::min(kChunk, end - i);
     ForwardRow<S> row;
     row.threshold_prev = given_v ? std::numeric_limits<S>::quiet_NaN() : p.threshold;
-    row.keep = at_or(static_cast<const S*>(k.keep), i, static_cast<const S*>(ones.at));
-    row.u_prev = at_or(static_cast<const S*>(k.potential), i, static_cast<const S*>(start.at));
-    row.a_prev = at_or(static_cast<const S*>(k.trace), i, static_cast<const S*>(zeros.at));
-    row.e_prev = at_or(static_cast<const S*>(k.ratio), i, static_cast<const S*>(zeros.at));
+    row.keep = at_or(static_cast<const S*>(k.keep), i, ones);
+    row.u_prev = at_or(static_cast<const S*>(k.potential), i, start);
+    row.a_prev = at_or(static_cast<const S*>(k.trace), i, zeros);
+    row.e_prev = at_or(static_cast<const S*>(k.ratio), i, zeros);
     row.first = k.first;
     for (int64_t t = 0; t < k.T; t++) {
       T* spikes = static_cast<T*>(k.spikes) + t * k.n + i;
@@ -96,7 +97,7 @@ void lif_forward_chunks(const LifParams& params, const LifForward& k, int64_t be
       row.s = store_target(spikes, s);
       row.u = row_at(k.u_seq, k.u_last, t, k, i, u);
       row.v = row_at(k.v_seq, k.v_last, t, k, i, v);
-      row.a = k.trace_seq ? static_cast<S*>(k.trace_seq) + t * k.n + i : a.at;
+      row.a = k.trace_seq ? static_cast<S*>(k.trace_seq) + t * k.n + i : a;
       row.e = row_at(nullptr, k.ratio_last, t, k, i, e);
       row_fn(p, row, n);
       each(t, i, static_cast<const S*>(row.u), n);
@@ -136,13 +137,13 @@ struct Potentials {
   const Lif<S>& p;
   bool hard;
   int64_t i, n;
-  Chunk<S>& x;
-  const Chunk<S>& start;
+  S* x;
+  const S* start;
 
   const S* row(int64_t t, const S* u_prev, S* into) const {
     if (k.u) return static_cast<const S*>(k.u) + t * k.n + i;
     const bool given_v = t == 0 && (k.potential_is_v || !k.potential);
-    if (t == 0) u_prev = at_or(static_cast<const S*>(k.potential), i, static_cast<const S*>(start.at));
+    if (t == 0) u_prev = at_or(static_cast<const S*>(k.potential), i, start);
     const S threshold_prev = given_v ? std::numeric_limits<S>::quiet_NaN() : p.threshold;
     const S* input = load(static_cast<const T*>(k.x) + t * k.n + i, x, n);
     const auto advance = hard ? potential_row<S, Reset::hard> : potential_row<S, Reset::soft>;
@@ -224,29 +225,30 @@ struct Bptt {
   };
 };
 
-// row(t, at, g_s, keep, u, g_x, n) computes step t of a chunk, which lies at `at` in [T, n].
+// row(t, at, g_s, keep, u, g_x, n, spare) computes step t of a chunk, which lies at `at` in [T, n]; spare: a row's
+// room.
 template <class T, class Row, class S = typename StateOf<T>::type>
 void lif_backward_online_chunks(const LifParams& params, const LifBackward& k, int64_t begin, int64_t end,
                                 const Row& row) {
   const Lif<S> p = lif_of<S>(params);
   const bool hard = Reset(params.reset) == Reset::hard;
 
-  Chunk<S> x, g_s, g_x, u_buffer, ones, zeros, start;
-  ones.fill(S(1), end - begin);
-  zeros.fill(S(0), end - begin);
-  start.fill(hard ? p.v_reset : S(0), end - begin);
+  Scratch<S> scratch(8, end - begin);
+  S *x = scratch.row(), *g_s = scratch.row(), *g_x = scratch.row(), *u_buffer = scratch.row(), *spare = scratch.row();
+  const S *ones = scratch.row_of(S(1)), *zeros = scratch.row_of(S(0));
+  const S* start = scratch.row_of(hard ? p.v_reset : S(0));
 
   for (int64_t i = begin; i < end; i += kChunk) {
     const int64_t n = std::min(kChunk, end - i);
-    const S* keep = at_or(static_cast<const S*>(k.keep), i, static_cast<const S*>(ones.at));
+    const S* keep = at_or(static_cast<const S*>(k.keep), i, ones);
     const Potentials<T, S> potentials{k, p, hard, i, n, x, start};
     const S* u = nullptr;
     for (int64_t t = 0; t < k.T; t++) {
       const int64_t at = t * k.n + i;
-      u = potentials.row(t, u, u_buffer.at);
-      const S* g = k.g_spikes ? load(static_cast<const T*>(k.g_spikes) + at, g_s, n) : zeros.at;
+      u = potentials.row(t, u, u_buffer);
+      const S* g = k.g_spikes ? load(static_cast<const T*>(k.g_spikes) + at, g_s, n) : zeros;
       T* out = static_cast<T*>(k.g_x) + at;
-      row(t, at, g, keep, u, store_target(out, g_x), n);
+      row(t, at, g, keep, u, store_target(out, g_x), n, spare);
       store(out, g_x, n);
     }
   }
@@ -256,7 +258,7 @@ template <class T, class S = typename StateOf<T>::type>
 void lif_backward_online_of(const LifParams& params, const LifBackward& k, int threads) {
   const Lif<S> p = lif_of<S>(params);
   const auto row_fn = pick_surrogate<Online<S>::template Row>(params.surrogate);
-  const auto row = [&](int64_t, int64_t, const S* g, const S* keep, const S* u, S* g_x, int64_t n) {
+  const auto row = [&](int64_t, int64_t, const S* g, const S* keep, const S* u, S* g_x, int64_t n, S*) {
     row_fn(p, g, keep, u, g_x, n);
   };
   parallel_chunks(k.n, kChunk, k.n * k.T, threads,
@@ -279,33 +281,33 @@ void lif_backward_bptt_chunks(const LifParams& params, const LifBackward& k, int
                               const Row& row) {
   const Lif<S> p = lif_of<S>(params);
   const bool hard = Reset(params.reset) == Reset::hard;
-  const int64_t chunk = bptt_chunk(k.T);
+  const int64_t chunk = std::min(bptt_chunk(k.T), end - begin);
   std::vector<S> u_rows(k.u ? 0 : chunk * k.T);
 
-  Chunk<S> x, g_s, g_x, g_v, ones, zeros, start;
-  ones.fill(S(1), end - begin);
-  zeros.fill(S(0), end - begin);
-  start.fill(hard ? p.v_reset : S(0), end - begin);
+  Scratch<S> scratch(7, chunk);
+  S *x = scratch.row(), *g_s = scratch.row(), *g_x = scratch.row(), *g_v = scratch.row();
+  const S *ones = scratch.row_of(S(1)), *zeros = scratch.row_of(S(0));
+  const S* start = scratch.row_of(hard ? p.v_reset : S(0));
 
   for (int64_t i = begin; i < end; i += chunk) {
     const int64_t n = std::min(chunk, end - i);
-    const S* keep = at_or(static_cast<const S*>(k.keep), i, static_cast<const S*>(ones.at));
+    const S* keep = at_or(static_cast<const S*>(k.keep), i, ones);
     const Potentials<T, S> potentials{k, p, hard, i, n, x, start};
     if (!k.u) {
       const S* u = nullptr;
       for (int64_t t = 0; t < k.T; t++) u = potentials.row(t, u, u_rows.data() + t * chunk);
     }
-    std::copy_n(at_or(static_cast<const S*>(k.g_v_last), i, static_cast<const S*>(zeros.at)), n, g_v.at);
+    std::copy_n(at_or(static_cast<const S*>(k.g_v_last), i, zeros), n, g_v);
     for (int64_t t = k.T - 1; t >= 0; t--) {
       const int64_t at = t * k.n + i;
       const S* u = k.u ? static_cast<const S*>(k.u) + at : u_rows.data() + t * chunk;
-      const S* g = k.g_spikes ? load(static_cast<const T*>(k.g_spikes) + at, g_s, n) : zeros.at;
-      const S* g_v_out = at_or(static_cast<const S*>(k.g_v_seq), at, static_cast<const S*>(zeros.at));
+      const S* g = k.g_spikes ? load(static_cast<const T*>(k.g_spikes) + at, g_s, n) : zeros;
+      const S* g_v_out = at_or(static_cast<const S*>(k.g_v_seq), at, zeros);
       T* out = static_cast<T*>(k.g_x) + at;
-      row(t, g, keep, g_v_out, u, g_v.at, store_target(out, g_x), n);
+      row(t, g, keep, g_v_out, u, g_v, store_target(out, g_x), n);
       store(out, g_x, n);
     }
-    if (k.g_v_first) std::copy_n(g_v.at, n, static_cast<S*>(k.g_v_first) + i);
+    if (k.g_v_first) std::copy_n(g_v, n, static_cast<S*>(k.g_v_first) + i);
   }
 }
 

@@ -93,13 +93,12 @@ void mpdr_backward_online_of(const LifParams& params, const MpdrBackward& k, int
   const auto pulls = pulls_of<S>(k);
   const auto plain_fn = pick_surrogate<Online<S>::template Row>(params.surrogate);
   const auto pulled_fn = pick_surrogate<PulledOnline<S>::template Row>(params.surrogate);
-  const auto row = [&](int64_t t, int64_t at, const S* g, const S* keep, const S* u, S* g_x, int64_t n) {
+  const auto row = [&](int64_t t, int64_t at, const S* g, const S* keep, const S* u, S* g_x, int64_t n, S* spare) {
     if (!k.g_local) return pulled_fn(p, pulls[t], g, keep, u, g_x, n);
     plain_fn(p, g, keep, u, g_x, n);
-    Chunk<S> buffer;
     T* out = static_cast<T*>(k.g_local) + at;
-    pull_row(p, pulls[t], u, store_target(out, buffer), n);
-    store(out, buffer, n);
+    pull_row(p, pulls[t], u, store_target(out, spare), n);
+    store(out, spare, n);
   };
   parallel_chunks(k.n, kChunk, k.n * k.T, threads,
                   [&](int64_t begin, int64_t end) { lif_backward_online_chunks<T>(params, k, begin, end, row); });

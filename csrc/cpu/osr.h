@@ -32,7 +32,8 @@ template <class T, bool last>
 class NormalizePanel {
  public:
   using S = typename StateOf<T>::type;
-  NormalizePanel(const OsrForward& k) : map_(k), y_(static_cast<T*>(k.y)) {}
+  NormalizePanel(const OsrForward& k)
+      : map_(k), y_(static_cast<T*>(k.y)), scratch_(1, panel_size(k)), buffer_(scratch_.row()) {}
 
   void operator()(int64_t c, int64_t at, int64_t n, const S* x) {
     prefetch_panel(n, y_ + at);
@@ -43,7 +44,8 @@ class NormalizePanel {
  private:
   AffineMap<S, last> map_;
   T* y_;
-  Chunk<S> buffer_;
+  Scratch<S> scratch_;
+  S* buffer_;
 };
 
 // One step of the neuron on y, which stays in L1
@@ -52,33 +54,34 @@ class LifPanel {
  public:
   using S = typename StateOf<T>::type;
   LifPanel(const OsrForward& norm, const LifParams& params, const LifForward& k)
-      : map_(norm), p_(lif_of<S>(params)), k_(k) {
+      : map_(norm), p_(lif_of<S>(params)), k_(k), scratch_(9, panel_size(norm)) {
     const bool hard = Reset(params.reset) == Reset::hard;
     const Trace trace = Trace(params.trace);
     row_ = hard ? forward_row_of<S, Reset::hard>(trace) : forward_row_of<S, Reset::soft>(trace);
     const bool given_v = k.potential_is_v || !k.potential;
     threshold_prev_ = given_v ? std::numeric_limits<S>::quiet_NaN() : p_.threshold;
-    start_.fill(hard ? p_.v_reset : S(0), kChunk);
-    ones_.fill(S(1), kChunk);
-    zeros_.fill(S(0), kChunk);
+    for (S** row : {&y_, &s_, &u_, &v_, &a_, &e_}) *row = scratch_.row();
+    start_ = scratch_.row_of(hard ? p_.v_reset : S(0));
+    ones_ = scratch_.row_of(S(1));
+    zeros_ = scratch_.row_of(S(0));
   }
 
   void operator()(int64_t c, int64_t at, int64_t n, const S* x) {
-    map_.row(c, n, x, y_.at);
+    map_.row(c, n, x, y_);
     T* spikes = static_cast<T*>(k_.spikes) + at;
     ForwardRow<S> row;
     row.threshold_prev = threshold_prev_;
     row.first = k_.first;
-    row.x = y_.at;
-    row.keep = at_or(static_cast<const S*>(k_.keep), at, static_cast<const S*>(ones_.at));
-    row.u_prev = at_or(static_cast<const S*>(k_.potential), at, static_cast<const S*>(start_.at));
-    row.a_prev = at_or(static_cast<const S*>(k_.trace), at, static_cast<const S*>(zeros_.at));
-    row.e_prev = at_or(static_cast<const S*>(k_.ratio), at, static_cast<const S*>(zeros_.at));
+    row.x = y_;
+    row.keep = at_or(static_cast<const S*>(k_.keep), at, ones_);
+    row.u_prev = at_or(static_cast<const S*>(k_.potential), at, start_);
+    row.a_prev = at_or(static_cast<const S*>(k_.trace), at, zeros_);
+    row.e_prev = at_or(static_cast<const S*>(k_.ratio), at, zeros_);
     row.s = store_target(spikes, s_);
-    row.u = at_or(static_cast<S*>(k_.u_last), at, u_.at);
-    row.v = at_or(static_cast<S*>(k_.v_last), at, v_.at);
-    row.a = at_or(static_cast<S*>(k_.trace_seq), at, a_.at);
-    row.e = at_or(static_cast<S*>(k_.ratio_last), at, e_.at);
+    row.u = at_or(static_cast<S*>(k_.u_last), at, u_);
+    row.v = at_or(static_cast<S*>(k_.v_last), at, v_);
+    row.a = at_or(static_cast<S*>(k_.trace_seq), at, a_);
+    row.e = at_or(static_cast<S*>(k_.ratio_last), at, e_);
     row_(p_, row, n);
     store(spikes, s_, n);
   }
@@ -89,7 +92,9 @@ class LifPanel {
   const LifForward& k_;
   ForwardRowFn<S> row_;
   S threshold_prev_;
-  Chunk<S> y_, s_, u_, v_, a_, e_, start_, ones_, zeros_;
+  Scratch<S> scratch_;
+  S *y_, *s_, *u_, *v_, *a_, *e_;
+  const S *start_, *ones_, *zeros_;
 };
 
 // panel() makes what a block runs on its panels; x's moments come from the same pass.
@@ -101,7 +106,8 @@ void forward_blocks(const OsrForward& k, int threads, const MakePanel& make_pane
     auto panel = make_panel();
     std::vector<double> origin_of(k.channels);
     origins<T>(k, k.x, begin, origin_of.data());
-    Chunk<S> buffer;
+    Scratch<S> scratch(1, panel_size(k));
+    S* buffer = scratch.row();
     for_each_panel<last>(k, begin, end, [&](int64_t c, int64_t at, int64_t n) {
       const S* x = load(static_cast<const T*>(k.x) + at, buffer, n);
       prefetch_panel(n, x);
@@ -154,7 +160,8 @@ void reduce_blocks(const OsrReduce& k, int threads, const MakeGradient& make_gra
   BlockSums sums(k);
   parallel_blocks(k, threads, [&](int64_t block, int64_t begin, int64_t end) {
     auto gradient = make_gradient();
-    Chunk<S> buffer;
+    Scratch<S> scratch(1, panel_size(k));
+    S* buffer = scratch.row();
     for_each_panel<last>(k, begin, end, [&](int64_t c, int64_t at, int64_t n) {
       const S* x = load(static_cast<const T*>(k.x) + at, buffer, n);
       prefetch_panel(n, x);
@@ -169,7 +176,8 @@ template <class T>
 class GivenGradient {
  public:
   using S = typename StateOf<T>::type;
-  explicit GivenGradient(const void* g) : g_(static_cast<const T*>(g)) {}
+  explicit GivenGradient(const OsrReduce& k)
+      : g_(static_cast<const T*>(k.g)), scratch_(1, panel_size(k)), buffer_(scratch_.row()) {}
   const S* operator()(int64_t at, int64_t n) {
     prefetch_panel(n, g_ + at);
     return load(g_ + at, buffer_, n);
@@ -177,7 +185,8 @@ class GivenGradient {
 
  private:
   const T* g_;
-  Chunk<S> buffer_;
+  Scratch<S> scratch_;
+  S* buffer_;
 };
 
 // g_y of the neuron, written to g_x
@@ -185,17 +194,20 @@ template <class T>
 class LifGradient {
  public:
   using S = typename StateOf<T>::type;
-  LifGradient(const LifParams& params, const LifBackward& k)
-      : p_(lif_of<S>(params)), k_(k), row_(pick_surrogate<Online<S>::template Row>(params.surrogate)) {
-    ones_.fill(S(1), kChunk);
-  }
+  LifGradient(const LifParams& params, const OsrReduce& norm, const LifBackward& k)
+      : p_(lif_of<S>(params)),
+        k_(k),
+        row_(pick_surrogate<Online<S>::template Row>(params.surrogate)),
+        scratch_(3, panel_size(norm)),
+        g_s_(scratch_.row()),
+        g_y_(scratch_.row()),
+        ones_(scratch_.row_of(S(1))) {}
 
   const S* operator()(int64_t at, int64_t n) {
     const S* g_s = load(static_cast<const T*>(k_.g_spikes) + at, g_s_, n);
     T* out = static_cast<T*>(k_.g_x) + at;
     S* g_y = store_target(out, g_y_);
-    row_(p_, g_s, at_or(static_cast<const S*>(k_.keep), at, static_cast<const S*>(ones_.at)),
-         static_cast<const S*>(k_.u) + at, g_y, n);
+    row_(p_, g_s, at_or(static_cast<const S*>(k_.keep), at, ones_), static_cast<const S*>(k_.u) + at, g_y, n);
     store(out, g_y_, n);
     return g_y;
   }
@@ -204,18 +216,20 @@ class LifGradient {
   Lif<S> p_;
   const LifBackward& k_;
   void (*row_)(const Lif<S>&, const S*, const S*, const S*, S*, int64_t);
-  Chunk<S> g_s_, g_y_, ones_;
+  Scratch<S> scratch_;
+  S *g_s_, *g_y_;
+  const S* ones_;
 };
 
 void osr_reduce(const OsrReduce& k, int threads) {
   with_dtype_and_layout(k, [&](auto zero, auto last) {
-    reduce_blocks<decltype(zero), last.value>(k, threads, [&] { return GivenGradient<decltype(zero)>(k.g); });
+    reduce_blocks<decltype(zero), last.value>(k, threads, [&] { return GivenGradient<decltype(zero)>(k); });
   });
 }
 
 void osr_lif_reduce(const LifParams& p, const OsrReduce& k, const LifBackward& lif, int threads) {
   with_dtype_and_layout(k, [&](auto zero, auto last) {
-    reduce_blocks<decltype(zero), last.value>(k, threads, [&] { return LifGradient<decltype(zero)>(p, lif); });
+    reduce_blocks<decltype(zero), last.value>(k, threads, [&] { return LifGradient<decltype(zero)>(p, k, lif); });
   });
 }
 

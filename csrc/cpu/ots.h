@@ -18,13 +18,14 @@ Lif<S> lif_at(const LifParams& params, const double* threshold) {
 template <class T, class S = typename StateOf<T>::type>
 Moments charge_block(const LifParams& params, const OtsCharge& k, int64_t begin, int64_t end) {
   const Lif<S> p = lif_of<S>(params);
-  Chunk<S> buffer, start;
-  start.fill(Reset(params.reset) == Reset::hard ? p.v_reset : S(0), kChunk);
+  Scratch<S> scratch(2, end - begin);
+  S* buffer = scratch.row();
+  const S* start = scratch.row_of(Reset(params.reset) == Reset::hard ? p.v_reset : S(0));
   S* const u_all = static_cast<S*>(k.u);
   Moments all{};
   for (int64_t i = begin; i < end; i += kChunk) {
     const int64_t n = std::min(kChunk, end - i);
-    const S* v = at_or(static_cast<const S*>(k.v), i, static_cast<const S*>(start.at));
+    const S* v = at_or(static_cast<const S*>(k.v), i, start);
     S* u = u_all + i;
     potential_row<S, Reset::soft>(p, std::numeric_limits<S>::quiet_NaN(), v,
                                   load(static_cast<const T*>(k.x) + i, buffer, n), u, n);
@@ -64,15 +65,15 @@ template <class T, class S = typename StateOf<T>::type>
 void fire_chunks(const LifParams& params, const OtsFire& k, int64_t begin, int64_t end) {
   const Lif<S> p = lif_at<S>(params, k.threshold);
   const auto row = Reset(params.reset) == Reset::hard ? fire_row<S, Reset::hard> : fire_row<S, Reset::soft>;
-  Chunk<S> s, a, ones, zeros;
-  ones.fill(S(1), kChunk);
-  zeros.fill(S(0), kChunk);
+  Scratch<S> scratch(4, end - begin);
+  S *s = scratch.row(), *a = scratch.row();
+  const S *ones = scratch.row_of(S(1)), *zeros = scratch.row_of(S(0));
   for (int64_t i = begin; i < end; i += kChunk) {
     const int64_t n = std::min(kChunk, end - i);
     T* spikes = static_cast<T*>(k.spikes) + i;
-    row(p, static_cast<const S*>(k.u) + i, at_or(static_cast<const S*>(k.keep), i, static_cast<const S*>(ones.at)),
-        at_or(static_cast<const S*>(k.trace), i, static_cast<const S*>(zeros.at)), store_target(spikes, s),
-        static_cast<S*>(k.v) + i, at_or(static_cast<S*>(k.trace_out), i, a.at), n);
+    row(p, static_cast<const S*>(k.u) + i, at_or(static_cast<const S*>(k.keep), i, ones),
+        at_or(static_cast<const S*>(k.trace), i, zeros), store_target(spikes, s), static_cast<S*>(k.v) + i,
+        at_or(static_cast<S*>(k.trace_out), i, a), n);
     store(spikes, s, n);
   }
 }
@@ -88,14 +89,14 @@ template <class T, class S = typename StateOf<T>::type>
 void ots_backward_chunks(const LifParams& params, const OtsBackward& k, int64_t begin, int64_t end) {
   const Lif<S> p = lif_at<S>(params, k.threshold);
   const auto row = pick_surrogate<Online<S>::template Row>(params.surrogate);
-  Chunk<S> g_s, g_x, ones;
-  ones.fill(S(1), kChunk);
+  Scratch<S> scratch(3, end - begin);
+  S *g_s = scratch.row(), *g_x = scratch.row();
+  const S* ones = scratch.row_of(S(1));
   for (int64_t i = begin; i < end; i += kChunk) {
     const int64_t n = std::min(kChunk, end - i);
     T* out = static_cast<T*>(k.g_x) + i;
-    row(p, load(static_cast<const T*>(k.g_spikes) + i, g_s, n),
-        at_or(static_cast<const S*>(k.keep), i, static_cast<const S*>(ones.at)), static_cast<const S*>(k.u) + i,
-        store_target(out, g_x), n);
+    row(p, load(static_cast<const T*>(k.g_spikes) + i, g_s, n), at_or(static_cast<const S*>(k.keep), i, ones),
+        static_cast<const S*>(k.u) + i, store_target(out, g_x), n);
     store(out, g_x, n);
   }
 }

@@ -48,6 +48,9 @@ void for_each_panel(const Channels& k, int64_t begin, int64_t end, const F& f) {
   }
 }
 
+// Elements of the longest panel
+inline int64_t panel_size(const Channels& k) { return k.inner == 1 ? k.channels : k.inner; }
+
 // Calls f(last) with whether channels are last.
 template <class F>
 void with_layout(const Channels& k, const F& f) {

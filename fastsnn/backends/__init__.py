@@ -2,13 +2,14 @@
 
 Order for a CPU tensor: cpu, reference; for a CUDA tensor: cuda, triton, and reference for the families that
 neither holds. The reference runs after one warning that names the reason. A backend forced by
-`use_backend(name)` or the environment variable FASTSNN_BACKEND runs or raises.
+`use_backend(name)`, in its context, or by the environment variable FASTSNN_BACKEND beneath runs or raises.
 """
 
 from __future__ import annotations
 
 import os
 import warnings
+from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -25,18 +26,22 @@ REGISTRY: dict[str, Any] = dict(zip(BACKENDS, (cuda, triton, cpu, reference), st
 ORDER = {"cpu": ("cpu",), "cuda": ("cuda", "triton")}
 
 
-def _check(name: str) -> str:
-    if name not in REGISTRY:
-        raise BackendError(f"backend is {name!r}; allowed: {', '.join(REGISTRY)}, or None for the default order")
+def _check(name: str | None, source: str = "backend") -> str | None:
+    if name is not None and name not in REGISTRY:
+        raise BackendError(f"{source} is {name!r}; allowed: {', '.join(REGISTRY)}, or None for the default order")
     return name
 
 
-_forced: str | None = None
+_environment = _check(os.environ.get("FASTSNN_BACKEND") or None, "FASTSNN_BACKEND")
+_forced: ContextVar[str | None] = ContextVar("fastsnn_backend", default=None)
+_last: str | None = None  # what use_backend was given last, anywhere: graphs of torch.compile guard on it
 _warned: set[str] = set()
-_chosen: dict[tuple[str, torch.device], Any] = {}
+_chosen: dict[tuple[str, torch.device, str | None], Any] = {}
 
-if os.environ.get("FASTSNN_BACKEND"):
-    _forced = _check(os.environ["FASTSNN_BACKEND"])
+
+def forced() -> str | None:
+    """The backend that this context, or else the environment, demands."""
+    return _forced.get() or _environment
 
 
 def refusal(family: str, backend: str, device: torch.device) -> str | None:
@@ -53,8 +58,9 @@ def available() -> dict[str, str]:
 
 
 def _order(family: str, device: torch.device) -> tuple[str, ...]:
-    if _forced:
-        return (_forced,)
+    name = forced()
+    if name:
+        return (name,)
     order = ORDER.get(device.type, ())
     held = any(family in REGISTRY[backend].KERNELS for backend in order)
     return order if held and device.type == "cuda" else (*order, "reference")
@@ -79,17 +85,15 @@ def running(family: str, device: str | torch.device) -> str | None:
 def _select(family: str, device: torch.device) -> Any:
     rows, runs = explain(family, device), running(family, device)
     reasons = "; ".join(f"{backend}: {verdict}" for backend, verdict in rows if verdict not in ("runs", "not reached"))
-    if runs is None and _forced:
-        raise BackendError(
-            f"backend {_forced!r} is forced and cannot run {family} on {device}: {rows[0][1]}. "
-            f"Remove the override (fastsnn.use_backend(None), FASTSNN_BACKEND), or see `python -m fastsnn info`"
-        )
+    name = forced()
+    if runs is None and name:
+        raise _cannot(name, family, device, rows[0][1])
     if runs is None:
         raise BackendError(
             f"no backend can run {family} on {device} ({reasons}). Mend one of them, move the tensors to the CPU, or "
             "ask for the slow PyTorch reference: fastsnn.use_backend('reference')"
         )
-    if _forced is None and runs == "reference":
+    if name is None and runs == "reference":
         reason = reasons or f"no kernels for {device} tensors"
         if reason not in _warned:
             _warned.add(reason)
@@ -107,32 +111,52 @@ def _warn_where_crowded() -> None:
         warnings.warn(advice, RuntimeWarning, stacklevel=5)
 
 
+def _cannot(name: str, family: str, device: torch.device, reason: str) -> BackendError:
+    return BackendError(
+        f"backend {name!r} is forced and cannot run {family} on {device}: {reason}. "
+        f"Remove the override (fastsnn.use_backend(None), FASTSNN_BACKEND), or see `python -m fastsnn info`"
+    )
+
+
+def check_forced(family: str, device: torch.device) -> None:
+    """Raises BackendError where a backend is forced that runs nothing on `device`: for what selects no kernels."""
+    name = forced()
+    reason = None if name is None else REGISTRY[name].refusal(device)
+    if name and reason:
+        raise _cannot(name, family, device, reason)
+
+
 def select(family: str, tensor: torch.Tensor) -> Any:
     """The kernels of `family` for `tensor`, by the order and the override. Raises BackendError."""
-    key = (family, tensor.device)
+    key = (family, tensor.device, _forced.get())
     kernels = _chosen.get(key)
     if kernels is None:
         kernels = _chosen[key] = _select(family, tensor.device)
     return kernels
 
 
+def _force(name: str | None) -> None:
+    global _last
+    _last = name
+    _forced.set(name)
+    _chosen.clear()
+
+
 class use_backend:
     """Force one backend: `fastsnn.use_backend("reference")`, alone or in a `with` that restores the previous.
 
-    name: cuda, triton, cpu or reference; None for the default order.
+    It holds in the context of the call (contextvars): its thread and asyncio task, not others that run beside it.
+    name: cuda, triton, cpu or reference; None for what the environment variable FASTSNN_BACKEND says, or else the
+    default order.
     Raises BackendError for an unknown name at once, and at the call for one that cannot run.
     """
 
     def __init__(self, name: str | None) -> None:
-        global _forced
-        self.previous = _forced
-        _forced = None if name is None else _check(name)
-        _chosen.clear()
+        self.previous = _forced.get()
+        _force(_check(name))
 
     def __enter__(self) -> use_backend:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        global _forced
-        _forced = self.previous
-        _chosen.clear()
+        _force(self.previous)

@@ -31,7 +31,10 @@ NEEDS_CUDA = (
 def refusal(device: torch.device) -> str | None:
     """Why the kernels cannot run on tensors of `device`; None where they can."""
     if _core is None:
-        return f"triton is not installed ({_import_error}); on Linux: pip install triton"
+        return (
+            f"triton is not installed, or not the native core, which checks its operands ({_import_error}); on Linux: "
+            "pip install triton, and reinstall fastsnn with a C++17 compiler and without FASTSNN_PURE_PYTHON"
+        )
     if _version < VERSION:
         return (
             f"triton {_dotted(_version)} is installed and the kernels need {_dotted(VERSION)}, which torch 2.8 brings"

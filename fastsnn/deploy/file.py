@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from .. import __version__
-from ..errors import DeployError
-from ..experiment import write_whole
+from ..errors import DeployError, RunError
+from ..files import write_whole
 from ..nn.tree import replace
 from ..ops.binary import Packed, words_shape
 from .fold import StepAffine, fold
@@ -58,11 +59,14 @@ def save(net: nn.Module, path: str | Path, notes: dict[str, Any] | None = None) 
     header |= {"layers": json.dumps(layers), "notes": json.dumps(notes or {})}
     header["sha256"] = _digest(tensors, header)
     data = _safetensors().torch.save(tensors, metadata=header)
-    write_whole(Path(path), lambda file: file.write(data))
+    try:
+        write_whole(Path(path), lambda file: file.write(data))
+    except RunError as error:
+        raise DeployError(str(error)) from error
 
 
-def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
-    """Header and tensors of an intact file of this version. Raises DeployError."""
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Header, its JSON read, and tensors of an intact file of this version. Raises DeployError."""
     safetensors = _safetensors()
     try:
         with safetensors.safe_open(path, framework="pt") as file:
@@ -81,13 +85,36 @@ def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
         )
     if header.keys() != KEYS or header["sha256"] != _digest(tensors, header):
         raise DeployError(f"{path} was altered: its checksum does not fit; export the network again")
-    return header, tensors
+    return header | {name: _value(path, name, header[name]) for name in VALUES}, tensors
+
+
+# what a header says in JSON, and whether it may
+VALUES: dict[str, Callable[[Any], bool]] = {
+    "folded": lambda value: isinstance(value, bool),
+    "layers": lambda value: (
+        isinstance(value, dict) and all(type(bits) is int and bits in (1, 2) for bits in value.values())
+    ),
+    "notes": lambda value: isinstance(value, dict),
+}
+
+
+def _value(path: Path, name: str, text: str) -> Any:
+    """What the text of a header says. Raises DeployError."""
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        value = None
+    if not VALUES[name](value):
+        shown = text if len(text) <= 60 else text[:57] + "..."
+        raise DeployError(
+            f"{path} has a header that fastsnn does not write ({name}: {shown}); export the network again"
+        )
+    return value
 
 
 def read_header(path: str | Path) -> dict[str, Any]:
     """Version, whether folded, bits of packed layers, and notes of a file whose checksum fits. Raises DeployError."""
-    header, _ = _read(Path(path))
-    return header | {name: json.loads(header[name]) for name in ("folded", "layers", "notes")}
+    return _read(Path(path))[0]
 
 
 def load(path: str | Path, net: nn.Module) -> nn.Module:
@@ -96,18 +123,27 @@ def load(path: str | Path, net: nn.Module) -> nn.Module:
     Raises DeployError for a file that is missing, truncated, altered, of another version, or of another network.
     """
     header, tensors = _read(Path(path))
-    bits = json.loads(header["layers"])
+    bits = header["layers"]
     found = {name for name, module in net.named_modules() if type(module) in KINDS}
     if found != bits.keys():
         raise DeployError(f"{path} packs {sorted(bits)} and the network has binary layers {sorted(found)}")
     net = copy.deepcopy(net).eval()
-    net = fold(net) if json.loads(header["folded"]) else net
-    net = replace(net, lambda name, layer: _empty(layer, bits[name]) if name in bits else layer)
     try:
+        net = fold(net) if header["folded"] else net
+        net = replace(net, lambda name, layer: _empty(layer, bits[name]) if name in bits else layer)
+        _check_types(tensors, net.state_dict())
         net.load_state_dict(tensors)
-    except RuntimeError as error:
+    except (RuntimeError, ValueError, TypeError) as error:
         raise DeployError(f"{path} holds another network: {error}") from error
     return net
+
+
+def _check_types(tensors: dict[str, Tensor], own: dict[str, Tensor]) -> None:
+    """Raises ValueError where a tensor would be cast to the network's type."""
+    for name in tensors.keys() & own.keys():
+        given, wanted = tensors[name].dtype, own[name].dtype
+        if given != wanted:
+            raise ValueError(f"{name} is {given} and the network's {wanted}; give a network of the same types")
 
 
 def _empty(layer: Any, bits: int) -> nn.Module:

@@ -279,7 +279,7 @@ class LIF(Neuron):
     def reset(self) -> None:
         """Forget the state: the next call is t = 1."""
         self._met()
-        self._state = EMPTY
+        self._state = self._spare = EMPTY
         self._restarts = False
         self.v_seq: Tensor | None = None
         self._backend: str | None = None
@@ -304,7 +304,7 @@ class LIF(Neuron):
         params, state = self._before(x, sequence)
         mpdr, apart = self._regularised(x)
         v_seq = self._store_v_seq and sequence
-        ran = op.run(params, x, state, sequence, v_seq, reuse=True, mpdr=mpdr, apart=apart)
+        ran = op.run(params, x, state, sequence, v_seq, spare=self._spare, mpdr=mpdr, apart=apart)
         return self._after(ran, sequence)
 
     def _stabilized(self, x: Tensor, sequence: bool, stabilizer: ThresholdStabilizer) -> Tensor:
@@ -372,6 +372,7 @@ class LIF(Neuron):
             state = self._after_first(state)
             self._restarts = False
         # nn.Module.__setattr__ costs as much as a small step
+        self.__dict__["_spare"] = ran.spare
         self.__dict__["_state"] = state
         self.__dict__["_backend"] = ran.backend
         if self._store_v_seq:
@@ -435,4 +436,5 @@ class LIF(Neuron):
     def __getstate__(self) -> dict[str, Any]:
         """Values, not their graph."""
         kept = {name: getattr(self, name) for name in ("v_seq", "_moments")}
-        return {**super().__getstate__(), **{name: None if t is None else t.detach() for name, t in kept.items()}}
+        kept_state = {**super().__getstate__(), "_spare": EMPTY}
+        return {**kept_state, **{name: None if t is None else t.detach() for name, t in kept.items()}}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -326,7 +327,20 @@ class Trainer:
         }
 
     def load_state_dict(self, saved: dict[str, Any]) -> None:
-        self.net.load_state_dict(saved["net"])
-        self.optimizer.load_state_dict(saved["optimizer"])
-        if self.scheduler is not None:
-            self.scheduler.load_state_dict(saved["scheduler"])
+        """Put back what `state_dict` returned. Raises the error of the part that is refused, or ValueError for what is
+        no trainer's state; all is then as before."""
+        if not isinstance(saved, dict) or not {"net", "optimizer", "scheduler"} <= saved.keys():
+            raise ValueError("this is no trainer's state: it needs net, optimizer and scheduler")
+        before = copy.deepcopy(self.state_dict())
+        scheduler = None if self.scheduler is None else dict(self.scheduler.__dict__)
+        try:
+            self.net.load_state_dict(saved["net"])
+            self.optimizer.load_state_dict(saved["optimizer"])
+            if self.scheduler is not None:
+                self.scheduler.load_state_dict(saved["scheduler"])
+        except BaseException:
+            self.net.load_state_dict(before["net"])
+            self.optimizer.load_state_dict(before["optimizer"])
+            if self.scheduler is not None and scheduler is not None:
+                self.scheduler.__dict__ = scheduler
+            raise

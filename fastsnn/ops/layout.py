@@ -36,6 +36,8 @@ def like(x: Tensor, model: Any) -> Tensor:
     """x in the memory order of the dense tensor `model`."""
     if x.stride() == model.stride() or (x.is_contiguous() and model.is_contiguous()):
         return x
+    if x.shape != model.shape:
+        raise ValueError(f"a tensor has shape {tuple(x.shape)} and must lie as one of shape {tuple(model.shape)}")
     return torch.empty_strided(model.shape, model.stride(), dtype=x.dtype, device=x.device).copy_(x)
 
 

@@ -14,7 +14,20 @@ from .autograd import of_neuron
 from .dispatch import by_operators, traced_by_jit
 from .passes.mpdr import room
 from .registered import lif as registered
-from .types import EMPTY, FIELDS, FLOATING, Forward, LIFParams, LIFState, Pull, Saved, cached_params, flag, state_dtype
+from .types import (
+    EMPTY,
+    FIELDS,
+    FLOATING,
+    Forward,
+    LIFParams,
+    LIFState,
+    Pull,
+    Saved,
+    cached_params,
+    flag,
+    replaced,
+    state_dtype,
+)
 
 __all__ = ["LIFResult", "lif_sequence", "lif_step", "run"]
 
@@ -158,8 +171,8 @@ class BPTTLIF(torch.autograd.Function):
 
 
 class Ran(NamedTuple):
-    """One call's outcome: spikes, state after it, trace of every step, v (of every step where asked), and with MPDR
-    the moments of u, [T, 2], with gradient."""
+    """One call's outcome: spikes, state after it, trace of every step, v (of every step where asked), with MPDR the
+    moments of u, [T, 2], with gradient, and the state before it whose memory the call after the next may take."""
 
     spikes: Tensor
     state: LIFState
@@ -167,6 +180,7 @@ class Ran(NamedTuple):
     v: Tensor | None
     backend: str
     moments: Tensor | None = None
+    spare: LIFState = EMPTY
 
 
 def run(
@@ -175,13 +189,14 @@ def run(
     state: LIFState = EMPTY,
     sequence: bool = False,
     v_seq: bool = False,
-    reuse: bool = False,
+    spare: LIFState | None = None,
     mpdr: bool = False,
     apart: Any = None,
 ) -> Ran:
-    """One step (or a sequence [T, *]) of p from `state`. With reuse, the caller's state is replaced by the new one:
-    under an online rule that takes the memory of the old one wherever nothing else holds it. mpdr: with the moments of
-    u; apart: the `ops.mpdr.Apart` that keeps their gradient from x.
+    """One step (or a sequence [T, *]) of p from `state`. spare: of a layer, the `spare` that its step before returned:
+    under an online rule the new state takes that memory wherever nothing else holds it, and `state` stays as it is, so
+    that a step which is interrupted has not happened. mpdr: with the moments of u; apart: the `ops.mpdr.Apart` that
+    keeps their gradient from x.
 
     Raises TypeError or ValueError for an input or a state that does not fit, RuntimeError for a tensor that no kernel
     takes, BackendError where no backend runs.
@@ -191,13 +206,13 @@ def run(
     if state is not EMPTY:
         check_state(x, state, sequence)
     if through:
-        return _by_operators(p, x, state, sequence, v_seq, reuse, mpdr)
+        return _by_operators(p, x, state, sequence, v_seq, spare is not None, mpdr)
     x, state = layout.aligned(x, state, sequence)
     kernels = backends.select("mpdr" if mpdr else "lif", x)
     moments = room(x, sequence) if mpdr else None
     if p.online:
-        large = reuse and not sequence and x.numel() >= memory.WORTH_ASKING
-        into = _reusable(state) if large else EMPTY
+        large = spare is not None and not sequence and x.numel() >= memory.WORTH_ASKING
+        into = _reusable(spare, x) if large and spare is not None else EMPTY
         if x.requires_grad and torch.is_grad_enabled():
             call = Call(p, kernels, state, sequence, v_seq, moments, apart)
             spikes, moments, u = OnlineLIF.apply(x, call, into, *(() if apart is None else apart.parameters))
@@ -209,7 +224,9 @@ def run(
         last = trace[-1].clone() if sequence and trace is not None else trace
         after = LIFState(u, False, last, ratio, state.keep)
         # what others hold must be another tensor of the same memory for `_reusable` to see it
-        return Ran(spikes, after.map(Tensor.detach) if large else after, trace, v, kernels.NAME, moments)
+        if not large:
+            return Ran(spikes, after, trace, v, kernels.NAME, moments)
+        return Ran(spikes, after.map(Tensor.detach), trace, v, kernels.NAME, moments, replaced(state, keep=None))
     start = LIFState(as_v(p, state), True, keep=state.keep)
     v = start.potential
     call = Call(p, kernels, start, sequence, v_seq, moments)
@@ -231,10 +248,10 @@ def _through_time(spikes: Tensor, v: Any, state: LIFState, v_seq: bool, name: st
 
 
 def _by_operators(
-    p: LIFParams, x: Tensor, state: LIFState, sequence: bool, v_seq: bool, reuse: bool, mpdr: bool
+    p: LIFParams, x: Tensor, state: LIFState, sequence: bool, v_seq: bool, of_layer: bool, mpdr: bool
 ) -> Ran:
     """As `run`: the registered operators have their own gradient."""
-    if reuse:
+    if of_layer:
         _check_export(state, sequence)
     if not p.online:
         state = LIFState(as_v(p, state), True, keep=state.keep)
@@ -259,9 +276,15 @@ def _check_export(state: LIFState, sequence: bool) -> None:
         )
 
 
-def _reusable(state: LIFState) -> LIFState:
-    """The state's tensors whose memory the next state may take; None for the rest."""
-    return state.map(lambda tensor: tensor if memory.is_free(tensor) else None)
+def _reusable(spare: LIFState, x: Tensor) -> LIFState:
+    """The tensors whose memory the state after x may take; None for the rest."""
+    like = (x.shape, x.stride(), state_dtype(x.dtype), x.device)
+
+    def taken(tensor: Tensor) -> Tensor | None:
+        fits = (tensor.shape, tensor.stride(), tensor.dtype, tensor.device) == like
+        return tensor if fits and memory.is_free(tensor) else None
+
+    return spare.map(taken)
 
 
 def as_v(p: LIFParams, state: LIFState) -> Tensor | None:

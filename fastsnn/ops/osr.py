@@ -16,7 +16,7 @@ from .lif import Ran
 from .passes import osr as passes
 from .passes.osr import Coming, Running
 from .registered import osr as registered
-from .stats import Moments, group_of_all
+from .stats import Affine, Moments, group_of_all
 from .types import FLOATING, LIFParams, LIFState
 
 
@@ -55,6 +55,28 @@ class Renormalize(torch.autograd.Function):
             None,
             None,
         )
+
+
+class Evaluate(torch.autograd.Function):
+    """y of evaluation on a backend's kernels, with the gradient of the affine map."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, constants: tuple[Affine, Tensor], kernels: Any
+    ) -> Tensor:
+        (center, ctx.factor, _), scale = constants
+        ctx.kernels, ctx.statistics, ctx.dtype = kernels, (center, scale), weight.dtype
+        ctx.save_for_backward(x)
+        return kernels.normalize(x, constants[0], False)[0]
+
+    @staticmethod
+    @first_order
+    def backward(ctx: Any, g: Tensor) -> Any:
+        (x,) = ctx.saved_tensors
+        g, none = layout.like(g, x), torch.zeros_like(ctx.factor)
+        g_bias, g_weight = ctx.kernels.reduce(x, g, *ctx.statistics).to(ctx.dtype)
+        g_x = ctx.kernels.normalize(g, Affine(none, ctx.factor, none), False)[0]
+        return g_x, g_weight, g_bias, None, None
 
 
 class RenormalizedLIF(torch.autograd.Function):
@@ -136,7 +158,13 @@ def renormalized_lif(
 
 def evaluate(x: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, variance: Tensor, eps: float) -> Tensor:
     """The same affine map as in training, with its plain gradient."""
-    affine, _ = passes.affine_of(mean, variance, weight, bias, eps)
-    if by_operators(x, weight, bias) or torch.is_grad_enabled():
+    affine, scale = passes.affine_of(mean, variance, weight, bias, eps)
+    if by_operators(x, weight, bias):
         return reference.apply(x, affine).to(x.dtype)
-    return backends.select("osr", x).normalize(passes.laid_out(x), affine, False)[0]
+    kernels = backends.select("osr", x)
+    if not torch.is_grad_enabled():
+        return kernels.normalize(passes.laid_out(x), affine, False)[0]
+    if backends.forced() is None:
+        return reference.apply(x, affine).to(x.dtype)  # has derivatives of every order
+    constants = Affine(*(vector.detach() for vector in affine)), scale
+    return Evaluate.apply(passes.laid_out(x), weight, bias, constants, kernels)

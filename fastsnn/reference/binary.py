@@ -59,6 +59,8 @@ def output_shape(x: Any, shape: Any, geometry: Geometry) -> tuple[int, ...]:
     """The shape of the product of spikes of shape `x` with weights of shape `shape`."""
     if len(shape) == 2:
         return (*x[:-1], shape[0])
+    if min(*geometry.stride, *geometry.dilation) < 1 or min(geometry.padding) < 0:
+        raise ValueError(f"{geometry}: stride and dilation must be at least 1, padding at least 0")
     sides = zip(x[2:], shape[2:], *geometry, strict=True)
     return (x[0], shape[0], *((n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in sides))
 

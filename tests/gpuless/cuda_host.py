@@ -37,6 +37,7 @@ def _compile(source, folder, flavour):
     import pybind11
 
     defines = ["-DFASTSNN_MODULE=_cuda_host", '-DFASTSNN_CUDA_ARCHS="host"', '-DFASTSNN_VERSION="host"']
+    defines.append("-DFASTSNN_DEVICE=fastsnn::bindings::dlpack::kCpu")
     includes = [f"-I{pybind11.get_include()}", f"-I{sysconfig.get_path('include')}"]
     target = folder / f"{source.stem}.o"
     toolkit.compile_cuda([source], target, flavour, ["-c", "-fPIC", *defines, *includes])

@@ -87,6 +87,7 @@ def _extension(folder):
     import pybind11
 
     defines = ["-DFASTSNN_MODULE=_cuda_ptx", '-DFASTSNN_CUDA_ARCHS="ptx"', '-DFASTSNN_VERSION="ptx"']
+    defines.append("-DFASTSNN_DEVICE=fastsnn::bindings::dlpack::kCpu")
     includes = [f"-I{pybind11.get_include()}", f"-I{sysconfig.get_path('include')}"]
     objects = [folder / f"{source.stem}.o" for source in cuda_host.SOURCES]
     with ThreadPoolExecutor() as pool:

@@ -84,10 +84,38 @@ def test_saved_states_are_never_overwritten(rule):
 def test_what_nothing_holds_is_used_again(rule):
     neuron = fastsnn.LIF.for_rule(rule)
     addresses = set()
-    for _ in range(4):
+    for _ in range(6):
         neuron(current(LARGE).requires_grad_()).sum().backward()
         addresses.add(neuron.state.potential.data_ptr())
-    assert len(addresses) == 1
+    assert len(addresses) == 2  # of the state and of the one before
+
+
+class Interrupted(BaseException):
+    """What a signal's handler raises."""
+
+
+@pytest.mark.parametrize("where", ["after the kernel", "before the state is kept"])
+@pytest.mark.parametrize("n", [7, LARGE])
+@pytest.mark.parametrize("rule", RULES)
+def test_a_step_that_is_interrupted_has_not_happened(rule, n, where, monkeypatch):
+    neuron, inputs = fastsnn.LIF.for_rule(rule), current(4, n)
+    for x in inputs[:3]:
+        neuron(x)
+    before = copy.deepcopy(neuron.state)
+
+    def interrupted(*_):
+        raise Interrupted
+
+    with monkeypatch.context() as patched:
+        if where == "after the kernel":
+            patched.setattr("fastsnn.ops.lif.Ran", interrupted)
+        else:
+            patched.setattr(fastsnn.LIF, "_after", interrupted)
+        with pytest.raises(Interrupted):
+            neuron(inputs[3])
+    assert_same(neuron.state, before)
+    other = fastsnn.LIF.for_rule(rule)
+    assert_same(fastsnn.nn.plain(neuron(inputs[3])), [fastsnn.nn.plain(other(x)) for x in inputs][-1])
 
 
 def train(loss_of, x, late):

@@ -102,7 +102,7 @@ def test_lif_backward_passes_opcheck(rule, given, backend):
     with fastsnn.use_backend(backend):
         opcheck(registered.lif_backward, (g_s, g_v, None, x, potential, keep, *flags, *params(rule).arguments))
         u = torch.randn_like(x[0])
-        g_s = None if g_s is None else g_s[0]
+        g_s = None if g_s is None else g_s[0].to(torch.bfloat16)
         flags = (torch.bfloat16, False, False, False, rule == "bptt", None)
         opcheck(registered.lif_backward, (g_s, g_v, u, None, None, keep, *flags, *params(rule).arguments))
 

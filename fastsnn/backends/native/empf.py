@@ -74,17 +74,17 @@ class EMPFKernels:
 
     def norm_forward(self, k: Norm, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         spikes, v = torch.empty_like(k.m, dtype=dtype), torch.empty_like(k.m)
-        self._run("empf_norm_forward", k.m, dtype, k, spikes, v)
+        self._run("empf_norm_forward", k.m, dtype, *k, spikes, v)
         return spikes, v
 
     def norm_sums(self, k: Norm, g_s: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         g_mh, g_mh_xhat = self._sums(k.m, k.mean), self._sums(k.m, k.mean)
-        self._run("empf_norm_sums", k.m, g_s.dtype, k, g_s, v, g_mh, g_mh_xhat)
+        self._run("empf_norm_sums", k.m, g_s.dtype, *k, g_s, v, g_mh, g_mh_xhat)
         return self._total(g_mh, k.mean), self._total(g_mh_xhat, k.mean)
 
     def norm_backward(
         self, k: Norm, g_s: Tensor, v: Tensor, v_prev: Tensor | None, pull: Tensor, pull_xhat: Tensor
     ) -> tuple[Tensor, Tensor]:
         g_x, g_leak = torch.empty_like(g_s), self._sums(k.m, k.mean)
-        self._run("empf_norm_backward", k.m, g_s.dtype, k, g_s, v, v_prev, pull, pull_xhat, g_x, g_leak)
+        self._run("empf_norm_backward", k.m, g_s.dtype, *k, g_s, v, v_prev, pull, pull_xhat, g_x, g_leak)
         return g_x, self._total(g_leak, k.mean)

@@ -5,7 +5,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-DTYPES = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.float16: 3}
+
+class Codes(dict[torch.dtype, int]):
+    """Numbers by which cores know dtypes. Raises TypeError for another one."""
+
+    def __missing__(self, dtype: torch.dtype) -> int:
+        raise TypeError(f"a tensor has dtype {dtype}; kernels take {', '.join(map(str, self))}")
+
+
+DTYPES = Codes({torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.float16: 3})
 SMALLEST_BLOCK = 256  # neurons that a block or program of a sum over all of them takes, or more
 
 

@@ -7,6 +7,7 @@ a rule does not have is an empty tensor.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -33,6 +34,21 @@ def _through(key: str, fn: Callable[..., Any]) -> Callable[..., Any]:
     return lambda *args, **kwargs: _latest[key](*args, **kwargs)
 
 
+def _given(name: str, schema: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    """function, which raises TypeError where an argument must be a tensor and is None: torch lets that pass."""
+    arguments = enumerate(torch._C.parse_schema(f"{name}{schema}").arguments)
+    needed = [(at, argument.name) for at, argument in arguments if argument.type.kind() == "TensorType"]
+
+    @functools.wraps(function)
+    def checked(*given: Any) -> Any:
+        for at, argument in needed:
+            if given[at] is None:
+                raise TypeError(f"{name}: {argument} is None; it must be a tensor")
+        return function(*given)
+
+    return checked
+
+
 def define(name: str, schema: str, fake: Callable[..., Any]) -> Callable[..., Any]:
     """Decorator: the operator `fastsnn::name` that runs the decorated function.
 
@@ -47,7 +63,7 @@ def define(name: str, schema: str, fake: Callable[..., Any]) -> Callable[..., An
                 "imported before: start Python anew"
             )
         new = name not in _latest
-        calls, fakes = _through(name, run), _through(f"{name} fake", fake)
+        calls, fakes = (_through(key, _given(name, schema, fn)) for key, fn in ((name, run), (f"{name} fake", fake)))
         if new:
             torch.library.define(f"fastsnn::{name}", schema)
             torch.library.impl(f"fastsnn::{name}", "default", calls)

@@ -107,6 +107,8 @@ def _fake_norm_fire(x: Tensor, v: Tensor | None, *given: Any) -> tuple[Tensor, .
 )
 def _norm_fire(x: Tensor, v: Tensor | None, *given: Any) -> tuple[Any, ...]:
     *parameters, mean, var, eps = given
+    if (mean is None) != (var is None):
+        raise TypeError("empf_norm_fire: running_mean and running_var are needed together, or neither")
     x, view = passes.step_viewed(x)
     running = None if mean is None else (mean, var)
     out = passes.norm_fire(backends.select("empf", x), view, x, layout.like_or_none(v, x), parameters, running, eps)

@@ -105,7 +105,9 @@ def _saved(
     if u is not None:
         u = layout.dense(u, sequence)
         return Saved(dtype, sequence, u, keep=layout.like_or_none(keep, u[0] if sequence else u))
-    x, state = layout.aligned(x, LIFState(potential, is_v, keep=keep), sequence)  # type: ignore[arg-type]
+    if x is None:
+        raise TypeError("lif_backward: one of u and x must be a tensor")
+    x, state = layout.aligned(x, LIFState(potential, is_v, keep=keep), sequence)
     return Saved(dtype, sequence, None, x, state.potential, is_v, state.keep)
 
 
@@ -150,8 +152,8 @@ differentiate("lif_forward", _lif_gradient, _keep_for_backward)
 
 
 @torch.compiler.assume_constant_result
-def _saves_u(family: str, device: torch.device, forced: str | None) -> bool:
-    """Whether the kernels that would run now need u of a sequence; `forced` makes a graph depend on the override."""
+def _saves_u(family: str, device: torch.device, last: str | None) -> bool:
+    """Whether the kernels that would run now need u of a sequence; `last` makes a graph depend on the override."""
     return backends.select(family, torch.empty(0, device=device)).SAVES_U
 
 
@@ -164,7 +166,7 @@ def forward(
         x.requires_grad or (potential is not None and potential.requires_grad)
     )
     through_time = differentiable and sequence and not p.online
-    u_seq = through_time and _saves_u(_family(mpdr), x.device, backends._forced)
+    u_seq = through_time and _saves_u(_family(mpdr), x.device, backends._last)
     out = lif_forward(x, potential, trace, ratio, keep, is_v, sequence, v_seq, u_seq, mpdr, *p.arguments)
     spikes, u, v, trace, ratio, moments = out
     rule = RULES[p.rule].trace
