@@ -117,7 +117,7 @@ def expect(path: Path, holds: bool, what: str) -> None:
         raise RunError(f"--resume: {path} does not fit its run: {what}; resume another run, or start anew")
 
 
-def _number(value: Any, least: float = -math.inf, most: float = math.inf, of: type = float) -> bool:
+def _number(value: Any, least: float = -math.inf, most: float = math.inf, of: type[Any] = float) -> bool:
     """Whether value is a finite number of that very type in a range."""
     return type(value) is of and math.isfinite(value) and least <= value <= most
 
