@@ -38,10 +38,12 @@ class Delay(Stateful):
     @property
     def last(self) -> Tensor | None:
         """The input of the step before, traced as it was; None at t = 1."""
+        self._met()
         spikes, trace = self.state
         return spikes if spikes is None or trace is None else TracedSpikes.of(spikes, trace)
 
     def forward(self, x: Tensor) -> Tensor:
+        self._runs()
         if isinstance(x, TracedSpikes):
             self.state = DelayState(x.spikes.detach(), x.trace)
         else:
@@ -49,7 +51,15 @@ class Delay(Stateful):
         return x
 
     def reset(self) -> None:
+        self._met()
         self.state = DelayState()
+
+    def restarted(self, mask: Tensor) -> DelayState:
+        """The state where the samples of mask [N] fired nothing. Raises ValueError where mask does not fit."""
+        spikes = self.state.spikes
+        if spikes is not None and spikes.shape[:1] != mask.shape:
+            raise ValueError(f"mask has {len(mask)} samples and the state has shape {tuple(spikes.shape)}, [N, *]")
+        return self.state.map(lambda kept: kept.masked_fill(mask.to(kept.device).view(-1, *[1] * (kept.dim() - 1)), 0))
 
     def detach(self) -> None:
         self.state = self.state.map(Tensor.detach)
@@ -63,7 +73,8 @@ class Recurrent(nn.Module):
 
     def __init__(self, in_features: int, out_features: int, style: Style) -> None:
         super().__init__()
-        self.input, self.recurrent = style.linear(in_features, out_features), nn.Linear(out_features, out_features)
+        self.input = style.linear(in_features, out_features)
+        self.recurrent = nn.Linear(out_features, out_features, bias=False)  # nothing comes where nothing fired
         self.fire, self.delay = style.fire(out_features), Delay(keep_graph=style.rule == "bptt")
 
     def forward(self, x: Tensor) -> Tensor:

@@ -121,8 +121,7 @@ class VGGFeedback(nn.Module):
         self.first, self.rest = first, nn.Sequential(*rest)
         self.feedback = style.conv(512, 64)
         nn.init.zeros_(self.feedback.weight)
-        if self.feedback.bias is not None:
-            nn.init.zeros_(self.feedback.bias)
+        self.feedback.register_parameter("bias", None)  # nothing comes where nothing fired
         self.delay = Delay(keep_graph=style.rule == "bptt")
         self.head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, num_classes))
 

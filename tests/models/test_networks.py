@@ -200,6 +200,21 @@ def test_feedback_starts_at_the_second_step_and_ends_with_the_sequence():
         assert not torch.equal(plain(x[1]), second)
 
 
+def test_single_samples_of_a_recurrent_network_start_anew():
+    cell = models.Recurrent(3, 4, models.Style("ottt", "none", neuron={"v_threshold": 0.3}))
+    x, mask = torch.randn(3, 5, 3), torch.tensor([True, False, False, True, False])
+    cell(x[0]), cell(x[1])
+    fastsnn.reset(cell, mask)
+    mixed = fastsnn.nn.plain(cell(x[2]))
+    fastsnn.reset(cell)
+    assert torch.equal(mixed[mask], fastsnn.nn.plain(cell(x[2]))[mask])
+    fastsnn.reset(cell)
+    cell(x[0]), cell(x[1])
+    assert torch.equal(mixed[~mask], fastsnn.nn.plain(cell(x[2]))[~mask])
+    with pytest.raises(ValueError, match="mask has 2 samples"):
+        fastsnn.reset(cell, mask[:2])
+
+
 @pytest.mark.parametrize("rule", ["ottt", "bptt"])
 def test_delay_is_copied_without_its_graph(rule):
     cell = models.Recurrent(3, 4, models.Style(rule, "none"))
