@@ -293,8 +293,10 @@ if not PURE_PYTHON and not {"sdist", "egg_info"} & {*sys.argv}:
 CUDA = cuda_build()
 CORES = [] if PURE_PYTHON else ["fastsnn._cpu", *(["fastsnn._cuda"] if CUDA else [])]
 
+OUTSIDE = ["fastsnn._triton", "fastsnn._bench", "fastsnn._bench.device"]
+
 setup(
-    packages=[*find_packages(include=["fastsnn", "fastsnn.*"]), "fastsnn._triton", "fastsnn._bench"],
+    packages=[*find_packages(include=["fastsnn", "fastsnn.*"]), *OUTSIDE],
     package_dir={"fastsnn._triton": "triton_kernels", "fastsnn._bench": "bench"},
     ext_modules=[Extension(name, []) for name in CORES],
     cmdclass={"build_ext": NinjaBuild},

@@ -15,6 +15,7 @@ from torch.utils._pytree import tree_leaves
 
 import fastsnn
 from fastsnn.nn import plain
+from fastsnn.ops.dispatch import straight
 
 from .cases import CASES, Provider, T, Workload, missing, product, release
 from .record import Row, row
@@ -113,9 +114,9 @@ def step_rows() -> Iterator[Row]:
         steps = NEURONS * (T if kernel == "lif_sequence" else 1)
         saved = saved_bytes(work) / steps
         yield _row(saved, "saved_bytes", "B/neuron/step", mode="forward", size=NEURONS, **about)
-        with CountOps() as forward:
+        with straight(), CountOps() as forward:
             out = work.forward()
-        with CountOps() as backward:
+        with straight(), CountOps() as backward:
             work.backward(out)
         for mode, ops in (("forward", forward), ("backward", backward)):
             yield _row(ops.calls, "aten_ops", "calls", mode=mode, size=NEURONS, **about)
@@ -158,7 +159,7 @@ def train(neuron: Callable[[], nn.Module], mode: str, steps: int) -> None:
 
 def peak_bytes(neuron: Callable[[], nn.Module], mode: str, steps: int) -> int:
     """Largest sum of live tensor bytes while a network is built and trained for a batch."""
-    with PeakMemory() as memory:
+    with straight(), PeakMemory() as memory:
         train(neuron, mode, steps)
     return memory.peak
 

@@ -163,7 +163,7 @@ def test_one_step_saves_nothing_beyond_the_state():
     saved = {r.case: r.p50 for r in rows if r.metric == "saved_bytes"}
     assert saved == dict.fromkeys([*counts.COUNTED, "ottt_sequence"], 0)
     ops = {(r.case, r.mode): r.p50 for r in rows if r.metric == "aten_ops"}
-    assert max(ops["ottt_step", mode] for mode in ("forward", "backward")) <= 4
+    assert max(ops["ottt_step", mode] for mode in ("forward", "backward")) <= 5
 
 
 def test_saved_bytes_counts_a_storage_once():

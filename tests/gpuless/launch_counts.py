@@ -7,6 +7,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import fastsnn
 from fastsnn import backends
+from fastsnn.ops.dispatch import straight
 
 from . import cuda_host
 
@@ -38,7 +39,7 @@ class TorchLaunches(TorchDispatchMode):
 def _count(call):
     """(what call returns, launches)"""
     before = cuda_host.controls().gpuless_launches()
-    with TorchLaunches() as torch_launches:
+    with straight(), TorchLaunches() as torch_launches:
         result = call()
     return result, torch_launches.calls + cuda_host.controls().gpuless_launches() - before
 

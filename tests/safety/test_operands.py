@@ -93,7 +93,7 @@ def done_of_another_weight():
 
 
 def backward_by_hand():
-    fastsnn.LIF.for_rule("sltt")(torch.randn(MANY, requires_grad=True)).grad_fn.apply(torch.ones(4))
+    fastsnn.LIF.for_rule("sltt")(torch.randn(MANY, requires_grad=True)).grad_fn.apply(torch.ones(4), None, None)
 
 
 def osr_of_other_channels(train):
