@@ -37,7 +37,7 @@ def _compile(source, folder, flavour):
     import pybind11
 
     defines = ["-DFASTSNN_MODULE=_cuda_host", '-DFASTSNN_CUDA_ARCHS="host"', '-DFASTSNN_VERSION="host"']
-    defines.append("-DFASTSNN_DEVICE=fastsnn::bindings::dlpack::kCpu")
+    defines += ["-include", "device_type.h", "-DFASTSNN_DEVICE=gpuless_device_type"]
     includes = [f"-I{pybind11.get_include()}", f"-I{sysconfig.get_path('include')}"]
     target = folder / f"{source.stem}.o"
     toolkit.compile_cuda([source], target, flavour, ["-c", "-fPIC", *defines, *includes])
@@ -78,7 +78,8 @@ def core(flavour="plain"):
 
 @functools.cache
 def controls():
-    """The scheduler of the threads: gpuless_order(n), gpuless_launches(), gpuless_barriers()."""
+    """The scheduler of the threads: gpuless_order(n), gpuless_launches(), gpuless_barriers(); and
+    gpuless_device(type), DLPack's, on which operands must be."""
     core()
     return ctypes.CDLL(str(library()))
 

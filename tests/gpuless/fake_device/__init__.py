@@ -18,6 +18,7 @@ from .. import cuda_host
 
 NAME = "fake"
 SOURCE = Path(__file__).with_name("fake.cpp")
+DLPACK_TYPE = 12  # kDLExtDev, as torch calls a device that came by an extension
 
 
 class Counts(NamedTuple):
@@ -77,6 +78,7 @@ class Backend:
     @functools.cached_property
     def KERNELS(self):
         kernels = cuda_host.Backend().KERNELS
+        cuda_host.controls().gpuless_device(DLPACK_TYPE)
         for family in kernels.values():
             family.NAME = "cuda"
         return kernels
