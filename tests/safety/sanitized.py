@@ -50,5 +50,7 @@ def core():
 
 def preload():
     """The environment of a process that loads it."""
-    runtime = subprocess.check_output(["g++", "-print-file-name=libasan.so"], text=True).strip()
-    return {"LD_PRELOAD": runtime, "ASAN_OPTIONS": "detect_leaks=0:allocator_may_return_null=1"}
+    # with the library of exceptions, which the sanitizer asks for when it starts
+    names = ("libasan.so", "libstdc++.so.6")
+    found = [subprocess.check_output(["g++", f"-print-file-name={name}"], text=True).strip() for name in names]
+    return {"LD_PRELOAD": " ".join(found), "ASAN_OPTIONS": "detect_leaks=0:allocator_may_return_null=1"}
