@@ -62,7 +62,7 @@ def test_the_environment_forces_the_backend_of_a_run(tmp_path):
     assert "on backend reference" in done.stdout
     done = fastsnn(*SMALL, "--out", "other", cwd=tmp_path, FASTSNN_BACKEND="cuda")
     assert done.returncode == 1
-    assert "backend 'cuda' is forced and cannot run" in done.stderr
+    assert "backend 'cuda' is forced and cannot run standardize on cpu" in done.stderr
 
 
 @pytest.mark.skipif(os.name == "nt", reason="sends SIGINT")
