@@ -56,8 +56,7 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel):
     assert "fastsnn/_cpu.pyi" in names
     native = sorted(name.split(".")[0] for name in names if name.endswith((".so", ".pyd")))
     assert native == ["fastsnn/_cpu", *(["fastsnn/_cuda"] if NVCC else [])]
-    sources = [name for name in names if name.endswith((".cpp", ".cu", ".h", ".o", ".ninja"))]
-    assert sources == ["fastsnn/_bench/device/variant.cu"]  # compiled where a device is measured
+    assert not [name for name in names if name.endswith((".cpp", ".cu", ".h", ".o", ".ninja"))]
 
 
 @pytest.mark.slow

@@ -9,12 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 from fastsnn._bench import device, main
-from fastsnn._bench.device import choices, command, core, families, profile, report, stages, suite, variants
+from fastsnn._bench.device import command, core, families, profile, report, stages, suite
 from fastsnn._bench.device.target import Stage, Target
-
-import fastsnn
-
-from .gpuless import toolkit
 
 NO_GPU = pytest.mark.skipif(torch.cuda.is_available(), reason="a CUDA device is there")
 TESTS = Path(__file__).parent
@@ -240,41 +236,3 @@ def test_a_core_for_another_architecture_is_built_for_this_one(target, tmp_path,
     monkeypatch.setattr(core.shutil, "which", lambda name: None)
     assert core.build(Stage(replace(target, tests=str(clone / "tests")))) == {}
     assert "takes nvcc and a clone" in rows_of(tmp_path)[-1]["error"]
-
-
-def test_variants_compute_what_the_kernels_do():
-    """The plain accesses of half types and other launch settings are alternatives only if they are right."""
-    x = torch.randn(1000)
-    calls = choices.step("cpu", "ottt", x)
-    spikes = calls["forward"]()
-    with fastsnn.use_backend("cpu"):
-        expected = fastsnn.LIF.for_rule("ottt").eval()(x)
-    assert torch.equal(fastsnn.nn.plain(spikes), expected)
-    (g_x,) = calls["backward"]()
-    assert g_x.isfinite().all()
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(bool(toolkit.lacks_cuda_headers()), reason=toolkit.lacks_cuda_headers())
-def test_kernels_with_other_settings_compute_the_same(tmp_path):
-    """Every setting that changes who takes which elements, on the CPU, bit for bit."""
-    csrc, libraries = TESTS.parent / "csrc", {}
-    for name in ("as it is", "halves: 4 a thread, 8 bytes", "halves: 8 neighbours a thread", "128 threads"):
-        flags = [f"-I{csrc}", "-shared", "-fPIC", *variants.SETTINGS[name]]
-        target = tmp_path / f"variant{len(libraries)}.so"
-        libraries[name] = variants.load(toolkit.compile_cuda(variants.sources(csrc), target, flags=flags))
-    for dtype in (torch.float32, torch.bfloat16):
-        for mode, (work, written) in variants.works(variants.T * 271, dtype, "cpu").items():
-            found = {}
-            for name, library in libraries.items():
-                written.fill_(torch.nan)
-                work(library)
-                found[name] = written.clone()
-            assert found["as it is"].isfinite().all()
-            for name, values in found.items():
-                assert torch.equal(values, found["as it is"]), (mode, name, dtype)
-
-
-def test_a_variant_that_fails_says_why():
-    with pytest.raises(RuntimeError, match="no such kernel"):
-        variants.checked(lambda *_: b"no such kernel", ())

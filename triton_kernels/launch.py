@@ -20,7 +20,7 @@ BLOCK = 1024
 WARPS = 4
 SUM_BLOCK = WARPS * 32  # float64 sums take twice the registers, and neurons of a channel have gaps
 OPTIONS = {"num_warps": WARPS, "enable_fp_fusion": False}
-# half of a full SM has these registers: by default a block that sums takes fewer, and spills; a thread of 8 states more
+# half of a full SM has these registers: by default a block that sums takes fewer, and spills
 CROWDED = OPTIONS | {"maxnreg": 64}
 ALIGNED = 16  # neurons: then Triton knows that every row of n begins at 16 bytes
 INTERPRETED = not isinstance(lif.lif_forward, triton.JITFunction)
@@ -51,8 +51,8 @@ class LifParams:
 
 
 def block_of(n: int, x: Tensor, of_state: bool = False) -> int:
-    """Neurons a program: 16 bytes of x for each thread, or of the state where the moments of more neurons would not
-    leave registers for half of a full SM. The interpreter pays for each program: there, few and large ones."""
+    """Neurons a program: 16 bytes of x, or of its state, for each thread. The interpreter pays for each program: there,
+    few and large ones."""
     if INTERPRETED:
         return max(16, min(triton.next_power_of_2(n), 1 << 14))
     return WARPS * 32 * 16 // max(x.element_size(), 4 if of_state else 1)
@@ -83,7 +83,7 @@ def lif_forward(
     if n == 0:
         return
     aligned = n % ALIGNED == 0
-    block, q = block_of(n, x, of_state=room is not None or not aligned), p.of(x)
+    block, q = block_of(n, x, of_state=True), p.of(x)
     with device:
         lif.lif_forward[(triton.cdiv(n, block),)](
             x,
@@ -140,7 +140,7 @@ def lif_backward(
     if n == 0:
         return
     aligned = n % ALIGNED == 0
-    block, q = block_of(n, g_x, of_state=pulls is not None or not aligned), p.of(g_x)
+    block, q = block_of(n, g_x, of_state=True), p.of(g_x)
     grid = (triton.cdiv(n, block),)
     with device:
         if bptt:

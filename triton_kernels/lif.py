@@ -16,7 +16,6 @@ from .arguments import load_or, number, store_if
 from .kernel import kernel
 from .moments import store_block_moments
 from .mpdr import pull
-from .parts import halves, places, whole
 from .surrogate import surrogate
 from .trace import NDOT, NDOT_RELEASED, OTTT, ratio, ratio_released
 
@@ -94,19 +93,20 @@ def state_after(p, b_s, b_v, b_u, before, t, FIRST, GIVEN_V, TRACE: tl.constexpr
 
 
 @triton.jit
-def load_potential(p, potential_p, x_p, T, o_n, m_n, HARD, STATE: tl.constexpr):
-    """What the first step starts from; v_reset or 0 where there is no array."""
-    start = p.v_reset if HARD else 0.0
-    if potential_p is None and x_p.dtype.element_ty.primitive_bitwidth == 16:
-        # nothing is read: where state begins as a load, Triton keeps to the places of a load, 4 neurons a thread
-        return tl.load(x_p.to(tl.pointer_type(STATE)) + o_n, m_n & (T < 0), start)
-    else:
-        return load_or(potential_p, o_n, m_n, start, STATE)
+def places(BLOCK, T, n, ALIGNED: tl.constexpr):
+    """Offsets of this program's neurons, and which of them there are."""
+    first = tl.program_id(0).to(tl.int64) * BLOCK
+    if not ALIGNED:
+        # zero, which Triton does not know: of places that it takes for aligned a thread has neighbours, of those in
+        # rows of n it has not, and the two would meet in shared memory
+        first += tl.minimum(T, 0)
+    o_n = first + tl.arange(0, BLOCK)
+    return o_n, o_n < n
 
 
 @triton.jit
-def load_state(p, arrays, x_p, T, o_n, m_n, HARD, STATE: tl.constexpr):
-    b_u = load_potential(p, arrays.u, x_p, T, o_n, m_n, HARD, STATE)
+def load_state(p, arrays, o_n, m_n, HARD, STATE: tl.constexpr):
+    b_u = load_or(arrays.u, o_n, m_n, p.v_reset if HARD else 0.0, STATE)
     return State(b_u, load_or(arrays.a, o_n, m_n, 0.0, STATE), load_or(arrays.e, o_n, m_n, 0.0, STATE))
 
 
@@ -163,34 +163,19 @@ def lif_forward(
     """FIRST: t = 1 of a sequence, r[0] = 1 (ndot). GIVEN_V: the potential was already reset. room: moments of every
     u[t] are wanted."""
     STATE: tl.constexpr = tl.float64 if x_p.dtype.element_ty == tl.float64 else tl.float32
-    PAIRED: tl.constexpr = ALIGNED and room_p is None and x_p.dtype.element_ty.primitive_bitwidth == 16
     p = lif_of(leak, gain, bias, threshold, v_reset, STATE)
     initial, last = State(potential_p, trace_p, ratio_p), (u_last_p, v_last_p, ratio_last_p)
     optional = (keep_p, u_seq_p, v_seq_p, trace_seq_p)
-    o_x, m_x, o_n, m_n, o_n2, m_n2 = places(BLOCK, T, n, ALIGNED, PAIRED)
+    o_n, m_n = places(BLOCK, T, n, ALIGNED)
 
-    state = load_state(p, initial, x_p, T, o_n, m_n, HARD, STATE)
-    if PAIRED:
-        state_2 = load_state(p, initial, x_p, T, o_n2, m_n2, HARD, STATE)
-
+    state = load_state(p, initial, o_n, m_n, HARD, STATE)
     for t in range(T):
-        b_x = tl.load(x_p + (t * n + o_x), m_x, 0.0)
-        if PAIRED:
-            b_x, b_x2 = halves(b_x)
-            b_s, state = step(p, b_x, state, optional, t, n, o_n, m_n, FIRST, GIVEN_V, HARD, TRACE)
-            b_s2 = b_s
-            if n > 0:  # always: past a branch LLVM does not compute both halves at once, in twice the registers
-                b_s2, state_2 = step(p, b_x2, state_2, optional, t, n, o_n2, m_n2, FIRST, GIVEN_V, HARD, TRACE)
-            b_s = whole(b_s, b_s2)
-        else:
-            b_s, state = step(p, b_x, state, optional, t, n, o_n, m_n, FIRST, GIVEN_V, HARD, TRACE)
-        store_if(spikes_p, t * n + o_x, b_s, m_x)
+        b_x = tl.load(x_p + (t * n + o_n), m_n, 0.0)
+        b_s, state = step(p, b_x, state, optional, t, n, o_n, m_n, FIRST, GIVEN_V, HARD, TRACE)
+        store_if(spikes_p, t * n + o_n, b_s, m_n)
         if room_p is not None:
             store_block_moments(room_p, t, state.u, m_n, n)
-
     store_last(p, state, last, o_n, m_n, HARD)
-    if PAIRED:
-        store_last(p, state_2, last, o_n2, m_n2, HARD)
 
 
 @triton.jit
@@ -243,31 +228,16 @@ def lif_backward_online(
     goes there alone. Without u it is recomputed from x and the potential, as the forward computed it."""
     STATE: tl.constexpr = tl.float64 if g_x_p.dtype.element_ty == tl.float64 else tl.float32
     DTYPE: tl.constexpr = g_x_p.dtype.element_ty
-    PAIRED: tl.constexpr = ALIGNED and pulls_p is None and DTYPE.primitive_bitwidth == 16
     p = lif_of(leak, gain, bias, threshold, v_reset, STATE)
     sg, optional = (number(height, STATE), number(slope, STATE)), (keep_p, u_p, g_local_p)
-    o_x, m_x, o_n, m_n, o_n2, m_n2 = places(BLOCK, T, n, ALIGNED, PAIRED)
+    o_n, m_n = places(BLOCK, T, n, ALIGNED)
 
-    b_u = load_potential(p, potential_p, g_x_p, T, o_n, m_n, HARD, STATE)
-    if PAIRED:
-        b_u2 = load_potential(p, potential_p, g_x_p, T, o_n2, m_n2, HARD, STATE)
-
+    b_u = load_or(potential_p, o_n, m_n, p.v_reset if HARD else 0.0, STATE)
     for t in range(T):
-        b_x = load_or(x_p, t * n + o_x, m_x, 0.0, DTYPE)
-        b_g_s = load_or(g_spikes_p, t * n + o_x, m_x, 0.0, DTYPE)
-        if PAIRED:
-            b_x, b_x2 = halves(b_x)
-            b_g_s, b_g_s2 = halves(b_g_s)
-            b_g_x, b_u = step_local(p, sg, b_g_s, b_x, b_u, optional, pulls_p, t, n, o_n, m_n, GIVEN_V, HARD, SHAPE)
-            b_g_x2 = b_g_x
-            if n > 0:  # as forward
-                b_g_x2, b_u2 = step_local(
-                    p, sg, b_g_s2, b_x2, b_u2, optional, pulls_p, t, n, o_n2, m_n2, GIVEN_V, HARD, SHAPE
-                )
-            b_g_x = whole(b_g_x, b_g_x2)
-        else:
-            b_g_x, b_u = step_local(p, sg, b_g_s, b_x, b_u, optional, pulls_p, t, n, o_n, m_n, GIVEN_V, HARD, SHAPE)
-        store_if(g_x_p, t * n + o_x, b_g_x, m_x)
+        b_x = load_or(x_p, t * n + o_n, m_n, 0.0, DTYPE)
+        b_g_s = load_or(g_spikes_p, t * n + o_n, m_n, 0.0, DTYPE)
+        b_g_x, b_u = step_local(p, sg, b_g_s, b_x, b_u, optional, pulls_p, t, n, o_n, m_n, GIVEN_V, HARD, SHAPE)
+        store_if(g_x_p, t * n + o_n, b_g_x, m_n)
 
 
 @triton.jit
@@ -323,31 +293,16 @@ def lif_backward_bptt(
     """Back in time from u of every step [T, n]."""
     STATE: tl.constexpr = tl.float64 if g_x_p.dtype.element_ty == tl.float64 else tl.float32
     DTYPE: tl.constexpr = g_x_p.dtype.element_ty
-    PAIRED: tl.constexpr = ALIGNED and pulls_p is None and DTYPE.primitive_bitwidth == 16
     leak, gain = number(leak, STATE), number(gain, STATE)
     p = Lif(leak, gain, None, number(threshold, STATE), number(v_reset, STATE))
     sg = (number(height, STATE), number(slope, STATE), number(reset_grad, STATE))
     optional = (keep_p, g_v_seq_p)
-    o_x, m_x, o_n, m_n, o_n2, m_n2 = places(BLOCK, T, n, ALIGNED, PAIRED)
+    o_n, m_n = places(BLOCK, T, n, ALIGNED)
 
     b_g_v = load_or(g_v_last_p, o_n, m_n, 0.0, STATE)
-    if PAIRED:
-        b_g_v2 = load_or(g_v_last_p, o_n2, m_n2, 0.0, STATE)
-
     for i in range(T):
         t = T - 1 - i
-        b_g_s = load_or(g_spikes_p, t * n + o_x, m_x, 0.0, DTYPE)
-        if PAIRED:
-            b_g_s, b_g_s2 = halves(b_g_s)
-            b_g_x, b_g_v = step_back(p, sg, b_g_s, b_g_v, u_p, optional, pulls_p, t, n, o_n, m_n, HARD, SHAPE)
-            b_g_x2 = b_g_x
-            if n > 0:  # as forward
-                b_g_x2, b_g_v2 = step_back(p, sg, b_g_s2, b_g_v2, u_p, optional, pulls_p, t, n, o_n2, m_n2, HARD, SHAPE)
-            b_g_x = whole(b_g_x, b_g_x2)
-        else:
-            b_g_x, b_g_v = step_back(p, sg, b_g_s, b_g_v, u_p, optional, pulls_p, t, n, o_n, m_n, HARD, SHAPE)
-        store_if(g_x_p, t * n + o_x, b_g_x, m_x)
-
+        b_g_s = load_or(g_spikes_p, t * n + o_n, m_n, 0.0, DTYPE)
+        b_g_x, b_g_v = step_back(p, sg, b_g_s, b_g_v, u_p, optional, pulls_p, t, n, o_n, m_n, HARD, SHAPE)
+        store_if(g_x_p, t * n + o_n, b_g_x, m_n)
     store_if(g_v_first_p, o_n, b_g_v, m_n)
-    if PAIRED:
-        store_if(g_v_first_p, o_n2, b_g_v2, m_n2)

@@ -143,7 +143,7 @@ def osr_lif_forward(
 
         b_y = (b_x - center) * factor + shift
         b_keep = load_or(keep_p, o_x, m_x, 1.0, STATE)
-        before = load_state(p, initial, x_p, 1, o_x, m_x, HARD, STATE)
+        before = load_state(p, initial, o_x, m_x, HARD, STATE)
         b_s, b_v, b_u = fire(p, b_y, b_keep, before, 0, GIVEN_V, HARD)
         store_if(spikes_p, o_x, b_s, m_x)
         store_if(u_p, o_x, b_u, m_x)

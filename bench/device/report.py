@@ -19,8 +19,6 @@ TEXTS = {
     "layers": "Training batches until the device has done them; training steps of norms and neurons; packed products. "
     "TF32 is off but where it is named.",
     "capture": "A training step in a captured graph.",
-    "choices": "Choices made without a device, beside their alternatives.",
-    "variants": "LIF's CUDA kernels with other settings, 67 million neurons, in turn; over: of the time as it is.",
     "profile": "Nsight Compute, caches flushed. The first of two launches of a rule has no state to read yet. static: "
     "registers in the machine code, of gpu_kernels.csv.",
 }

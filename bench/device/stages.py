@@ -22,18 +22,16 @@ class Plan:
 
 
 PLANS = (
-    Plan("environment", "environment", 20),
-    Plan("families", "families", 35),
+    Plan("environment", "environment", 28),
+    Plan("families", "families", 50),
     Plan("suite", "suite", 100),
     Plan("bandwidth", "bandwidth", 25),
-    Plan("latency", "latency", 18),
+    Plan("latency", "latency", 25),
     Plan("peers cuda", "peers", 15, {"SJ_LIF_CUDA_IMPLEMENTATION": "cuda"}),
     Plan("peers triton", "peers", 15, {"SJ_LIF_CUDA_IMPLEMENTATION": "triton"}),
     Plan("peers auto", "peers", 15),
-    Plan("layers", "layers", 35),
+    Plan("layers", "layers", 50),
     Plan("capture", "capture", 15),
-    Plan("choices", "choices", 42),
-    Plan("variants", "variants", 50),
     Plan("profile", "profile", 40),
     Plan("sanitizer", "sanitizer", 50),
 )

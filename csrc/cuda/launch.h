@@ -20,21 +20,13 @@
 namespace fastsnn {
 namespace cuda {
 
-// Settings: bench/device/variants.py times others.
-#ifndef FASTSNN_THREADS
-#define FASTSNN_THREADS 256
-#endif
-#ifndef FASTSNN_BLOCKS_PER_SM
+constexpr int kThreads = 256;
 // At least half of the threads that an SM holds: 2,048 at most, 1,536 from compute capability 12 on
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1200
-#define FASTSNN_BLOCKS_PER_SM 3
+constexpr int kBlocksPerSM = 3;
 #else
-#define FASTSNN_BLOCKS_PER_SM 4
+constexpr int kBlocksPerSM = 4;
 #endif
-#endif
-
-constexpr int kThreads = FASTSNN_THREADS;
-constexpr int kBlocksPerSM = FASTSNN_BLOCKS_PER_SM;
 
 inline void check(cudaError_t status, const char* doing) {
   if (status == cudaSuccess) return;

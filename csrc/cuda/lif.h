@@ -1,7 +1,7 @@
 #pragma once
 
 #include "../core/lif.h"
-#include "parts.h"
+#include "vector.h"
 
 // What LIF forward and backward share.
 namespace fastsnn {

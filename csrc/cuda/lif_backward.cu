@@ -9,13 +9,13 @@ template <class T, Reset reset, bool saved, int V, class S = typename StateOf<T>
 __device__ __forceinline__ void online_neurons(const Lif<S>& p, const LifBackward& k, S threshold_prev, int shape,
                                                int64_t at) {
   S x[V], keep[V], u[V], g_s[V], sg[V];
-  if constexpr (!saved) load_state<T>(k.potential, at, initial_v<reset>(p), u);
+  if constexpr (!saved) load_or<S>(k.potential, at, initial_v<reset>(p), u);
   int64_t row = at;
   for (int64_t t = 0; t < k.T; t++, row += k.n) {
     if constexpr (saved) {
-      load_state<T>(k.u, row, S(0), u);
+      load(static_cast<const S*>(k.u) + row, u);
     } else {
-      load_input<T>(k.x, row, x);
+      load_or<T>(k.x, row, S(0), x);
 #pragma unroll
       for (int j = 0; j < V; j++) {
         u[j] = advance<reset, Trace::none>(p, x[j], S(1), u[j], S(0), S(0), threshold_prev, false).u;
@@ -23,11 +23,11 @@ __device__ __forceinline__ void online_neurons(const Lif<S>& p, const LifBackwar
       threshold_prev = p.threshold;
     }
     surrogates(shape, p, u, sg);
-    load_state<T>(k.keep, at, S(1), keep);  // again each step, for want of registers
-    load_input<T>(k.g_spikes, row, g_s);
+    load_or<S>(k.keep, at, S(1), keep);  // again each step, for want of registers
+    load_or<T>(k.g_spikes, row, S(0), g_s);
 #pragma unroll
     for (int j = 0; j < V; j++) g_s[j] = online_gradient(p, g_s[j], keep[j], sg[j]);
-    store_output<T>(k.g_x, row, g_s);
+    store(static_cast<T*>(k.g_x) + row, g_s);
   }
 }
 
@@ -41,30 +41,30 @@ __device__ __forceinline__ void add(const S (&term)[V], S (&sum)[V]) {
 template <class T, Reset reset, int V, class S = typename StateOf<T>::type>
 __device__ __forceinline__ void bptt_neurons(const Lif<S>& p, const LifBackward& k, int shape, int64_t at) {
   S keep[V], u[V], g_s[V], g_v[V], sg[V];  // keep becomes the gradient of v[t] as an output, g_s becomes g_x
-  load_state<T>(k.g_v_last, at, S(0), g_v);
+  load_or<S>(k.g_v_last, at, S(0), g_v);
   int64_t row = at + (k.T - 1) * k.n;
   for (int64_t t = 0; t < k.T; t++, row -= k.n) {
-    load_state<T>(k.u, row, S(0), u);
+    load(static_cast<const S*>(k.u) + row, u);
     surrogates(shape, p, u, sg);
-    load_state<T>(k.g_v_seq, row, S(0), keep);
+    load_or<S>(k.g_v_seq, row, S(0), keep);
     add(keep, g_v);
-    load_state<T>(k.keep, at, S(1), keep);
-    load_input<T>(k.g_spikes, row, g_s);
+    load_or<S>(k.keep, at, S(1), keep);
+    load_or<T>(k.g_spikes, row, S(0), g_s);
 #pragma unroll
     for (int j = 0; j < V; j++) {
       const S g_u = potential_gradient<reset>(p, g_s[j], keep[j], g_v[j], u[j], sg[j]);
       g_s[j] = p.gain * g_u;
       g_v[j] = p.leak * g_u;
     }
-    store_output<T>(k.g_x, row, g_s);
+    store(static_cast<T*>(k.g_x) + row, g_s);
   }
-  store_state<T>(k.g_v_first, at, g_v);
+  store_to<S>(k.g_v_first, at, g_v);
 }
 
 template <class T, Reset reset, bool saved, int V, class S>
 __global__ void __launch_bounds__(kThreads, kBlocksPerSM)
     lif_backward_online_kernel(const Lif<S> p, const LifBackward k, const S first_threshold, const int shape) {
-  for_each_in_parts<T, V>(k.n, [&](int64_t at, auto width) {
+  for_each_vector<V>(k.n, [&](int64_t at, auto width) {
     online_neurons<T, reset, saved, decltype(width)::value>(p, k, first_threshold, shape, at);
   });
 }
@@ -72,8 +72,8 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerSM)
 template <class T, Reset reset, int V, class S>
 __global__ void __launch_bounds__(kThreads, kBlocksPerSM)
     lif_backward_bptt_kernel(const Lif<S> p, const LifBackward k, const int shape) {
-  for_each_in_parts<T, V>(
-      k.n, [&](int64_t at, auto width) { bptt_neurons<T, reset, decltype(width)::value>(p, k, shape, at); });
+  for_each_vector<V>(k.n,
+                     [&](int64_t at, auto width) { bptt_neurons<T, reset, decltype(width)::value>(p, k, shape, at); });
 }
 
 inline bool aligned(const LifBackward& k) {
@@ -83,7 +83,7 @@ inline bool aligned(const LifBackward& k) {
 template <class T, Reset reset, bool saved>
 void lif_backward_online_as(const LifParams& params, const LifBackward& k, const Stream& on) {
   using S = typename StateOf<T>::type;
-  with_vector<T>(aligned(k), k.T, k.n, [&](auto width) {
+  with_vector<S>(aligned(k), k.T, k.n, [&](auto width) {
     constexpr int V = decltype(width)::value;
     launch(lif_backward_online_kernel<T, reset, saved, V, S>, blocks_of<V>(k.n), on, lif_of<S>(params), k,
            first_threshold<S>(params, k), params.surrogate);
@@ -102,7 +102,7 @@ void lif_backward_online(const LifParams& p, const LifBackward& k, const Stream&
 template <class T, Reset reset>
 void lif_backward_bptt_as(const LifParams& params, const LifBackward& k, const Stream& on) {
   using S = typename StateOf<T>::type;
-  with_vector<T>(aligned(k), k.T, k.n, [&](auto width) {
+  with_vector<S>(aligned(k), k.T, k.n, [&](auto width) {
     constexpr int V = decltype(width)::value;
     launch(lif_backward_bptt_kernel<T, reset, V, S>, blocks_of<V>(k.n), on, lif_of<S>(params), k, params.surrogate);
   });

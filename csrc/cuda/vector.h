@@ -4,19 +4,14 @@
 
 #include "launch.h"
 
-// A thread owns V neighbouring elements: 16 bytes of the input where addresses allow, else one.
+// A thread owns V neighbouring elements: 16 bytes of the input, or for LIF of its state, where addresses allow, else one.
 namespace fastsnn {
 namespace cuda {
 
 using FASTSNN_ISA::StateOf;
 
-// As in launch.h
-#ifndef FASTSNN_HALF_VECTOR
-#define FASTSNN_HALF_VECTOR 8
-#endif
-
 template <class T>
-constexpr int kVector = sizeof(T) == 2 ? FASTSNN_HALF_VECTOR : 16 / int(sizeof(T));
+constexpr int kVector = 16 / int(sizeof(T));
 
 // N elements as one access
 template <class P, int N>

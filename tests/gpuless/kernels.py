@@ -20,6 +20,10 @@ SECOND_STAGES = ("_merge", "_total")  # of a sum: float64, one by one
 RESETS, TRACES = ("soft", "hard"), ("none", "ottt", "ndot", "ndot_released")
 
 
+def state_bytes(dtype):
+    return 8 if dtype == "float64" else 4
+
+
 @dataclass
 class Compiled:
     """One kernel for one architecture. `width`: elements a thread takes at once, 1 where addresses forbid more."""
@@ -33,6 +37,15 @@ class Compiled:
     code: machine_code.Kernel
 
     @property
+    def vector(self):
+        """Bytes of a vector of the input."""
+        return self.width * BYTES[self.dtype]
+
+    def narrow(self, blocks):
+        """Accesses below a vector of the input."""
+        return self.code.narrow(blocks, self.vector)
+
+    @property
     def occupancy(self):
         return self.code.occupancy(self.arch, self.threads)
 
@@ -40,7 +53,7 @@ class Compiled:
     def streams(self):
         """Bytes a neuron and step (reads, writes) of the widest loop, if no operand moves twice; None where others come
         in."""
-        moved, state = BYTES[self.dtype], 8 if self.dtype == "float64" else 4
+        moved, state = BYTES[self.dtype], state_bytes(self.dtype)
         if self.name.startswith("lif_forward"):  # x, keep; s, u and v of each step, the trace
             return moved + state, moved + state * (2 + ("none" not in self.name))
         if self.name.startswith("lif_backward_online"):  # g_s, keep, u or x; g_x
@@ -97,4 +110,5 @@ def triton_kernels(archs=machine_code.ARCHS, only=""):
         for row in triton_folder(folder, archs, only):
             (code,) = machine_code.kernels(Path(folder) / f"{row['name']}.{row['arch']}.cubin")
             dtype = row["name"].rsplit("-", 1)[1]
-            yield Compiled("triton", row["name"], row["arch"], dtype, 16 // BYTES[dtype], 32 * row["num_warps"], code)
+            width = 16 // (state_bytes(dtype) if row["entry"].startswith("lif") else BYTES[dtype])
+            yield Compiled("triton", row["name"], row["arch"], dtype, width, 32 * row["num_warps"], code)

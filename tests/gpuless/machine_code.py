@@ -146,8 +146,9 @@ class Kernel:
     def accesses(self, blocks):
         return [instruction for number in sorted(blocks) for instruction in self.blocks[number].accesses()]
 
-    def narrow(self, blocks):
-        return [instruction for instruction in self.accesses(blocks) if width(instruction) < 16]
+    def narrow(self, blocks, least=16):
+        """Accesses below `least` bytes."""
+        return [instruction for instruction in self.accesses(blocks) if width(instruction) < least]
 
     def occupancy(self, arch, threads):
         """Share of an SM's threads that can be resident."""

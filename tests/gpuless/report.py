@@ -25,9 +25,11 @@ COLUMNS = (
 ).split(",")
 LEGEND = """\
 Compiled by nvcc and by Triton for compute capabilities {archs}; every row is the worst over them, every kernel and
-architecture is in [gpu_kernels.csv](gpu_kernels.csv). **width**: elements of 16 bytes that a thread takes at once;
+architecture is in [gpu_kernels.csv](gpu_kernels.csv). **width**: elements that a thread takes at once, 16
+bytes of the state for LIF and else of the input;
 **spills**: instructions that touch local memory; **occupancy**: least share of an SM's threads that can be resident;
-**narrow**: accesses to global memory below 16 bytes in the vector body (standardize: per row, not per element);
+**narrow**: accesses to global memory in the vector body below such a vector of the input (standardize: per row, not per
+element);
 **FMA**: fused multiply-adds, which only divisions may hold; **instructions**: longest path of a step, per element."""
 UNVERIFIED = """\
 Not shown here: the step from PTX to machine code in execution (the machine code is read, not run), launches, streams
@@ -51,7 +53,7 @@ def machine_rows():
             "spills": code.count(machine_code.LOCAL),
             "shared": code.shared,
             "occupancy": round(kernel.occupancy, 3),
-            "narrow": len(code.narrow(code.body)) if kernel.width > 1 else 0,
+            "narrow": len(kernel.narrow(code.body)) if kernel.width > 1 else 0,
             "fma": code.count(machine_code.FUSED),
             "instructions_per_element": round(code.longest_path / kernel.width, 1),
         }
