@@ -29,22 +29,28 @@ class Refusal(torch.autograd.Function):
         raise RuntimeError(TWICE)
 
 
-_passes = threading.local()
+class _Passes(threading.local):
+    """Of this thread: whether the present backward pass is one of `up_to_neurons`."""
+
+    end = False
+
+
+_passes = _Passes()
 
 
 def ends_at_neurons() -> bool:
     """Whether the present backward pass is one of `up_to_neurons`."""
-    return not torch.compiler.is_compiling() and getattr(_passes, "ends", False)
+    return not torch.compiler.is_dynamo_compiling() and _passes.end
 
 
 @contextmanager
 def up_to_neurons() -> Iterator[None]:
     """A backward pass inside of another that ends at the neurons it meets."""
-    _passes.ends = True
+    _passes.end = True
     try:
         yield
     finally:
-        _passes.ends = False
+        _passes.end = False
 
 
 def first_order(backward: Callable[..., Any]) -> Callable[..., Any]:
@@ -53,33 +59,39 @@ def first_order(backward: Callable[..., Any]) -> Callable[..., Any]:
     saves the inputs that its gradient depends on, or an output, from which they can be reached."""
 
     def choose(ctx: Any, *grads: Any) -> Any:
-        if torch.compiler.is_compiling():  # a graph's backward is differentiated by nobody
+        # a graph's backward is differentiated by nobody
+        if torch.compiler.is_dynamo_compiling():
             return backward(ctx, *grads)
-        _refuse_batched(grads)
-        if not torch.is_grad_enabled():
+        if torch.is_grad_enabled():
+            return _guarded(backward, ctx, grads)
+        try:
             return backward(ctx, *grads)
-        with torch.no_grad():
-            found = backward(ctx, *grads)
-        given = (*grads, *ctx.saved_tensors)
-        roots = [tensor for tensor in given if isinstance(tensor, Tensor) and tensor.requires_grad]
-        if not roots:
-            return found
-        refuse = lambda g: Refusal.apply(g, *roots) if isinstance(g, Tensor) else g  # noqa: E731
-        return tuple(map(refuse, found)) if isinstance(found, tuple) else refuse(found)
+        except RuntimeError:
+            _refuse_batched(grads)
+            raise
 
     return choose
 
 
 def of_neuron(backward: Callable[..., Any]) -> Callable[..., Any]:
     """`first_order`, and the end of passes `up_to_neurons`."""
-    guarded = first_order(backward)
 
     def choose(ctx: Any, *grads: Any) -> Any:
-        if ends_at_neurons():
-            return (None,) * len(ctx.needs_input_grad)
-        return guarded(ctx, *grads)
+        return (None,) * len(ctx.needs_input_grad) if ends_at_neurons() else backward(ctx, *grads)
 
-    return choose
+    return first_order(choose)
+
+
+def _guarded(backward: Callable[..., Any], ctx: Any, grads: tuple[Any, ...]) -> Any:
+    _refuse_batched(grads)
+    with torch.no_grad():
+        found = backward(ctx, *grads)
+    given = (*grads, *ctx.saved_tensors)
+    roots = [tensor for tensor in given if isinstance(tensor, Tensor) and tensor.requires_grad]
+    if not roots:
+        return found
+    refuse = lambda g: Refusal.apply(g, *roots) if isinstance(g, Tensor) else g  # noqa: E731
+    return tuple(map(refuse, found)) if isinstance(found, tuple) else refuse(found)
 
 
 def _refuse_batched(grads: Any) -> None:
