@@ -321,7 +321,9 @@ class LIF(Neuron):
     def _before(self, x: Tensor, sequence: bool) -> tuple[LIFParams, LIFState]:
         """What a call runs with."""
         self._runs()
-        params, state = self._present(), self._state
+        params, state = self._params, self._state
+        if self._surrogate is not params.surrogate:
+            params = self._present()
         if state.potential is not None:
             state = self._usable(state, x, sequence)
         if not self.training:
@@ -334,7 +336,7 @@ class LIF(Neuron):
     def _present(self) -> LIFParams:
         """The layer's parameters, with the present alpha of a surrogate of SpikingJelly's."""
         given, p = self._surrogate, self._params
-        if given is p.surrogate or surrogate.is_as(given, p.surrogate):
+        if surrogate.is_as(given, p.surrogate):
             return p
         if torch.compiler.is_dynamo_compiling():
             raise RuntimeError(

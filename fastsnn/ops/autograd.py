@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.compiler import is_dynamo_compiling
 
 TWICE = (
     "fastsnn's gradients are first order (once_differentiable) and a derivative of one was asked for, by a gradient "
@@ -40,7 +41,7 @@ _passes = _Passes()
 
 def ends_at_neurons() -> bool:
     """Whether the present backward pass is one of `up_to_neurons`."""
-    return not torch.compiler.is_dynamo_compiling() and _passes.end
+    return not is_dynamo_compiling() and _passes.end
 
 
 @contextmanager
@@ -53,15 +54,19 @@ def up_to_neurons() -> Iterator[None]:
         _passes.end = False
 
 
-def first_order(backward: Callable[..., Any]) -> Callable[..., Any]:
+def first_order(backward: Callable[..., Any], neuron: bool = False) -> Callable[..., Any]:
     """A backward that is not differentiable itself: where a graph is made of it, its gradients raise when they are
     differentiated. Roots are what requires gradient among the incoming gradients and the saved tensors: a Function
-    saves the inputs that its gradient depends on, or an output, from which they can be reached."""
+    saves the inputs that its gradient depends on, or an output, from which they can be reached.
+
+    neuron: passes `up_to_neurons` end here."""
 
     def choose(ctx: Any, *grads: Any) -> Any:
         # a graph's backward is differentiated by nobody
-        if torch.compiler.is_dynamo_compiling():
+        if is_dynamo_compiling():
             return backward(ctx, *grads)
+        if neuron and _passes.end:
+            return (None,) * len(ctx.needs_input_grad)
         if torch.is_grad_enabled():
             return _guarded(backward, ctx, grads)
         try:
@@ -75,11 +80,7 @@ def first_order(backward: Callable[..., Any]) -> Callable[..., Any]:
 
 def of_neuron(backward: Callable[..., Any]) -> Callable[..., Any]:
     """`first_order`, and the end of passes `up_to_neurons`."""
-
-    def choose(ctx: Any, *grads: Any) -> Any:
-        return (None,) * len(ctx.needs_input_grad) if ends_at_neurons() else backward(ctx, *grads)
-
-    return first_order(choose)
+    return first_order(backward, neuron=True)
 
 
 def _guarded(backward: Callable[..., Any], ctx: Any, grads: tuple[Any, ...]) -> Any:

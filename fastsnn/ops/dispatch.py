@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
+from torch.compiler import is_dynamo_compiling
 
 _keys = torch._C._dispatch_keys
 _modes = torch._C._len_torch_dispatch_stack
@@ -31,13 +32,13 @@ def by_operators(*given: Tensor | None, state: tuple[Any, ...] = ()) -> bool:
     Raises RuntimeError for what neither can take: vmap and other torch.func transforms, tangents of forward-mode
     automatic differentiation, DTensor, nested, sparse and other layouts.
     """
-    if torch.compiler.is_compiling():
+    if is_dynamo_compiling():
         return True
     quiet = forward_ad._current_level < 0 and _modes() == 0 and _tracing() is None and _transforms() is None
     if not quiet or (state and type(state[0]) not in _KEPT):
         return _in_unusual_circumstances((*given, *state))
     for tensor in given:
-        if isinstance(tensor, Tensor) and _keys(tensor).raw_repr() not in _ordinary:
+        if tensor is not None and _keys(tensor).raw_repr() not in _ordinary:
             return _in_unusual_circumstances(given)
     return False
 

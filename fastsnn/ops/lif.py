@@ -62,76 +62,68 @@ def check_state(x: Tensor, state: LIFState, sequence: bool) -> None:
             )
 
 
-class Call:
-    """One call of a kernel on its way through autograd: a single argument is much cheaper than seven."""
+class Call(NamedTuple):
+    """What a kernel computed and was given, on its way into autograd."""
 
-    __slots__ = ("apart", "kernels", "moments", "out", "p", "sequence", "state", "v_seq")
+    p: LIFParams
+    kernels: Any
+    state: LIFState
+    sequence: bool
+    v_seq: bool
+    out: Forward
+    moments: Tensor | None
+    apart: Any = None
 
-    def __init__(
-        self,
-        p: LIFParams,
-        kernels: Any,
-        state: LIFState,
-        sequence: bool,
-        v_seq: bool,
-        moments: Tensor | None = None,
-        apart: Any = None,
-    ) -> None:
-        self.p, self.kernels, self.state, self.sequence, self.v_seq = p, kernels, state, sequence, v_seq
-        self.moments, self.apart = moments, apart
 
-    def run(self, x: Tensor, into: LIFState = EMPTY, u_seq: bool = False) -> Forward:
-        """Outside autograd."""
-        wanted = {} if self.moments is None else {"moments_out": self.moments}
-        return self.kernels.forward(self.p, x, self.state, self.sequence, self.v_seq, into, u_seq, **wanted)
+def _keep(ctx: Any, x: Tensor, call: Call) -> None:
+    """Keep in ctx what the backward needs: u of a step, which lives as state; x of a sequence, or its u where the
+    kernels cannot recompute it in reverse."""
+    p, kernels, state, sequence, v_seq, out, moments, apart = call
+    ctx.kept = (p, kernels, sequence, v_seq, state.is_v, x.dtype, apart)
+    ctx.set_materialize_grads(False)
+    if sequence and not _saves_u(p, kernels):
+        ctx.save_for_backward(moments, x, state.potential, state.keep)
+    else:
+        ctx.save_for_backward(moments, out.u, state.keep)
 
-    def forward(self, ctx: Any, x: Tensor, into: LIFState = EMPTY) -> Forward:
-        """Run it, and keep in ctx what the backward needs: u of a step, which lives as state; x of a sequence, or its
-        u where the kernels cannot recompute it in reverse."""
-        state, kernels = self.state, self.kernels
-        u_seq = self.sequence and kernels.SAVES_U and not self.p.online
-        self.out = out = self.run(x, into, u_seq)
-        ctx.kept = (self.p, kernels, self.sequence, self.v_seq, state.is_v, x.dtype, self.apart)
-        ctx.set_materialize_grads(False)
-        if self.sequence and not u_seq:
-            ctx.save_for_backward(self.moments, x, state.potential, state.keep)
-        else:
-            ctx.save_for_backward(self.moments, out.u, state.keep)
-        return out
+
+def _saves_u(p: LIFParams, kernels: Any) -> bool:
+    """Whether the backward of a sequence reads u of every step."""
+    return kernels.SAVES_U and not p.online
 
 
 def _load(ctx: Any) -> tuple[Saved, Tensor | None]:
     """What was saved, and the moments."""
     _, _, sequence, _, is_v, dtype, _ = ctx.kept
-    moments, *saved = ctx.saved_tensors
+    saved = ctx.saved_tensors
     # a saved-tensor hook may have laid them out anew
-    if len(saved) == 3:
-        x, potential, keep = saved
+    if len(saved) == 4:
+        moments, x, potential, keep = saved
         x, state = layout.aligned(x, LIFState(potential, is_v, keep=keep), sequence)
         return Saved(dtype, sequence, None, x, state.potential, is_v, state.keep), moments
-    u, keep = saved
-    u = layout.dense(u, sequence)
-    return Saved(dtype, sequence, u, keep=layout.like_or_none(keep, u[0] if sequence else u)), moments
+    moments, u, keep = saved
+    if keep is not None or not u.is_contiguous():
+        u = layout.dense(u, sequence)
+        keep = layout.like_or_none(keep, u[0] if sequence else u)
+    return Saved(dtype, sequence, u, None, None, False, keep), moments
 
 
-def _pull(ctx: Any, saved: Saved, moments: Tensor | None, g_moments: Tensor | None) -> dict[str, Any]:
+def _pull(saved: Saved, moments: Any, g_moments: Any, apart: Any) -> Pull:
     """How the gradient of the moments enters a backward."""
-    if moments is None or g_moments is None:
-        return {}
     model: Any = saved.u if saved.x is None else saved.x
     rows = formulas.pulls(moments, g_moments, model[0].numel() if saved.sequence else model.numel())
-    return {"pull": Pull(rows, ctx.kept[-1] is not None)}
+    return Pull(rows, apart is not None)
 
 
 class OnlineLIF(torch.autograd.Function):
-    """Spikes of an online rule, and the moments of u where wanted; v[t-1] is detached, so g_x[t] =
+    """Spikes of an online rule, and the moments of u where wanted, as functions of x; v[t-1] is detached, so g_x[t] =
     gain*(g_s[t]*sg(u[t] - th) + g_u[t]), g_u through the moments (SPEC 1 and 7). With call.apart g_u goes to
     `parameters` alone. u, the saved one, is an output for `first_order`."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, call: Call, into: LIFState, *parameters: Tensor) -> Any:
-        out = call.forward(ctx, x, into)
-        return out.spikes, call.moments, out.u
+    def forward(ctx: Any, x: Tensor, call: Call, *parameters: Tensor) -> Any:
+        _keep(ctx, x, call)
+        return call.out.spikes, call.moments, call.out.u
 
     @staticmethod
     @of_neuron
@@ -141,21 +133,23 @@ class OnlineLIF(torch.autograd.Function):
             return none
         p, kernels, sequence, *_, apart = ctx.kept
         saved, moments = _load(ctx)
-        pull = _pull(ctx, saved, moments, g_moments)
-        g_x, _, *local = kernels.backward(p, saved, layout.fitted(g_s, saved, sequence), **pull)
-        if apart is None or g_moments is None:
+        g_s = layout.fitted(g_s, saved, sequence)
+        if moments is None or g_moments is None:
+            return kernels.backward(p, saved, g_s)[0], *none[1:]
+        g_x, _, *local = kernels.backward(p, saved, g_s, pull=_pull(saved, moments, g_moments, apart))
+        if apart is None:
             return g_x, *none[1:]
-        return None if g_s is None else g_x, None, None, *apart.gradients(local[0])
+        return None if g_s is None else g_x, None, *apart.gradients(local[0])
 
 
 class BPTTLIF(torch.autograd.Function):
-    """Spikes, v and the moments of u with the gradient through time (SPEC 1). v is that of the last step, or of every
-    step; u as OnlineLIF's."""
+    """Spikes, v and the moments of u as functions of x and v, with the gradient through time (SPEC 1). v is that of the
+    last step, or of every step; u as OnlineLIF's."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, v: Tensor | None, call: Call) -> Any:
-        out = call.forward(ctx, x)
-        return out.spikes, out.v, call.moments, out.u
+        _keep(ctx, x, call)
+        return call.out.spikes, call.out.v, call.moments, call.out.u
 
     @staticmethod
     @of_neuron
@@ -165,7 +159,8 @@ class BPTTLIF(torch.autograd.Function):
         g_v = layout.fitted(g_v, saved, v_seq)
         last, every = (None, g_v) if v_seq else (g_v, None)
         g_s = layout.fitted(g_s, saved, sequence)
-        pull = _pull(ctx, saved, moments, g_moments)
+        pulled = moments is not None and g_moments is not None
+        pull = {"pull": _pull(saved, moments, g_moments, None)} if pulled else {}
         g_x, g_v_first, *_ = kernels.backward(p, saved, g_s, last, every, ctx.needs_input_grad[1], **pull)
         return g_x, g_v_first, None
 
@@ -203,24 +198,23 @@ def run(
     """
     check_input(x, sequence)
     through = by_operators(x, state=state)
-    if state is not EMPTY:
+    if through or not _ready(x, state, sequence):
         check_state(x, state, sequence)
-    if through:
-        return _by_operators(p, x, state, sequence, v_seq, spare is not None, mpdr)
-    x, state = layout.aligned(x, state, sequence)
+        if through:
+            return _by_operators(p, x, state, sequence, v_seq, spare is not None, mpdr)
+        x, state = layout.aligned(x, state, sequence)
     kernels = backends.select("mpdr" if mpdr else "lif", x)
     moments = room(x, sequence) if mpdr else None
+    wanted = {"moments_out": moments} if mpdr else {}
     if p.online:
         large = spare is not None and not sequence and x.numel() >= memory.WORTH_ASKING
         into = _reusable(spare, x) if large and spare is not None else EMPTY
+        out = kernels.forward(p, x, state, sequence, v_seq, into, **wanted)
+        spikes, u, v, trace, ratio = out
         if x.requires_grad and torch.is_grad_enabled():
-            call = Call(p, kernels, state, sequence, v_seq, moments, apart)
-            spikes, moments, u = OnlineLIF.apply(x, call, into, *(() if apart is None else apart.parameters))
-            u, (_, _, v, trace, ratio) = u.detach(), call.out
-        elif moments is None:
-            spikes, u, v, trace, ratio = kernels.forward(p, x, state, sequence, v_seq, into)
-        else:
-            spikes, u, v, trace, ratio = kernels.forward(p, x, state, sequence, v_seq, into, moments_out=moments)
+            call = Call(p, kernels, state, sequence, v_seq, out, moments, apart)
+            spikes, moments, u = OnlineLIF.apply(x, call, *(() if apart is None else apart.parameters))
+            u = u.detach()
         last = trace[-1].clone() if sequence and trace is not None else trace
         after = LIFState(u, False, last, ratio, state.keep)
         # what others hold must be another tensor of the same memory for `_reusable` to see it
@@ -229,13 +223,29 @@ def run(
         return Ran(spikes, after.map(Tensor.detach), trace, v, kernels.NAME, moments, replaced(state, keep=None))
     start = LIFState(as_v(p, state), True, keep=state.keep)
     v = start.potential
-    call = Call(p, kernels, start, sequence, v_seq, moments)
-    if torch.is_grad_enabled() and (x.requires_grad or (v is not None and v.requires_grad)):
-        spikes, v, moments, _ = BPTTLIF.apply(x, v, call)
-    else:
-        out = call.run(x)
-        spikes, v = out.spikes, out.v
-    return _through_time(spikes, v, state, v_seq, kernels.NAME, moments)
+    graph = torch.is_grad_enabled() and (x.requires_grad or (v is not None and v.requires_grad))
+    out = kernels.forward(p, x, start, sequence, v_seq, EMPTY, graph and sequence and _saves_u(p, kernels), **wanted)
+    spikes, v_after = out.spikes, out.v
+    if graph:
+        call = Call(p, kernels, start, sequence, v_seq, out, moments)
+        spikes, v_after, moments, _ = BPTTLIF.apply(x, v, call)
+    return _through_time(spikes, v_after, state, v_seq, kernels.NAME, moments)
+
+
+def _ready(x: Tensor, state: LIFState, sequence: bool) -> bool:
+    """Whether the usual holds: nothing for `check_state` and `layout.aligned` to do."""
+    if not x.is_contiguous():
+        return False
+    if state is EMPTY or sequence:
+        return state is EMPTY
+    shape, dtype, device = x.shape, state_dtype(x.dtype), x.device
+    for value in state:
+        if value.__class__ is Tensor:
+            if value.shape != shape or value.dtype != dtype or value.device != device or not value.is_contiguous():
+                return False
+        elif value is not None and value.__class__ is not bool:
+            return False
+    return True
 
 
 def _online(out: Forward, state: LIFState, sequence: bool, name: str, moments: Tensor | None) -> Ran:

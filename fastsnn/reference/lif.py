@@ -73,6 +73,7 @@ def step(p: LIFParams, x: Tensor, state: LIFState) -> tuple[Tensor, Tensor, Tens
     return s, u, v, None, None
 
 
+@torch.no_grad()
 def forward(
     p: LIFParams,
     x: Tensor,

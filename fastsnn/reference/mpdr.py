@@ -54,6 +54,7 @@ def gradient(u: Tensor, pull: Pull) -> Tensor:
     return offset + slope * (u - m)
 
 
+@torch.no_grad()
 def forward(
     p: LIFParams,
     x: Tensor,
