@@ -71,7 +71,7 @@ def first_order(backward: Callable[..., Any], neuron: bool = False) -> Callable[
             return _guarded(backward, ctx, grads)
         try:
             return backward(ctx, *grads)
-        except RuntimeError:
+        except (RuntimeError, ValueError):
             _refuse_batched(grads)
             raise
 
