@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import platform
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from datetime import date
 from functools import cache
 from pathlib import Path
@@ -41,6 +41,22 @@ class Row:
     isa: str
     device: str
     date: str
+
+
+@dataclass
+class Run:
+    """What the children returned. refused: cases that are not reported, with the reason."""
+
+    rows: list[Row] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    refused: list[str] = field(default_factory=list)
+
+    def add(self, outcome: dict[str, Any]) -> None:
+        self.rows += [Row(**row) for row in outcome["rows"]]
+        self.notes += [note for note in outcome["notes"] if note not in self.notes]
+        why = outcome.get("refused")
+        if why and why not in self.refused:
+            self.refused.append(why)
 
 
 def row(peer: str = "", allocator: str = "default", device: str = "cpu", **measured: Any) -> Row:

@@ -5,14 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from statistics import geometric_mean, mean
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from .cases import CASES, Case
 from .measure import FULL, QUICK
-from .record import Row
-
-if TYPE_CHECKING:
-    from .runner import Run
+from .record import Row, Run
 
 COUNTS_NOTE = (
     "saved_bytes: distinct storages that autograd keeps, beyond input, parameters and state. aten_ops: operations "

@@ -3,66 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import subprocess
-import sys
-import tempfile
-from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
 from . import device, plot, report
 from .cases import CASES
-from .record import Row, write_csv
+from .launch import ALLOCATORS, launch
+from .record import Run, write_csv
 
-# glibc: serve every size from the heap and never give the heap back, so that buffers are warm
-ALLOCATORS = {
-    "warm": {
-        "MALLOC_MMAP_THRESHOLD_": "4294967296",
-        "MALLOC_TRIM_THRESHOLD_": "8589934592",
-        "MALLOC_TOP_PAD_": "268435456",
-    },
-    "default": {},
-}
 NAMES = (*CASES, "counts")
-
-
-@dataclass
-class Run:
-    """What the children returned. refused: cases that are not reported, with the reason."""
-
-    rows: list[Row] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-    refused: list[str] = field(default_factory=list)
-
-    def add(self, outcome: dict[str, Any]) -> None:
-        self.rows += [Row(**row) for row in outcome["rows"]]
-        self.notes += [note for note in outcome["notes"] if note not in self.notes]
-        why = outcome.get("refused")
-        if why and why not in self.refused:
-            self.refused.append(why)
-
-
-def root() -> Path:
-    """The folder this package is imported from: a child that starts there finds the same one."""
-    return Path(__file__).resolve().parents[__package__.count(".") + 1]
-
-
-def launch(job: dict[str, Any]) -> dict[str, Any]:
-    """The outcome of one job, run in a fresh process under its allocator."""
-    asked = {**ALLOCATORS[job["allocator"]], "OMP_NUM_THREADS": str(job["threads"])}
-    env = {**os.environ, **asked}
-    with tempfile.TemporaryDirectory() as folder:
-        outcome = Path(folder) / "outcome.json"
-        command = [sys.executable, "-m", f"{__package__}.child", json.dumps(job), str(outcome)]
-        done = subprocess.run(command, env=env, cwd=root(), capture_output=True, text=True)
-        if done.returncode:
-            print(done.stderr, file=sys.stderr)
-            why = f"{job['case']} ({job['allocator']}) crashed, see its error above"
-            return {"rows": [], "notes": [], "refused": why}
-        return json.loads(outcome.read_text())
 
 
 def default_out() -> Path:

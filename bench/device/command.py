@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from ..runner import root
+from ..launch import root
 from . import core, report
 from .stages import PLANS, Plan
 from .target import Stage, Target
