@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
@@ -133,6 +135,22 @@ def select(family: str, tensor: torch.Tensor) -> Any:
     if kernels is None:
         kernels = _chosen[key] = _select(family, tensor.device)
     return kernels
+
+
+def override() -> str | None:
+    """What `use_backend` demands in this context; None where it demands nothing."""
+    return _forced.get()
+
+
+@contextmanager
+def under(name: str | None) -> Iterator[None]:
+    """With the override of another context: for a backward pass, which belongs to the forward's and may run in a
+    thread that knows of none. Raises BackendError for an unknown name."""
+    token = _forced.set(_check(name))
+    try:
+        yield
+    finally:
+        _forced.reset(token)
 
 
 def _force(name: str | None) -> None:

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint as torch_checkpoint
 
+from .. import backends
+
 __all__ = ["checkpoint"]
 
 _in_backward = torch._C._current_graph_task_id
@@ -83,7 +85,7 @@ class Segment:
     """A function to be run now and again in a backward pass; the layers it meets, as they were at its first run."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
-        self.function, self.repeats = function, False
+        self.function, self.repeats, self.backend = function, False, backends.override()
         self.first: dict[Any, _Kept] = {}
         self.done = False
 
@@ -105,7 +107,8 @@ class Segment:
         try:
             for layer, kept in self.first.items():
                 kept.map(Tensor.clone).put(layer)
-            return self.function(*args, **kwargs)
+            with backends.under(self.backend):
+                return self.function(*args, **kwargs)
         finally:
             _here.segments, self.repeats, self.done = outside, False, True
             for layer, kept in present.items():

@@ -7,12 +7,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from .. import backends
 from ..reference import binary as reference
 from ..reference.binary import OUTPUTS, Geometry, output_shape
 from .autograd import first_order
 from .dispatch import by_operators
 from .passes import binary as passes
 from .registered import binary as registered
+from .registered import call
 from .types import FLOATING
 
 SPIKES = (torch.float32, torch.bfloat16, torch.float16)  # what packed weights multiply
@@ -32,13 +34,14 @@ class Binarize(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, weight: Tensor, scaled: bool) -> Tensor:
         ctx.save_for_backward(weight)
-        return passes.binarize(weight, scaled)
+        ctx.kernels = backends.select("binary", weight)
+        return passes.binarize(ctx.kernels, weight, scaled)
 
     @staticmethod
     @first_order
     def backward(ctx: Any, g_out: Tensor) -> Any:
         (weight,) = ctx.saved_tensors
-        return passes.binarize_gradient(weight, g_out), None
+        return passes.binarize_gradient(ctx.kernels, weight, g_out), None
 
 
 def binarize(weight: Tensor, scaled: bool = True) -> Tensor:
@@ -50,7 +53,7 @@ def binarize(weight: Tensor, scaled: bool = True) -> Tensor:
     through = by_operators(weight)
     _check_weight(weight)
     if through:
-        return registered.binarize(weight, scaled)
+        return call(registered.binarize, weight, scaled)
     return Binarize.apply(weight, scaled)
 
 
@@ -117,8 +120,8 @@ def _check_product(x: Tensor, packed: Packed, bias: Tensor | None) -> None:
 
 
 def _product(x: Tensor, packed: Packed, bias: Tensor | None, geometry: Geometry) -> Tensor:
-    run = registered.packed_product if by_operators(x, bias) else passes.product
-    return run(x, packed.words, packed.bits, packed.shape, packed.scale, bias, *geometry)
+    given = x, packed.words, packed.bits, packed.shape, packed.scale, bias, *geometry
+    return call(registered.packed_product, *given) if by_operators(x, bias) else passes.product(*given)
 
 
 def packed_linear(x: Tensor, packed: Packed, bias: Tensor | None = None) -> Tensor:

@@ -10,6 +10,7 @@ from torch import Tensor
 from .. import backends
 from .autograd import first_order
 from .dispatch import by_operators
+from .registered import call
 from .registered import standardize as registered
 from .types import FLOATING
 
@@ -53,16 +54,16 @@ class Standardize(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, weight: Tensor, gain: Tensor, done: Standardized, eps: float) -> Tensor:
         ctx.save_for_backward(weight, gain, done.mean, done.inverse)
-        ctx.eps = eps
+        # a backward pass may run in a thread that knows of no override
+        ctx.eps, ctx.kernels = eps, backends.select("standardize", weight)
         return done.value.view_as(done.value)
 
     @staticmethod
     @first_order
     def backward(ctx: Any, g_out: Tensor) -> Any:
         weight, gain, mean, inverse = ctx.saved_tensors
-        kernels = backends.select("standardize", weight)
         operands = map(Tensor.contiguous, (weight, gain, mean, inverse, g_out))
-        g_weight, g_gain = kernels.backward(*operands, ctx.eps)
+        g_weight, g_gain = ctx.kernels.backward(*operands, ctx.eps)
         return g_weight, g_gain, None, None
 
 
@@ -75,5 +76,5 @@ def standardize(weight: Tensor, gain: Tensor, eps: float = EPS, done: Standardiz
     """
     if done is None and by_operators(weight, gain):
         check(weight, gain)
-        return registered.standardize_forward(weight, gain, eps)[0]
+        return call(registered.standardize_forward, weight, gain, eps)[0]
     return Standardize.apply(weight, gain, compute(weight, gain, eps) if done is None else done, eps)

@@ -11,18 +11,18 @@ from ... import backends
 from ...reference.binary import Geometry
 
 
-def binarize(weight: Tensor, scaled: bool) -> Tensor:
+def binarize(kernels: Any, weight: Tensor, scaled: bool) -> Tensor:
     """scale_o * sign(W), or sign(W). Raises ValueError for NaN or infinite weights on the CPU."""
-    out, scale = backends.select("binary", weight).forward(weight.contiguous(), scaled)
+    out, scale = kernels.forward(weight.contiguous(), scaled)
     # a sum over NaN is NaN; on a device the question would wait for it
     if not scale.is_cuda and not bool(scale.isfinite().all()):
         raise ValueError("weight holds NaN or infinite values; binary weights need finite ones")
     return out
 
 
-def binarize_gradient(weight: Tensor, g_out: Tensor) -> Tensor:
+def binarize_gradient(kernels: Any, weight: Tensor, g_out: Tensor) -> Tensor:
     """The straight-through gradient."""
-    return backends.select("binary", weight).backward(weight.contiguous(), g_out.contiguous())
+    return kernels.backward(weight.contiguous(), g_out.contiguous())
 
 
 def _float(value: Tensor | None) -> Tensor | None:

@@ -2,7 +2,8 @@
 
 Eager calls go from the families' autograd.Functions to the kernels and do not come here. Operators take tensors in any
 layout, choose the backend when they run, and return tensors laid out as their fake implementations say. An output that
-a rule does not have is an empty tensor.
+a rule does not have is an empty tensor. Their last argument is the backend that is forced where they are called
+(`call`): what a graph or a backward pass runs later, maybe in another thread, cannot ask the context.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ... import backends
 from ..types import state_dtype
 
 NAME = "torch.compile"
@@ -50,12 +52,24 @@ def _given(name: str, schema: str, function: Callable[..., Any]) -> Callable[...
 
 
 def define(name: str, schema: str, fake: Callable[..., Any]) -> Callable[..., Any]:
-    """Decorator: the operator `fastsnn::name` that runs the decorated function.
+    """Decorator: the operator `fastsnn::name` that runs the decorated function, with `backend` as another argument.
 
     Raises ImportError where another version of fastsnn has defined it in this process.
     """
+    count = len(torch._C.parse_schema(f"{name}{schema}").arguments)
+    arguments, _, results = schema.partition(") -> ")
+    schema = f"{arguments}, str? backend=None) -> {results}"
 
     def register(run: Callable[..., Any]) -> Any:
+        @functools.wraps(run)
+        def under(*given: Any) -> Any:
+            (backend,) = given[count:] or (None,)  # torch leaves a default out
+            with backends.under(backend or backends.override()):
+                return run(*given[:count])
+
+        def faked(*given: Any) -> Any:
+            return fake(*given[:count])
+
         known = _latest.setdefault(f"{name} schema", schema)
         if known != schema:
             raise ImportError(
@@ -63,7 +77,7 @@ def define(name: str, schema: str, fake: Callable[..., Any]) -> Callable[..., An
                 "imported before: start Python anew"
             )
         new = name not in _latest
-        calls, fakes = (_through(key, _given(name, schema, fn)) for key, fn in ((name, run), (f"{name} fake", fake)))
+        calls, fakes = (_through(key, _given(name, schema, fn)) for key, fn in ((name, under), (f"{name} fake", faked)))
         if new:
             torch.library.define(f"fastsnn::{name}", schema)
             torch.library.impl(f"fastsnn::{name}", "default", calls)
@@ -75,10 +89,32 @@ def define(name: str, schema: str, fake: Callable[..., Any]) -> Callable[..., An
 
 def differentiate(name: str, gradient: Callable[..., Any], keep: Callable[..., Any]) -> None:
     """The gradient of `fastsnn::name`, from what `keep` put into its context."""
+    count = len(getattr(torch.ops.fastsnn, name).default._schema.arguments) - 1
+
+    def kept(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        (ctx.backend,) = inputs[count:] or (None,)
+        keep(ctx, inputs[:count], output)
+
+    def gradients(ctx: Any, *grads: Any) -> tuple[Any, ...]:
+        with backends.under(ctx.backend or backends.override()):
+            given = gradient(ctx, *grads)
+        return *(given if isinstance(given, tuple) else (given,)), None
+
     new = f"{name} gradient" not in _latest
-    gradient, keep = _through(f"{name} gradient", gradient), _through(f"{name} context", keep)
+    backward, setup = _through(f"{name} gradient", gradients), _through(f"{name} context", kept)
     if new:
-        torch.library.register_autograd(f"fastsnn::{name}", gradient, setup_context=keep)
+        torch.library.register_autograd(f"fastsnn::{name}", backward, setup_context=setup)
+
+
+@torch.compiler.assume_constant_result
+def _override(last: str | None) -> str | None:
+    """The override; `last` makes a graph depend on it."""
+    return backends.override()
+
+
+def call(operator: Any, *given: Any) -> Any:
+    """The operator, under the override of this context."""
+    return operator(*given, _override(backends._last))
 
 
 def contiguous_like(x: Tensor) -> Tensor:

@@ -7,25 +7,32 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ... import backends
 from ...reference.binary import Geometry, output_shape
 from ..autograd import first_order
 from ..passes import binary as passes
-from . import contiguous_like, define, differentiate
+from . import call, contiguous_like, define, differentiate
 
 
 def _fake_binarize(weight: Tensor, *_: Any) -> Tensor:
     return contiguous_like(weight)
 
 
-binarize = define("binarize", "(Tensor weight, bool scaled) -> Tensor", _fake_binarize)(passes.binarize)
-binarize_backward = define("binarize_backward", "(Tensor weight, Tensor g_out) -> Tensor", _fake_binarize)(
-    passes.binarize_gradient
-)
+@define("binarize", "(Tensor weight, bool scaled) -> Tensor", _fake_binarize)
+def binarize(weight: Tensor, scaled: bool) -> Tensor:
+    """Binary weights."""
+    return passes.binarize(backends.select("binary", weight), weight, scaled)
+
+
+@define("binarize_backward", "(Tensor weight, Tensor g_out) -> Tensor", _fake_binarize)
+def binarize_backward(weight: Tensor, g_out: Tensor) -> Tensor:
+    """Their straight-through gradient."""
+    return passes.binarize_gradient(backends.select("binary", weight), weight, g_out)
 
 
 @first_order
 def _binarize_gradient(ctx: Any, g_out: Tensor) -> tuple[Tensor, None]:
-    return binarize_backward(*ctx.saved_tensors, g_out), None
+    return call(binarize_backward, *ctx.saved_tensors, g_out), None
 
 
 differentiate("binarize", _binarize_gradient, lambda ctx, inputs, output: ctx.save_for_backward(inputs[0]))

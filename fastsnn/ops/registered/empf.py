@@ -11,7 +11,7 @@ from ... import backends
 from .. import layout
 from ..autograd import first_order
 from ..passes import empf as passes
-from . import contiguous_like, define, differentiate, empty_like
+from . import call, contiguous_like, define, differentiate, empty_like
 
 PARAMETERS = "Tensor leak, Tensor threshold, Tensor alpha, Tensor beta, Tensor gamma, Tensor bias"
 COUNT = PARAMETERS.count("Tensor")
@@ -77,7 +77,7 @@ def _keep_fired(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -
 def _fire_gradient(ctx: Any, g_s: Tensor | None, _: None) -> tuple[Tensor | None, ...]:
     if g_s is None:
         return (None,) * 7
-    g_x, g_leak, g_threshold = _fire_backward(g_s, *ctx.saved_tensors, *ctx.kept)
+    g_x, g_leak, g_threshold = call(_fire_backward, g_s, *ctx.saved_tensors, *ctx.kept)
     return g_x, None, g_leak if ctx.needs_input_grad[2] else None, g_threshold, None, None, None
 
 
@@ -88,7 +88,7 @@ def fire(
     x: Tensor, v: Tensor | None, leak: Tensor | None, threshold: Tensor, channels: int, sequence: bool, v_seq: bool
 ) -> tuple[Tensor, Tensor | None]:
     """As `passes.empf.fire`; inside a graph and, with v of every step, with gradient."""
-    spikes, after = _fire(x, v, leak, threshold, channels, sequence, v_seq)
+    spikes, after = call(_fire, x, v, leak, threshold, channels, sequence, v_seq)
     return spikes, None if leak is None else after
 
 
@@ -149,7 +149,7 @@ def _keep_norm_fired(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ..
 def _norm_fire_gradient(ctx: Any, g_s: Tensor | None, *_: None) -> tuple[Tensor | None, ...]:
     if g_s is None:
         return (None,) * (COUNT + 5)
-    g_x, *learned = _norm_fire_backward(g_s, *ctx.saved_tensors, ctx.batch, ctx.eps)
+    g_x, *learned = call(_norm_fire_backward, g_s, *ctx.saved_tensors, ctx.batch, ctx.eps)
     return g_x, None, *learned, None, None, None
 
 
@@ -164,5 +164,5 @@ def norm_fire(
     eps: float,
 ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
     """Spikes, v and the batch's statistics of `passes.empf.norm_fire`, inside a graph and with gradient."""
-    spikes, after, _, mean, var = _norm_fire(x, v, *parameters, *(running or (None, None)), eps)
+    spikes, after, _, mean, var = call(_norm_fire, x, v, *parameters, *(running or (None, None)), eps)
     return (spikes, after, mean, var) if running is None else (spikes, after, None, None)

@@ -13,7 +13,7 @@ from .. import layout
 from ..autograd import first_order
 from ..passes.mpdr import room
 from ..types import EMPTY, RULES, Forward, LIFParams, LIFState, Pull, Saved, params_of, replaced
-from . import NAME, PARAMS, STATE, define, differentiate, empty_like
+from . import NAME, PARAMS, STATE, call, define, differentiate, empty_like
 
 __all__ = ["NAME", "forward"]
 
@@ -144,7 +144,7 @@ def _lif_gradient(
     if g_moments is not None and moments.shape[0]:
         model: Any = saved[0] if saved[1] is None else saved[1]
         pulls = formulas.pulls(moments, g_moments, model[0].numel() if sequence else model.numel())
-    g_x, g_potential = lif_backward(g_s, g_v, *saved, dtype, *flags, pulls, *params)
+    g_x, g_potential = call(lif_backward, g_s, g_v, *saved, dtype, *flags, pulls, *params)
     return g_x, g_potential if want_v else None, *rest
 
 
@@ -167,7 +167,7 @@ def forward(
     )
     through_time = differentiable and sequence and not p.online
     u_seq = through_time and _saves_u(_family(mpdr), x.device, backends._last)
-    out = lif_forward(x, potential, trace, ratio, keep, is_v, sequence, v_seq, u_seq, mpdr, *p.arguments)
+    out = call(lif_forward, x, potential, trace, ratio, keep, is_v, sequence, v_seq, u_seq, mpdr, *p.arguments)
     spikes, u, v, trace, ratio, moments = out
     rule = RULES[p.rule].trace
     done = Forward(

@@ -14,7 +14,7 @@ from ..passes import osr as passes
 from ..passes.osr import Running, Used
 from ..stats import Moments, group_of_all
 from ..types import RULES, Forward, LIFParams, LIFState, params_of
-from . import NAME, PARAMS, STATE, define, differentiate, empty_like
+from . import NAME, PARAMS, STATE, call, define, differentiate, empty_like
 
 __all__ = ["NAME", "renormalize", "renormalized_lif"]
 
@@ -78,7 +78,7 @@ def _keep_normalized(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ..
 def _normalize_gradient(ctx: Any, g: Tensor | None, *_: None) -> tuple[Tensor | None, ...]:
     if g is None:
         return (None,) * ctx.inputs
-    gradients = _normalize_backward(g, *ctx.saved_tensors, ctx.dtype)
+    gradients = call(_normalize_backward, g, *ctx.saved_tensors, ctx.dtype)
     return *gradients, *(None,) * (ctx.inputs - len(gradients))
 
 
@@ -87,7 +87,7 @@ differentiate("osr_normalize", _normalize_gradient, _keep_normalized)
 
 def renormalize(x: Tensor, weight: Tensor, bias: Tensor, running: Running) -> tuple[Tensor, Moments]:
     """y and the moments of x, inside a graph and with gradient."""
-    y, statistics, n = _normalize(x, weight, bias, *running)
+    y, statistics, n = call(_normalize, x, weight, bias, *running)
     return y, _apart(statistics, n).moments
 
 
@@ -147,7 +147,7 @@ def _keep_lif(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> 
 def _lif_gradient(ctx: Any, g_s: Tensor | None, *_: None) -> tuple[Tensor | None, ...]:
     if g_s is None:
         return (None,) * ctx.inputs
-    gradients = _lif_backward(g_s, *ctx.saved_tensors, *ctx.kept)
+    gradients = call(_lif_backward, g_s, *ctx.saved_tensors, *ctx.kept)
     return *gradients, *(None,) * (ctx.inputs - len(gradients))
 
 
@@ -159,7 +159,7 @@ def renormalized_lif(
 ) -> tuple[Forward, Moments]:
     """A step of the neuron and the moments of x, inside a graph and with gradient."""
     potential, is_v, trace, ratio, keep = state
-    out = _lif_forward(x, weight, bias, *running, potential, trace, ratio, keep, is_v, *p.arguments)
+    out = call(_lif_forward, x, weight, bias, *running, potential, trace, ratio, keep, is_v, *p.arguments)
     spikes, u, trace, ratio, statistics, n = out
     rule = RULES[p.rule].trace
     done = Forward(spikes, u, None, None if rule == "none" else trace, ratio if rule.startswith("ndot") else None)

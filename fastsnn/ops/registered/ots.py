@@ -12,7 +12,7 @@ from .. import layout
 from ..autograd import first_order
 from ..stats import Moments
 from ..types import RULES, LIFParams, LIFState, params_of
-from . import NAME, PARAMS, define, differentiate, empty_like
+from . import NAME, PARAMS, call, define, differentiate, empty_like
 
 __all__ = ["NAME", "charge", "fire"]
 
@@ -36,7 +36,7 @@ def _charge(x: Tensor, potential: Tensor | None, *params: Any) -> tuple[Tensor, 
 
 def charge(p: LIFParams, x: Tensor, potential: Tensor | None) -> tuple[Tensor, Moments]:
     """u and its moments, inside a graph and without gradient."""
-    u, moments = _charge(x.detach(), potential, *p.arguments)
+    u, moments = call(_charge, x.detach(), potential, *p.arguments)
     return u, Moments(*moments.unbind())
 
 
@@ -85,7 +85,7 @@ def _keep_fired(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -
 
 @first_order
 def _gradient(ctx: Any, g_s: Tensor | None, *_: None) -> tuple[Tensor | None, ...]:
-    g_x = None if g_s is None else _backward(g_s, *ctx.saved_tensors, *ctx.kept)
+    g_x = None if g_s is None else call(_backward, g_s, *ctx.saved_tensors, *ctx.kept)
     return g_x, *(None,) * (3 + len(ctx.kept))
 
 
@@ -96,5 +96,5 @@ def fire(
     p: LIFParams, x: Tensor, u: Tensor, threshold: Tensor, trace: Tensor | None, keep: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """Spikes, v and trace at the threshold, inside a graph; the gradient goes to x, which u was charged from."""
-    spikes, v, after = _fire(x, u, threshold, trace, keep, *p.arguments)
+    spikes, v, after = call(_fire, x, u, threshold, trace, keep, *p.arguments)
     return spikes, v, None if RULES[p.rule].trace == "none" else after

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ... import backends
 from ..autograd import first_order
-from . import contiguous_like, define, differentiate
+from . import call, contiguous_like, define, differentiate
 
 
 def _fake_standardize_forward(weight: Tensor, gain: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
@@ -56,7 +56,7 @@ def _keep_statistics(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ..
 
 @first_order
 def _standardize_gradient(ctx: Any, g_value: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
-    return *standardize_backward(*ctx.saved_tensors, g_value, ctx.eps), None
+    return *call(standardize_backward, *ctx.saved_tensors, g_value, ctx.eps), None
 
 
 differentiate("standardize_forward", _standardize_gradient, _keep_statistics)
