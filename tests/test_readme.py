@@ -1,4 +1,4 @@
-"""Every block of the README runs as it stands."""
+"""Every block of the README and of the pages behind it runs as it stands."""
 
 import re
 import shlex
@@ -9,13 +9,14 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-README = ROOT / "README.md"
-if not README.exists():
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+if not PAGES[0].exists():
     pytest.skip("needs the source tree", allow_module_level=True)
 for package in ("spikingjelly", "sklearn", "matplotlib", "rich", "safetensors"):
     pytest.importorskip(package, reason="the README's blocks need the extra `test`")
 
-BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", README.read_text(), re.MULTILINE | re.DOTALL)
+TEXT = "\n".join(page.read_text() for page in PAGES)
+BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
 PROGRAMS = [text for language, text in BLOCKS if language == "python"]
 COMMANDS = [
     command.strip()
@@ -64,3 +65,14 @@ def test_an_installation_asks_for_extras_that_exist(command):
     pip, install, target = shlex.split(command)
     assert (pip, install) == ("pip", "install")
     assert re.fullmatch(r"\.\[(\w+)\]", target)[1] in extras
+
+
+def test_the_readme_is_a_screen_or_two():
+    assert len(PAGES[0].read_text().split()) <= 900
+
+
+def test_links_lead_to_files():
+    pages = [*PAGES, *sorted((ROOT / "fastsnn" / "equations").glob("*.md"))]
+    links = [(page, link) for page in pages for link in re.findall(r"\]\((?!http|#)([^)#]+)", page.read_text())]
+    assert len(links) > 20
+    assert [(page.name, link) for page, link in links if not (page.parent / link).exists()] == []
