@@ -57,6 +57,7 @@ if typing.TYPE_CHECKING or sys.modules.get("torch"):
         reset,
         states,
     )
+    from .recorder import record
 else:
 
     def __getattr__(name: str) -> object:
@@ -65,7 +66,8 @@ else:
             return importlib.import_module(f"{__name__}.{name}")
         if name not in __all__:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        home = "backends" if name in ("BackendError", "use_backend") else "nn"
+        homes = {"BackendError": "backends", "use_backend": "backends", "record": "recorder"}
+        home = homes.get(name, "nn")
         return getattr(importlib.import_module(f"{__name__}.{home}"), name)
 
     def __dir__() -> list[str]:
@@ -101,6 +103,7 @@ __all__ = [
     "models",
     "online",
     "optim",
+    "record",
     "reset",
     "states",
     "surrogate",

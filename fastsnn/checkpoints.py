@@ -25,8 +25,11 @@ from .config import Config
 from .errors import RunError
 from .files import write_whole
 from .ops.layout import is_dense
+from .recipes import Recipe
 
 CHECKPOINT = "checkpoint.pt"
+BEST = "best.pt"  # the checkpoint of the best epoch
+INIT = "init.pt"  # the one whose weights a run began with
 FORMAT = 2
 UNCHECKED = 1  # format of fastsnn 0.1, without a checksum
 FIELDS = {"format", "config", "progress", "seconds_before", "trainer", "rng"}
@@ -39,7 +42,7 @@ END_SIZE = 22
 Wrong = Callable[[bool, str], None]  # raises, saying what, where it does not hold
 NUMBERS = ("train_loss", "train_accuracy", "test_loss", "test_accuracy", "seconds", "samples_per_second")
 # of one epoch, by layer: a number, or one a step
-BY_LAYER = ("firing_rates", "separable_shares", "z_scores", "mpdr_loss")
+BY_LAYER = ("firing_rates", "step_rates", "separable_shares", "z_scores", "above_threshold", "mpdr_loss")
 # what other versions of torch keep of a scheduler
 OF_TORCH = {"verbose", "_get_lr_called_within_step", "_is_initial"}
 
@@ -85,12 +88,21 @@ def read(path: Path) -> dict[str, Any]:
     expect(path, saved.keys() == FIELDS, f"the file holds {_shown(sorted(map(str, saved)))}")
     config = saved["config"]
     expect(path, isinstance(config, dict) and all(isinstance(name, str) for name in config), "config is no table")
-    known = {field.name for field in dataclasses.fields(Config)}
+    kind: Any = Recipe if "name" in config else Config
+    known = {field.name for field in dataclasses.fields(kind)}
     expect(path, config.keys() <= known and (not checked or config.keys() == known), "config has other fields")
     try:
-        return {**saved, "config": Config(**config)}
+        return {**saved, "config": kind(**config)}
     except RunError as error:
         raise RunError(f"--resume: {path} does not fit its run: {error}") from error
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """The network's weights in a checkpoint of any configuration. Raises RunError as `read`."""
+    trainer = read(path)["trainer"]
+    net: Any = trainer.get("net") if isinstance(trainer, dict) else None
+    expect(path, isinstance(net, dict) and all(_is_plain(value) for value in net.values()), "trainer.net is no network")
+    return net
 
 
 def _has_checksum(path: Path, data: bytes) -> bool:
@@ -136,7 +148,7 @@ def check(
     state: the trainer's `state_dict` before its first step; parameters: its optimizer's; batches and samples: of an
     epoch; layers: of neurons.
     """
-    config: Config = saved["config"]
+    config: Config | Recipe = saved["config"]
     wrong = partial(expect, path)
     wrong(_number(saved["seconds_before"], 0), f"seconds_before is {_shown(saved['seconds_before'])}")
     rng = saved["rng"]
@@ -154,7 +166,9 @@ def check(
     _check_optimizer(optimizer, state["optimizer"], parameters, epoch, config.lr, "trainer.optimizer", wrong)
 
 
-def _check_progress(progress: Any, config: Config, batches: int, samples: int, layers: set[str], wrong: Wrong) -> None:
+def _check_progress(
+    progress: Any, config: Config | Recipe, batches: int, samples: int, layers: set[str], wrong: Wrong
+) -> None:
     names = {"epoch", "batch", "loss", "correct", "samples", "epochs"}
     wrong(isinstance(progress, dict) and progress.keys() == names, "progress has other fields")
     epoch, batch, rows = progress["epoch"], progress["batch"], progress["epochs"]
@@ -179,14 +193,23 @@ def _check_progress(progress: Any, config: Config, batches: int, samples: int, l
 
 def _is_epoch(row: dict[str, Any], number: int, steps: int, layers: set[str]) -> bool:
     wanted = {"epoch", "firing_rates", "separable_shares", *NUMBERS}
-    if not wanted <= row.keys() <= {*wanted, *BY_LAYER} or type(row["epoch"]) is not int or row["epoch"] != number:
+    if (
+        not wanted <= row.keys() <= {*wanted, *BY_LAYER, "test_top5"}
+        or type(row["epoch"]) is not int
+        or row["epoch"] != number
+    ):
         return False
     if not all(_number(row[name], *((0, 1) if name.endswith("accuracy") else ())) for name in NUMBERS):
+        return False
+    if not _number(row.get("test_top5", 0.0), 0, 1):
         return False
     if not (row["seconds"] > 0 and row["samples_per_second"] > 0):
         return False
     rates = row["firing_rates"]
     if not isinstance(rates, dict) or rates.keys() != layers:
+        return False
+    steps_of = row.get("step_rates", rates)  # fastsnn 0.1 had none
+    if not isinstance(steps_of, dict) or steps_of.keys() != layers:
         return False
     known = {name: None if name == "separable_shares" else layers for name in BY_LAYER}  # shares: of synapses
     return all(_is_by_layer(row[name], steps, known[name]) for name in known.keys() & row.keys())
@@ -231,7 +254,7 @@ def _described(value: Any) -> str:
     return f"{tuple(value.shape)}, {value.dtype}" if isinstance(value, Tensor) else _shown(value)
 
 
-def _check_scheduler(scheduler: Any, own: dict[str, Any], epoch: int, config: Config, wrong: Wrong) -> None:
+def _check_scheduler(scheduler: Any, own: dict[str, Any], epoch: int, config: Config | Recipe, wrong: Wrong) -> None:
     given = isinstance(scheduler, dict) and own.keys() - OF_TORCH <= scheduler.keys() <= own.keys() | OF_TORCH
     wrong(given, "trainer.scheduler has other fields")
     expected = {"last_epoch": epoch, "T_max": config.epochs, "_step_count": epoch + 1}
@@ -254,7 +277,7 @@ def _check_optimizer(
     """STGR's state holds the wrapped optimizer's beside its own."""
     wrong(isinstance(optimizer, dict) and optimizer.keys() == own.keys(), f"{where} has other fields")
     _check_groups(optimizer["param_groups"], own["param_groups"], lr, where, wrong)
-    kept = {"average", "previous"} if "optimizer" in own else {"momentum_buffer"}
+    kept = {"average", "previous"} if "optimizer" in own else _kept(own["param_groups"][0])
     states, indices = optimizer["state"], range(len(parameters))
     known = isinstance(states, dict) and all(type(index) is int and index in indices for index in states)
     known = known and bool(states or epoch == 0)
@@ -262,13 +285,19 @@ def _check_optimizer(
     for index, values in states.items():
         wrong(isinstance(values, dict) and values.keys() == kept, f"{where}.state[{index}] has other fields")
         for name, value in values.items():
-            fits = _is_plain(value) and _like(value, parameters[index])
+            like = torch.empty((), dtype=torch.float32) if name == "step" else parameters[index]
+            fits = _is_plain(value) and _like(value, like)
             wrong(fits, f"{where}.state[{index}].{name} is {_described(value)}")
     if "optimizer" in own:
         of_stgr = optimizer["epoch"]
         wrong(type(of_stgr) is int and of_stgr == epoch, f"{where}.epoch is {_shown(of_stgr)}")
         inner = f"{where}.optimizer"
         _check_optimizer(optimizer["optimizer"], own["optimizer"], parameters, epoch, lr, inner, wrong)
+
+
+def _kept(group: dict[str, Any]) -> set[str]:
+    """What SGD with momentum, or Adam, keeps of a parameter."""
+    return {"step", "exp_avg", "exp_avg_sq"} if "betas" in group else {"momentum_buffer"}
 
 
 def _check_groups(groups: Any, own: list[dict[str, Any]], lr: float, where: str, wrong: Wrong) -> None:

@@ -1,21 +1,26 @@
-"""`fastsnn train | export | load | info | bench`. What reads the arguments imports no torch."""
+"""`fastsnn train | recipes | alignment | export | load | info | bench`. What reads the arguments imports no torch."""
 
 from __future__ import annotations
 
 import argparse
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from . import __version__
 from .config import ATTENTION, RECIPES, WEIGHTS, Config
 from .errors import BackendError, DeployError, RunError
-from .names import BACKENDS, DATASETS, VERSIONS
+from .names import BACKENDS, VERSIONS
+from .recipes import Recipe, list_recipes, read
 
 OPTIONS = (
     *("data", "rule", "mode", "steps", "epochs", "batch_size", "lr", "seed", "device", "backend"),
     *("version", "seca", "weights", "parallel", "backward_steps"),
 )
+OF_DIGITS = ("rule", "version", "seca", "weights", "parallel")
+OF_RECIPES = ("model", "settings", "data_root", "init", "download")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -25,9 +30,18 @@ def parser() -> argparse.ArgumentParser:
     train = commands.add_parser(
         "train",
         help="train a spiking network on real data",
-        description="Trains a small spiking network on handwritten digits and writes a run folder.",
+        description="Trains a row of a paper (--recipe), or a small spiking network on handwritten digits, and writes "
+        "a run folder.",
     )
-    train.add_argument("--data", choices=DATASETS, help="default: digits")
+    train.add_argument("--recipe", metavar="NAME", help="a row of `fastsnn recipes`, or a .yaml file of your own")
+    train.add_argument("--set", action="append", dest="settings", metavar="KEY=VALUE", help="change a recipe's entry")
+    train.add_argument("--model", help="another network for a recipe: a name, or module:function of your own")
+    train.add_argument("--data", help="digits (default) or sequential-digits; for a recipe a name or module:Class")
+    train.add_argument("--data-root", metavar="ROOT", help="the folder that holds a recipe's data")
+    train.add_argument("--download", action="store_true", default=None, help="fetch the data where they are missing")
+    train.add_argument("--init", metavar="RUN", help="begin with the weights of the run in this folder")
+    train.add_argument("--tensorboard", action="store_true", help="write RUN/tensorboard, too")
+    train.add_argument("--profile", action="store_true", help="show where a step's time goes, and train nothing")
     train.add_argument("--rule", choices=tuple(RECIPES), help="training rule, default: ottt")
     train.add_argument("--mode", choices=("O", "A"), help="O: update each step (default); A: once a batch")
     train.add_argument("--steps", type=int, metavar="T", help="time steps, default: 6 (sequential-digits: 8)")
@@ -49,6 +63,12 @@ def parser() -> argparse.ArgumentParser:
     train.add_argument("--backward-steps", type=int, metavar="K", help="random back-propagation, default: all T steps")
     train.add_argument("--resume", type=Path, metavar="RUN", help="go on with the run in this folder")
     train.add_argument("--out", type=Path, help="run folder, default: runs/<data>-<rule>-<time>")
+    commands.add_parser("recipes", help="the papers' rows that can be trained, beside their figures")
+    alignment = commands.add_parser(
+        "alignment", help="cosine between the online and the BPTT gradient of a run's network, layer by layer"
+    )
+    alignment.add_argument("run", type=Path, help="run folder")
+    alignment.add_argument("--samples", type=int, default=64, help="of the training split, default: 64")
     export = commands.add_parser("export", help="write a run's network, folded and packed, to one file")
     export.add_argument("run", type=Path, help="run folder")
     export.add_argument("--out", type=Path, required=True, metavar="FILE", help="a safetensors file")
@@ -90,6 +110,8 @@ def _main(argv: list[str]) -> int:
 
         return bench(argv[1:])
     arguments = parser().parse_args(argv)
+    if arguments.command == "recipes":
+        return _recipes()
     if arguments.command == "train":
         arguments.config = _configuration(arguments)
         # read where torch loads OpenMP: beside other processes threads that spin are many times slower
@@ -105,18 +127,48 @@ def _announce() -> None:
     print(f"fastsnn {__version__}: loading torch", file=sys.stderr, flush=True)
 
 
-def _configuration(arguments: argparse.Namespace) -> Config | None:
+def _recipes() -> int:
+    for recipe in list_recipes():
+        figure = "     -" if recipe.accuracy is None else f"{recipe.accuracy:6.2f}"
+        print(f"{recipe.name:32} {figure} %  {recipe.model} on {recipe.data}, T = {recipe.steps}; {recipe.paper}")
+    return 0
+
+
+def _configuration(arguments: argparse.Namespace) -> Config | Recipe | None:
     """Of a new run; None with --resume."""
+    if arguments.recipe is not None and arguments.resume is None:
+        return _recipe(arguments)
     given = {name: getattr(arguments, name) for name in OPTIONS}
+    of_recipes = {name: getattr(arguments, name) for name in OF_RECIPES}
     if arguments.resume is None:
+        if taken := _taken(of_recipes):
+            raise RunError(f"{taken} is for --recipe, which `fastsnn recipes` lists")
         return Config.of(**given)
-    given |= {"epochs": None, "out": arguments.out}
-    taken = [f"--{name.replace('_', '-')}" for name, value in given.items() if value is not None]
-    if taken:
+    given |= of_recipes | {"epochs": None, "data_root": None, "out": arguments.out, "recipe": arguments.recipe}
+    if taken := _taken(given):
         raise RunError(
-            f"--resume goes on with the run's own configuration (but --epochs); leave out {', '.join(taken)}"
+            f"--resume goes on with the run's own configuration (but --epochs and --data-root); leave out {taken}"
         )
     return None
+
+
+def _taken(given: dict[str, Any]) -> str:
+    names = ("set" if name == "settings" else name.replace("_", "-") for name, value in given.items() if value)
+    return ", ".join(f"--{name}" for name in names)
+
+
+def _recipe(arguments: argparse.Namespace) -> Recipe:
+    """The recipe with the options in it. Options of another network or data set are not those of the recipe's own."""
+    if taken := _taken({name: getattr(arguments, name) for name in OF_DIGITS}):
+        raise RunError(f"{taken} is of the digits; for a recipe write --set rule=..., --set model_options.version=...")
+    recipe = read(arguments.recipe)
+    given = {name: getattr(arguments, name) for name in OPTIONS if name not in OF_DIGITS} | {"model": arguments.model}
+    given |= {"init_from": arguments.init, "root": arguments.data_root}
+    changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    for name in ("model", "data"):
+        if changes.get(name, getattr(recipe, name)) != getattr(recipe, name):
+            changes[f"{name}_options"] = {}
+    return replace(recipe, **changes).with_settings(arguments.settings or ())
 
 
 if __name__ == "__main__":

@@ -16,11 +16,14 @@ from typing import Any
 import torch
 
 from . import __version__, backends, deploy, plots
+from .boards import Board
 from .config import Config
 from .errors import RunError
 from .experiment import Experiment
 from .files import write_json
-from .online import evaluate
+from .online import evaluate, gradient_alignment
+from .profiling import profile
+from .recipes import Recipe
 from .threads import POLICY, crowded, sleeps
 
 
@@ -49,18 +52,24 @@ def train(arguments: argparse.Namespace) -> int:
     """Train or resume, show progress, write the run folder."""
     config = arguments.config
     if config is None:
-        experiment = Experiment.resume(arguments.resume, arguments.epochs)
+        experiment = Experiment.resume(arguments.resume, arguments.epochs, arguments.data_root)
     else:
         folder = arguments.out or _default_folder(config)
         _check_empty(folder)
-        experiment = Experiment(config, folder)
+        experiment = Experiment(config, folder, bool(arguments.download))
+    if arguments.profile:
+        with backends.use_backend(experiment.config.backend):
+            print(profile(experiment))
+        return 0
+    board = Board(experiment.folder / "tensorboard") if arguments.tensorboard else None
     with _folder(experiment.folder), backends.use_backend(experiment.config.backend), _stop_on_interrupt(experiment):
-        return _train(experiment)
+        return _train(experiment, board)
 
 
-def _default_folder(config: Config) -> Path:
+def _default_folder(config: Config | Recipe) -> Path:
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
-    return Path("runs") / f"{config.data}-{config.rule}-{stamp}"
+    name = config.name if isinstance(config, Recipe) else f"{config.data}-{config.rule}"
+    return Path("runs") / f"{name}-{stamp}"
 
 
 def _check_empty(folder: Path) -> None:
@@ -103,23 +112,44 @@ def _stop_on_interrupt(experiment: Experiment) -> Iterator[None]:
         signal.signal(signal.SIGINT, previous)
 
 
-def _train(experiment: Experiment) -> int:
+def _train(experiment: Experiment, board: Board | None) -> int:
     started = time.perf_counter()
-    with _display(experiment) as on_batch:
+    with _display(experiment, board) as on_batch:
         complete = experiment.run(on_batch)
     if not complete:
         print(f"Interrupted. Go on with: fastsnn train --resume {experiment.folder}")
         return 130
     metrics, potentials = experiment.metrics(), experiment.potentials()
     plots.save(plots.curves(metrics, potentials), experiment.folder / "curves.png")
-    if potentials.layers:
+    if potentials.layers and not isinstance(experiment.config, Recipe):  # deep networks have too many panels
         plots.save(plots.histograms(potentials), experiment.folder / "potentials.png")
     write_json(experiment.folder / "metrics.json", metrics)
     last = metrics["epochs"][-1]
+    config = experiment.config
+    if isinstance(config, Recipe):
+        best = max(row["test_accuracy"] for row in metrics["epochs"])
+        paper = "" if config.accuracy is None else f"; the paper has {config.accuracy} % after {config.epochs} epochs"
+        print(f"recipe {config.name}: best test accuracy {100 * best:.2f} %{paper}")
     print(
         f"test accuracy {100 * last['test_accuracy']:.2f} % after {last['epoch']} epochs, "
         f"{time.perf_counter() - started:.1f} s on backend {metrics['backend']}; run folder: {experiment.folder}"
     )
+    return 0
+
+
+def alignment(arguments: argparse.Namespace) -> int:
+    """Print the cosine of each parameter's online and BPTT gradient, over samples of the training split."""
+    if arguments.samples < 1:
+        raise RunError(f"--samples is {arguments.samples}; it must be at least 1")
+    experiment = Experiment.resume(arguments.run)
+    order = torch.arange(min(arguments.samples, experiment.data.train_samples))
+    x, y = next(iter(experiment.data.train_batches(experiment.config.steps, len(order), order, seed=0)))
+    try:
+        found = gradient_alignment(experiment.net, x, y, experiment.trainer.options["loss"])
+    except ValueError as error:
+        raise RunError(f"{arguments.run}: {error}") from error
+    for name, cosine in found.items():
+        print(f"{name:32} {'no gradient' if cosine is None else f'{cosine:7.4f}'}")
     return 0
 
 
@@ -140,7 +170,7 @@ def load(arguments: argparse.Namespace) -> int:
     """Rebuild the network of a file and evaluate it."""
     notes = deploy.read_header(arguments.file)["notes"]
     try:
-        config = Config(**notes["config"])
+        config = (Recipe if "name" in notes["config"] else Config)(**notes["config"])
     except (KeyError, TypeError, RunError) as error:
         raise RunError(f"{arguments.file} does not say which run it is of; use fastsnn.deploy.load") from error
     experiment = Experiment(config, arguments.file.parent)
@@ -152,7 +182,7 @@ def load(arguments: argparse.Namespace) -> int:
 
 
 @contextmanager
-def _display(experiment: Experiment) -> Iterator[Any]:
+def _display(experiment: Experiment, board: Board | None) -> Iterator[Any]:
     """A progress bar and one line an epoch."""
     try:
         from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -170,11 +200,16 @@ def _display(experiment: Experiment) -> Iterator[Any]:
         shown = experiment.progress.epoch
         clock = (time.perf_counter(), experiment.progress.samples)
 
+        def show(row: dict[str, Any]) -> None:
+            bar.console.print(_line(row), highlight=False, soft_wrap=True)
+            if board is not None:
+                board.write(row)
+
         def on_batch(run: Experiment) -> None:
             nonlocal shown, clock
             progress = run.progress
             for row in progress.epochs[shown:]:
-                bar.console.print(_line(row), highlight=False, soft_wrap=True)
+                show(row)
                 shown, clock = shown + 1, (time.perf_counter(), 0)
             seconds = max(time.perf_counter() - clock[0], 1e-9)
             status = (
@@ -186,15 +221,17 @@ def _display(experiment: Experiment) -> Iterator[Any]:
 
         yield on_batch
         for row in experiment.progress.epochs[shown:]:
-            bar.console.print(_line(row), highlight=False, soft_wrap=True)
+            show(row)
 
 
 def _line(row: dict[str, Any]) -> str:
     rates = " ".join(f"{rate:.3f}" for rate in row["firing_rates"].values())
+    top5 = f" (top 5 {100 * row['test_top5']:.2f} %)" if "test_top5" in row else ""
     return (
         f"epoch {row['epoch']:3}  loss {row['train_loss']:.4f}  train {100 * row['train_accuracy']:6.2f} %  "
-        f"test {100 * row['test_accuracy']:6.2f} %  firing rates {rates}  {row['samples_per_second']:.0f} samples/s"
+        f"test {100 * row['test_accuracy']:6.2f} %{top5}  firing rates {rates}  "
+        f"{row['samples_per_second']:.0f} samples/s"
     )
 
 
-COMMANDS = {"train": train, "export": export, "load": load, "info": info}
+COMMANDS = {"train": train, "alignment": alignment, "export": export, "load": load, "info": info}

@@ -22,7 +22,7 @@ TYPES: dict[str, tuple[type, ...]] = {
 
 
 @dataclass(frozen=True)
-class Recipe:
+class Training:
     """What a --rule trains with: the neurons' gradient rule, RPTT's regularisers at the values of CIFAR-10, and what
     normalises the currents ("bn", the vanilla batch norm that OSR's paper compares with, "osr"; None: the weights are
     standardised) and the threshold. Neurons have soft reset, also with OSR, whose released code made the paper's tables
@@ -41,17 +41,17 @@ class Recipe:
 
 
 RPTT_ABLATION = {
-    "osbp": Recipe("sltt"),
-    "osbp+stgr": Recipe("sltt", stgr=True),
-    "osbp+mpdr": Recipe("sltt", mpdr=True),
-    "rptt": Recipe("sltt", stgr=True, mpdr=True),
+    "osbp": Training("sltt"),
+    "osbp+stgr": Training("sltt", stgr=True),
+    "osbp+mpdr": Training("sltt", mpdr=True),
+    "rptt": Training("sltt", stgr=True, mpdr=True),
 }
 OSR_ABLATION = {
-    "bn": Recipe("sltt", norm="bn"),
-    "osr": Recipe("sltt", norm="osr"),
-    "osr+ots": Recipe("sltt", norm="osr", threshold="ots"),
+    "bn": Training("sltt", norm="bn"),
+    "osr": Training("sltt", norm="osr"),
+    "osr+ots": Training("sltt", norm="osr", threshold="ots"),
 }
-RECIPES = {**{rule: Recipe(rule) for rule in RULES}, **RPTT_ABLATION, **OSR_ABLATION, "empf": Recipe("empf")}
+RECIPES = {**{rule: Training(rule) for rule in RULES}, **RPTT_ABLATION, **OSR_ABLATION, "empf": Training("empf")}
 
 
 def _option(name: str) -> str:
@@ -97,7 +97,8 @@ class Config:
         allowed |= {"version": VERSIONS, "seca": ATTENTION, "weights": WEIGHTS}
         for name, values in allowed.items():
             if getattr(self, name) not in values:
-                raise RunError(f"--{name} is {_shown(getattr(self, name))}; allowed: {', '.join(values)}")
+                more = "; others take --recipe" if name == "data" else ""
+                raise RunError(f"--{name} is {_shown(getattr(self, name))}; allowed: {', '.join(values)}{more}")
         if self.backend not in (None, *BACKENDS):
             raise RunError(f"--backend is {_shown(self.backend)}; allowed: {', '.join(BACKENDS)}")
         for name in ("steps", "epochs", "batch_size"):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
+import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -13,21 +15,35 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import CosineAnnealingLR
 
-from . import backends, checkpoints, data, models
-from .checkpoints import CHECKPOINT
+from . import backends, checkpoints, models
+from .assembly import CONVOLUTIONS, assemble
+from .checkpoints import BEST, CHECKPOINT, INIT
 from .config import OSR_ABLATION, RECIPES, RPTT_ABLATION, Config
 from .errors import RunError
 from .files import write_json
-from .nn import EMPF, LIF, BinaryConv2d, plain, reset
-from .online import MPDR, BatchResult, SeparableShare, Trainer
+from .nn import EMPF, LIF, plain, reset
+from .online import BatchResult, SeparableShare, Trainer
 from .online.training import evaluating
-from .optim import STGR
 from .potentials import Distribution, Potentials, charged
+from .recipes import Recipe
+from .recorder import record
 
-CONVOLUTIONS: dict[str, type[nn.Module]] = {"binary": BinaryConv2d, "float": nn.Conv2d}  # by --weights
+SHOWN = 4  # samples whose potentials a recipe's figures have
 
-__all__ = ["CHECKPOINT", "OSR_ABLATION", "RECIPES", "RPTT_ABLATION", "Config", "Experiment", "Progress", "RunError"]
+__all__ = [
+    "CHECKPOINT",
+    "CONVOLUTIONS",
+    "OSR_ABLATION",
+    "RECIPES",
+    "RPTT_ABLATION",
+    "Config",
+    "Experiment",
+    "Progress",
+    "RunError",
+    "models",
+]
 
 
 def check_device(name: str) -> None:
@@ -56,24 +72,22 @@ class Progress:
 class Experiment:
     """A run in its folder. `run()` trains to the end or until `stop` is set; what it wrote can be resumed.
 
-    A resumed run is bitwise the run that was not interrupted (same device, threads and versions).
+    A resumed run is bitwise the run that was not interrupted (same device, threads and versions). download: fetch the
+    data where they are missing and their owner allows it.
     """
 
-    def __init__(self, config: Config, folder: Path) -> None:
+    def __init__(self, config: Config | Recipe, folder: Path, download: bool = False) -> None:
         check_device(config.device)
         self.config, self.folder = config, folder
         self.stop = False
         self.progress = Progress()
         self.seconds_before = 0.0
         torch.manual_seed(config.seed)
-        self.data = data.load(config.data).to(config.device)
-        self.net = _network(config, self.data).to(config.device)
-        optimizer: torch.optim.Optimizer = torch.optim.SGD(self.net.parameters(), config.lr, momentum=0.9)
-        if RECIPES[config.rule].stgr:
-            optimizer = STGR(optimizer)
-        self.scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, config.epochs)
-        options: dict[str, Any] = {"mode": config.mode, "backward_steps": config.backward_steps}
-        self.trainer = Trainer(self.net, optimizer, self.scheduler, **options)
+        self.init = _init(config, folder)
+        self.data, self.net, optimizer, self.scheduler, loss = assemble(config, download, self.init)
+        clip = config.clip if isinstance(config, Recipe) else None
+        options: dict[str, Any] = {"mode": config.mode, "backward_steps": config.backward_steps, "clip": clip}
+        self.trainer = Trainer(self.net, optimizer, self.scheduler, loss=loss, **options)
         self.neurons: dict[str, Any] = {
             name: module for name, module in self.net.named_modules() if isinstance(module, (LIF, EMPF))
         }
@@ -81,7 +95,7 @@ class Experiment:
     @property
     def batches(self) -> int:
         """Batches of one epoch."""
-        return -(-len(self.data.train_y) // self.config.batch_size)
+        return -(-self.data.train_samples // self.config.batch_size)
 
     @property
     def threshold(self) -> float | None:
@@ -98,16 +112,24 @@ class Experiment:
             self.save()
         return True
 
-    def _order(self) -> Tensor:
-        """The epoch's order of samples, a function of seed and epoch alone."""
+    @property
+    def _seed(self) -> int:
+        """Of the epoch's order and augmentation, a function of the run's seed and the epoch alone."""
         seed = self.config.seed * 1_000_003 + self.progress.epoch
-        generator = torch.Generator().manual_seed(seed if -(2**63) <= seed < 2**64 else seed % 2**64)
-        return torch.randperm(len(self.data.train_y), generator=generator)
+        return seed if -(2**63) <= seed < 2**64 else seed % 2**64
+
+    def _order(self) -> Tensor:
+        generator = torch.Generator().manual_seed(self._seed)
+        return torch.randperm(self.data.train_samples, generator=generator)
+
+    def train_batches(self) -> Any:
+        """What is left of the present epoch."""
+        done, config = self.progress.batch * self.config.batch_size, self.config
+        return self.data.train_batches(config.steps, config.batch_size, self._order()[done:], seed=self._seed % 2**62)
 
     def _epoch(self, on_batch: Callable[[Experiment], None]) -> bool:
         progress, start = self.progress, time.perf_counter()
-        done = progress.batch * self.config.batch_size
-        for x, y in self.data.train_batches(self.config.steps, self.config.batch_size, self._order()[done:]):
+        for x, y in self.train_batches():
             result = self._train_batch(x, y)
             progress.batch += 1
             progress.loss += result.loss
@@ -135,14 +157,16 @@ class Experiment:
         progress = self.progress
         self.trainer.epoch_done()
         with SeparableShare(self.net) as separable:
-            rates, moments, test = self._evaluate()
+            rates, moments, test, top5 = self._evaluate()
         row = {
             "epoch": progress.epoch + 1,
             "train_loss": progress.loss / progress.batch,
             "train_accuracy": progress.correct / progress.samples,
             "test_loss": test.loss,
             "test_accuracy": test.correct / test.samples,
-            "firing_rates": rates,
+            **({} if top5 is None else {"test_top5": top5 / test.samples}),
+            "firing_rates": {name: sum(steps) / len(steps) for name, steps in rates.items()},
+            "step_rates": rates,
             "separable_shares": separable.shares(),
             **self._distributions(moments),
             "seconds": seconds,
@@ -151,42 +175,47 @@ class Experiment:
         self.progress = Progress(epoch=progress.epoch + 1, epochs=[*progress.epochs, row])
         self.seconds_before = 0.0
 
-    def _evaluate(self) -> tuple[dict[str, float], dict[str, Distribution], Any]:
-        """Over the test split: every layer's firing rate, the moments of u of LIF with a constant threshold, and the
-        result."""
-        fired = dict.fromkeys(self.neurons, 0.0)
-        seen = dict.fromkeys(self.neurons, 0)
-        moments = {name: Distribution(self.config.steps) for name, n in self.neurons.items() if _constant_threshold(n)}
-
-        def count(name: str) -> Callable[..., None]:
-            def hook(neuron: Any, _inputs: Any, spikes: Tensor) -> None:
-                fired[name] += int(torch.count_nonzero(plain(spikes)))
-                seen[name] += spikes.numel()
-
-            return hook
-
-        hooks = [neuron.register_forward_hook(count(name)) for name, neuron in self.neurons.items()]
+    def _evaluate(self) -> tuple[dict[str, list[float]], dict[str, Distribution], BatchResult, int | None]:
+        """Over the test split: every layer's firing rate at each step, the moments of u of LIF with a constant
+        threshold, the result, and how often the class is among the five largest outputs, where there are more."""
+        steps = self.config.steps
+        moments = {name: Distribution(steps) for name, n in self.neurons.items() if _constant_threshold(n)}
+        hooks: list[Any] = []
         for name, distribution in moments.items():
-            add = partial(_each_potential, distribution.add)
-            hooks.append(self.neurons[name].register_forward_pre_hook(add))
+            neuron = self.neurons[name]
+            add = partial(_each_potential, partial(distribution.add, threshold=neuron.v_threshold))
+            hooks.append(neuron.register_forward_pre_hook(add))
+        top5 = TopFive() if self.data.classes > 5 else None
         try:
-            result = self.trainer.evaluate(self.data.test_batches(self.config.steps))
+            with record(self.net) as seen:
+                result = self.trainer.evaluate(self._test_batches(top5, hooks))
         finally:
             for hook in hooks:
                 hook.remove()
-        return {name: fired[name] / seen[name] for name in fired}, moments, result
+        return seen.rates, moments, result, None if top5 is None else top5.correct
+
+    def _test_batches(self, top5: TopFive | None, hooks: list[Any]) -> Iterator[tuple[Any, Tensor]]:
+        if top5 is not None:
+            hooks.append(self.net.register_forward_hook(lambda _net, _inputs, out: top5.add(plain(out))))
+        for x, y in self.data.test_batches(self.config.steps):
+            yield x, y
+            if top5 is not None:
+                top5.judge(y)
 
     def _distributions(self, moments: dict[str, Distribution]) -> dict[str, Any]:
         """Z-score, and with MPDR L_M, of every layer and step of the test split."""
-        rows = {"z_scores": {name: m.z_score(self.neurons[name].v_threshold) for name, m in moments.items()}}
+        rows: dict[str, Any] = {
+            "z_scores": {name: m.z_score(self.neurons[name].v_threshold) for name, m in moments.items()}
+        }
+        rows |= {"above_threshold": {name: m.above_threshold() for name, m in moments.items()}}
         regularised = {name: self.neurons[name].mpdr for name in moments}
         losses = {name: moments[name].loss(mpdr) for name, mpdr in regularised.items() if mpdr is not None}
         return {**(rows if moments else {}), **({"mpdr_loss": losses} if losses else {})}
 
     @torch.no_grad()
     def potentials(self) -> Potentials:
-        """Every neuron's potential at every step over the test split: u of LIF, v of EM-PF, whose version III has
-        none."""
+        """Every neuron's potential at every step over the test split, of a recipe's over its first samples alone: u of
+        LIF, v of EM-PF, whose version III has none."""
         rows: dict[str, list[Tensor]] = {}
         seen: dict[str, list[Tensor]] = {}
 
@@ -204,10 +233,12 @@ class Experiment:
             for x, _ in self.data.test_batches(self.config.steps):
                 reset(self.net)
                 for x_t in x:
-                    self.net(x_t)
+                    self.net(x_t[:SHOWN] if isinstance(self.config, Recipe) else x_t)
                 for name, values in seen.items():
                     rows.setdefault(name, []).append(torch.stack(values))
                 seen.clear()
+                if isinstance(self.config, Recipe):
+                    break
         for hook in hooks:
             hook.remove()
         reset(self.net)
@@ -215,7 +246,8 @@ class Experiment:
         return Potentials({name: torch.cat(values, 1) for name, values in rows.items()}, kind, self.threshold)
 
     def save(self) -> None:
-        """Write checkpoint, metrics and configuration; each replaces the old file only once it is whole."""
+        """Write checkpoint, metrics and configuration; each replaces the old file only once it is whole. After an epoch
+        of the best test accuracy so far the checkpoint is kept beside as best.pt, too."""
         fields = {
             "config": asdict(self.config),
             "progress": asdict(self.progress),
@@ -223,28 +255,45 @@ class Experiment:
             "trainer": self.trainer.state_dict(),
             "rng": torch.get_rng_state(),
         }
+        if self.init is not None and self.init != self.folder / INIT:
+            shutil.copyfile(self.init, self.folder / INIT)
+            self.init = self.folder / INIT
         checkpoints.write(self.folder / CHECKPOINT, fields)
+        if self.progress.batch == 0 and self._is_best():
+            checkpoints.write(self.folder / BEST, fields)
         write_json(self.folder / "config.json", asdict(self.config))
         write_json(self.folder / "metrics.json", self.metrics())
 
+    def _is_best(self) -> bool:
+        accuracies = [row["test_accuracy"] for row in self.progress.epochs]
+        return bool(accuracies) and accuracies[-1] > max(accuracies[:-1], default=-1.0)
+
     def metrics(self) -> dict[str, Any]:
         """What metrics.json holds."""
+        config = self.config
+        family = config.family if isinstance(config, Recipe) else RECIPES[config.rule].family
         return {
-            "config": asdict(self.config),
-            "complete": self.progress.epoch == self.config.epochs,
-            "backend": backends.running(RECIPES[self.config.rule].family, self.config.device) or "none",
+            "config": asdict(config),
+            "complete": self.progress.epoch == config.epochs,
+            "backend": backends.running(family, config.device) or "none",
             "epochs": self.progress.epochs,
         }
 
     @classmethod
-    def resume(cls, folder: Path, epochs: int | None = None) -> Experiment:
-        """The run of a folder, where it stopped; epochs: how many it shall have in all, where not as before.
+    def resume(cls, folder: Path, epochs: int | None = None, root: str | None = None) -> Experiment:
+        """The run of a folder, where it stopped; epochs: how many it shall have in all, where not as before; root: the
+        folder of a recipe's data, where they have moved.
 
         Raises RunError where its checkpoint cannot be read, was altered or does not fit, or has that many epochs
         already. Warns of a checkpoint of fastsnn 0.1, which has no checksum.
         """
         path = folder / CHECKPOINT
         saved = checkpoints.read(path)
+        _check_folder(folder, saved["config"])
+        if root is not None:
+            if not isinstance(saved["config"], Recipe):
+                raise RunError(f"--data-root: {folder} is a run on {saved['config'].data}, which has no files")
+            saved["config"] = dataclasses.replace(saved["config"], root=root)
         try:
             experiment = cls(saved["config"], folder)
         except (RuntimeError, MemoryError) as error:
@@ -262,18 +311,66 @@ class Experiment:
         """Raises RunError where what a checkpoint holds does not fit this run, which has not begun."""
         trainer = self.trainer
         parameters = [p for group in trainer.optimizer.param_groups for p in group["params"]]
-        samples, layers = len(self.data.train_y), set(self.neurons)
+        samples, layers = self.data.train_samples, set(self.neurons)
         checkpoints.check(saved, path, trainer.state_dict(), parameters, self.batches, samples, layers)
 
     def _extend(self, epochs: int) -> None:
-        """The learning rate goes on along the cosine of that many epochs."""
+        """The learning rate goes on along the cosine of that many epochs, or in its steps."""
         done = self.progress.epoch
         if epochs <= done:
             raise RunError(f"--epochs is {epochs} and {self.folder} has trained {done} epochs; give more, in all")
         self.config = dataclasses.replace(self.config, epochs=epochs)
+        if not isinstance(self.scheduler, CosineAnnealingLR):
+            return
         self.scheduler.T_max = epochs
         for group in self.trainer.optimizer.param_groups:
             group["lr"] = self.config.lr * (1 + math.cos(math.pi * done / epochs)) / 2
+
+
+def _init(config: Config | Recipe, folder: Path) -> Path | None:
+    """The checkpoint whose weights a run begins with: the folder's own copy, else the run's that the recipe names.
+    Raises RunError where the recipe lacks something."""
+    if isinstance(config, Config):
+        return None
+    if config.missing is not None:
+        raise RunError(f"recipe {config.name}: {config.missing}")
+    if config.init_from is None:
+        return None
+    if (folder / INIT).exists():
+        return folder / INIT
+    source = Path(config.init_from)
+    return source / (BEST if (source / BEST).exists() else CHECKPOINT) if source.is_dir() else source
+
+
+def _check_folder(folder: Path, config: Config | Recipe) -> None:
+    """Raises RunError where the checkpoint is of another recipe than the folder."""
+    path = folder / "config.json"
+    if not isinstance(config, Recipe) or not path.exists():
+        return
+    try:
+        named = json.loads(path.read_text())["name"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RunError(f"--resume: {path} is no recipe run's configuration ({error})") from error
+    if named != config.name:
+        raise RunError(f"--resume: {folder} is a run of recipe {named} and its checkpoint is one of {config.name}")
+
+
+class TopFive:
+    """How often a sample's class is among the five largest outputs, summed over the steps."""
+
+    def __init__(self) -> None:
+        self.correct = 0
+        self._sum: Tensor | None = None
+
+    def add(self, logits: Tensor) -> None:
+        """One step."""
+        self._sum = logits.detach() if self._sum is None else self._sum + logits.detach()
+
+    def judge(self, y: Tensor) -> None:
+        """The batch whose steps were added."""
+        assert self._sum is not None
+        self.correct += int((self._sum.topk(5, 1).indices == y[:, None]).sum())
+        self._sum = None
 
 
 def _each_potential(use: Callable[[Tensor], None], neuron: LIF, inputs: tuple[Tensor]) -> None:
@@ -288,16 +385,3 @@ def _each_potential_after(use: Callable[[Tensor | None], None], neuron: EMPF, *_
 
 def _constant_threshold(neuron: nn.Module) -> bool:
     return isinstance(neuron, LIF) and neuron.stabilizer is None
-
-
-def _network(config: Config, read: Any) -> nn.Module:
-    if config.rule == "empf":
-        seca = None if config.seca == "none" else config.seca
-        options: dict[str, Any] = {"conv": CONVOLUTIONS[config.weights], "parallel": config.parallel}
-        return models.digits_empf(config.steps, config.version, seca, read.classes, **options)
-    recipe = RECIPES[config.rule]
-    if recipe.norm is not None:
-        normed = models.digits_mlp_normed if read.sequential else models.digits_conv_normed
-        return normed(config.steps, recipe.norm, recipe.rule, read.classes, threshold=recipe.threshold)
-    build = models.digits_mlp if read.sequential else models.digits_conv
-    return build(recipe.rule, read.classes, mpdr=MPDR.paper("cifar10") if recipe.mpdr else None)

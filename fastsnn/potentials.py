@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -37,10 +37,13 @@ class Distribution:
     def __init__(self, steps: int) -> None:
         self.calls = 0
         self.moments: list[Moments | None] = [None] * steps
+        self.above: list[Any] = [0] * steps
 
-    def add(self, u: Tensor) -> None:
-        """One step of a batch; steps follow each other."""
+    def add(self, u: Tensor, threshold: float | None = None) -> None:
+        """One step of a batch; steps follow each other. threshold: what `above_threshold` counts."""
         t, new = self.calls % len(self.moments), stats.whole(u)
+        if threshold is not None:
+            self.above[t] = self.above[t] + (u >= threshold).sum()
         before = self.moments[t]
         self.moments[t] = new if before is None else merge(before, new)
         self.calls += 1
@@ -49,6 +52,11 @@ class Distribution:
         """Mean and biased variance of each step, [T, 2]."""
         seen = [moments for moments in self.moments if moments is not None]
         return torch.stack([torch.stack([moments.mean, moments.variance]) for moments in seen]).cpu()
+
+    def above_threshold(self) -> list[float]:
+        """Share of neurons with u >= threshold at each step (RPTT, figure 8)."""
+        pairs = zip(self.above, self.moments, strict=True)
+        return [float(above / moments.n) for above, moments in pairs if moments is not None]
 
     def z_score(self, threshold: float) -> list[float | None]:
         """(th - mean)/std of each step; None where it is not finite."""

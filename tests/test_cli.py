@@ -55,7 +55,7 @@ def test_train_writes_the_run_folder(tmp_path, capsys):
     assert "test accuracy" in shown
     assert "firing rates" in shown
     figures = {"curves.png", "potentials.png"}
-    assert {p.name for p in run.iterdir()} == {"checkpoint.pt", "config.json", "metrics.json"} | figures
+    assert {p.name for p in run.iterdir()} == {"best.pt", "checkpoint.pt", "config.json", "metrics.json"} | figures
     metrics = json.loads((run / "metrics.json").read_text())
     assert metrics["complete"]
     assert metrics["backend"] == "cpu"

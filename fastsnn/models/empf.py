@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from ..nn import EMPF, BinaryConv2d
+from ..nn import EMPF, SECA, BinaryConv2d
 from .registry import register
 from .residual import EMPFBlock
 from .resnet import DEPTHS, WIDTHS, check_stem, head, stem_pool
@@ -91,8 +91,12 @@ def empf_resnet34(
     return resnet(DEPTHS[34], steps, num_classes, in_channels, stem, widths, **block)
 
 
-def features(plan: Sequence[int | str], steps: int, version: str, weights: str, in_channels: int) -> list[nn.Module]:
-    """Convolution, batch norm and neuron for every number of channels in `plan`."""
+def features(
+    plan: Sequence[int | str], steps: int, version: str, weights: str, in_channels: int, seca: str | None = None
+) -> list[nn.Module]:
+    """Convolution, batch norm, SECA where asked for, and neuron for every number of channels in `plan`."""
+    if seca not in (None, "I"):
+        raise ValueError(f"seca is {seca!r}; allowed in a VGG: None and 'I'")
     conv: Any = nn.Conv2d
     layers: list[nn.Module] = []
     for entry in plan:
@@ -100,6 +104,8 @@ def features(plan: Sequence[int | str], steps: int, version: str, weights: str, 
             layers.append(nn.AvgPool2d(2))
             continue
         layers += [conv(in_channels, entry, 3, padding=1, bias=False), nn.BatchNorm2d(entry)]
+        if seca is not None:
+            layers.append(SECA(entry, version=seca))
         layers.append(EMPF(steps, version, entry))
         in_channels, conv = entry, conv_class(weights)
     return layers
@@ -107,10 +113,16 @@ def features(plan: Sequence[int | str], steps: int, version: str, weights: str, 
 
 @register
 def empf_vgg13(
-    steps: int = 4, version: str = "I", weights: str = "binary", num_classes: int = 200, in_channels: int = 3
+    steps: int = 4,
+    version: str = "I",
+    weights: str = "binary",
+    num_classes: int = 200,
+    in_channels: int = 3,
+    seca: str | None = None,
 ) -> nn.Sequential:
-    """VGG-13 for ImageNet-200 (2.77 MB at 2 bits a weight, table 2). Arguments as `empf_resnet18`."""
-    return nn.Sequential(*features(VGG13, steps, version, weights, in_channels), *head(512, num_classes))
+    """VGG-13 for ImageNet-200 (2.77 MB at 2 bits a weight, table 2; with SECA, table 3). seca: None or "I". Other
+    arguments as `empf_resnet18`."""
+    return nn.Sequential(*features(VGG13, steps, version, weights, in_channels, seca), *head(512, num_classes))
 
 
 @register

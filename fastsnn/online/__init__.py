@@ -1,6 +1,7 @@
 """Online training: MPDR, losses, update modes A and O, random back-propagation, and a small trainer."""
 
 from ..ops.mpdr import MPDR
+from .alignment import gradient_alignment
 from .ftrl import FTRL
 from .losses import loss, tet_loss
 from .regularisers import regularisation
@@ -14,6 +15,7 @@ __all__ = [
     "SeparableShare",
     "Trainer",
     "evaluate",
+    "gradient_alignment",
     "loss",
     "regularisation",
     "tet_loss",

@@ -149,8 +149,7 @@ def update(
     refuses, makes the gradients of every update after it zero."""
     steps, whole, regularised = len(x), _whole_sequences(net), _regularised(net)
     at_once = whole or _through_time(net)
-    if regularised and mode == "A" and isinstance(optimizer, STGR):
-        raise ValueError("STGR with MPDR is for an update at each step: use mode='O'")
+    apart = _Apart(net) if regularised and mode == "A" and isinstance(optimizer, STGR) and not at_once else None
     terms: list[Tensor] = []
     reset(net)
     optimizer.zero_grad()
@@ -170,7 +169,10 @@ def update(
         finite = _all_accepted(_still_finite(finite, step_loss, t, steps), norms)
         logits_sum = logits_sum + logits.detach()
         if t in chosen and not at_once:
-            if regularised:
+            if apart is not None:
+                step_loss.backward(retain_graph=True)
+                apart.add(regularisation(net))
+            elif regularised:
                 _backward_regularised(net, step_loss, optimizer)
             else:
                 step_loss.backward()
@@ -179,6 +181,9 @@ def update(
                 _update(net, optimizer, clip, finite)
     if at_once:
         sum([*losses, *terms]).backward()  # type: ignore[union-attr]
+    if apart is not None and isinstance(optimizer, STGR):
+        optimizer.keep_task_gradient()
+        apart.join()
     if mode == "A":
         _update(net, optimizer, clip, finite)
     reset(net)
@@ -192,6 +197,26 @@ def _backward_regularised(net: nn.Module, step_loss: Tensor, optimizer: Optimize
         regularisation(net).backward()
     else:
         (step_loss + regularisation(net)).backward()
+
+
+class _Apart:
+    """The gradient of MPDR's terms over the steps of a batch, beside that of the task."""
+
+    def __init__(self, net: nn.Module) -> None:
+        self.parameters = [p for p in net.parameters() if p.requires_grad]
+        self.sums: list[Tensor | None] = [None] * len(self.parameters)
+
+    def add(self, term: Tensor) -> None:
+        for i, gradient in enumerate(torch.autograd.grad(term, self.parameters, allow_unused=True)):
+            before = self.sums[i]
+            if gradient is not None:
+                self.sums[i] = gradient if before is None else before + gradient
+
+    def join(self) -> None:
+        """Into the parameters' gradient."""
+        for p, gradient in zip(self.parameters, self.sums, strict=True):
+            if gradient is not None:
+                p.grad = gradient if p.grad is None else p.grad + gradient
 
 
 def result(losses: Tensor, correct: Tensor, samples: int) -> BatchResult:

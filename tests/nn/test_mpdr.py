@@ -329,8 +329,28 @@ def test_train_batch_adds_it_and_stgr_keeps_it_out_of_the_previous_gradient():
                 for p, g in zip(twin.parameters(), task, strict=True):
                     other.state[p]["previous"].copy_(g)
         assert_same([*net.state_dict().values()], [*twin.state_dict().values()], **CLOSE)
-    with pytest.raises(ValueError, match="use mode='O'"):
-        fastsnn.online.train_batch(net, x, y, optimizer, mode="A")
+
+
+def test_mode_a_keeps_the_terms_gradient_from_stgr():
+    """One step with the sum of both gradients; g_{t-1} is that of the task over all steps."""
+    x, y = images(), torch.tensor([0, 1, 2])
+    net, twin = network("sltt", MPDR(**TARGET)), network("sltt", MPDR(**TARGET))
+    optimizer, other = (fastsnn.optim.STGR(torch.optim.SGD(n.parameters(), 0.1, momentum=0.9)) for n in (net, twin))
+    loss = lambda o, y, T: fastsnn.online.loss(plain(o), y, T)  # noqa: E731
+    for _ in range(3):
+        fastsnn.online.train_batch(net, x, y, optimizer, loss=loss, mode="A")
+        task = [torch.zeros_like(p) for p in twin.parameters()]
+        other.zero_grad()
+        for x_t in x:
+            step = loss(twin(x_t), y, len(x))
+            more = torch.autograd.grad(step, [*twin.parameters()], retain_graph=True)
+            task = [total + g for total, g in zip(task, more, strict=True)]
+            (step + regularisation(twin)).backward()
+        fastsnn.reset(twin)
+        other.step()
+        for p, g in zip(twin.parameters(), task, strict=True):
+            other.state[p]["previous"].copy_(g)
+        assert_same([*net.state_dict().values()], [*twin.state_dict().values()], **CLOSE)
 
 
 def test_bptt_needs_propagate():

@@ -1,0 +1,185 @@
+"""What a run's configuration is made into: data, network, optimizer, schedule and loss."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.optim import SGD, Adam, Optimizer
+from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, StepLR
+
+from . import checkpoints, data, models, surrogate
+from .config import RECIPES, Config
+from .data.registry import load_object
+from .errors import RunError
+from .models.registry import MODELS
+from .nn import LIF, BinaryConv2d, plain, reset
+from .online import FTRL, MPDR
+from .online import loss as mixed_loss
+from .online.training import Loss, evaluating
+from .optim import STGR
+from .recipes import Recipe
+
+CONVOLUTIONS: dict[str, type[nn.Module]] = {"binary": BinaryConv2d, "float": nn.Conv2d}  # by --weights
+
+
+class Parts(NamedTuple):
+    data: Any
+    net: nn.Module
+    optimizer: Optimizer
+    scheduler: LRScheduler
+    loss: Loss
+
+
+def assemble(config: Config | Recipe, download: bool, init: Path | None) -> Parts:
+    """All parts of a run. init: the checkpoint whose weights it begins with. Raises RunError, before any training,
+    where parts do not fit together."""
+    if isinstance(config, Config):
+        return _digits(config)
+    read = _read(config, download).to(config.device)
+    net = _network(config, read).to(config.device)
+    _probe(config, net, read)
+    if init is not None:
+        _begin_with(net, init)
+    return Parts(read, net, *_training(config, net))
+
+
+def _digits(config: Config) -> Parts:
+    read = data.load(config.data).to(config.device)
+    net = _digits_network(config, read).to(config.device)
+    optimizer: Optimizer = SGD(net.parameters(), config.lr, momentum=0.9)
+    if RECIPES[config.rule].stgr:
+        optimizer = STGR(optimizer)
+    return Parts(read, net, optimizer, CosineAnnealingLR(optimizer, config.epochs), mixed_loss)
+
+
+def _digits_network(config: Config, read: Any) -> nn.Module:
+    if config.rule == "empf":
+        seca = None if config.seca == "none" else config.seca
+        options: dict[str, Any] = {"conv": CONVOLUTIONS[config.weights], "parallel": config.parallel}
+        return models.digits_empf(config.steps, config.version, seca, read.classes, **options)
+    training = RECIPES[config.rule]
+    if training.norm is not None:
+        normed = models.digits_mlp_normed if read.sequential else models.digits_conv_normed
+        return normed(config.steps, training.norm, training.rule, read.classes, threshold=training.threshold)
+    build = models.digits_mlp if read.sequential else models.digits_conv
+    return build(training.rule, read.classes, mpdr=MPDR.paper("cifar10") if training.mpdr else None)
+
+
+def _read(recipe: Recipe, download: bool) -> Any:
+    steps = None if ":" in recipe.data else recipe.steps
+    return data.create(recipe.data, root=recipe.root, download=download, steps=steps, **recipe.data_options)
+
+
+def _network(recipe: Recipe, read: Any) -> nn.Module:
+    """A network of `fastsnn.models`, or a user's own; of what the data and the recipe determine it gets what it
+    takes."""
+    own: Any = load_object(recipe.model, "model") if ":" in recipe.model else None
+    options = {**_offered(recipe, read, own or MODELS.get(recipe.model)), **recipe.model_options}
+    try:
+        net = models.create_model(recipe.model, **options) if own is None else own(**options)
+    except (TypeError, ValueError) as error:
+        raise RunError(f"recipe {recipe.name}: the network {recipe.model} cannot be made ({error})") from error
+    if not isinstance(net, nn.Module):
+        raise RunError(f"recipe {recipe.name}: {recipe.model} gives a {type(net).__name__}; it must be a torch module")
+    return net
+
+
+def _offered(recipe: Recipe, read: Any, make: Any) -> dict[str, Any]:
+    if make is None:
+        return {}
+    offered: dict[str, Any] = {"rule": recipe.rule, "norm": recipe.norm, "steps": recipe.steps}
+    offered |= {"num_classes": read.classes, "in_channels": read.shape[0], "size": read.shape[-1]}
+    offered["in_features"] = math.prod(read.shape)
+    taken = inspect.signature(make).parameters
+    given = {name: value for name, value in offered.items() if name in taken and value is not None}
+    return given | (_neurons(recipe) if any(p.kind is p.VAR_KEYWORD for p in taken.values()) else {})
+
+
+def _neurons(recipe: Recipe) -> dict[str, Any]:
+    """Arguments of every LIF."""
+    found: dict[str, Any] = {}
+    try:
+        if recipe.mpdr is not None:
+            found["mpdr"] = MPDR(**recipe.mpdr)
+        if recipe.surrogate is not None:
+            arguments = dict(recipe.surrogate)
+            found["surrogate_function"] = getattr(surrogate, arguments.pop("name"))(**arguments)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise RunError(f"recipe {recipe.name}: mpdr or surrogate cannot be made ({error})") from error
+    return found
+
+
+@torch.no_grad()
+def _probe(recipe: Recipe, net: nn.Module, read: Any) -> None:
+    """Raises RunError where the network does not take the data's samples, or gives other than their classes."""
+    x = torch.zeros(2, *read.shape, device=recipe.device)
+    before = torch.get_rng_state()
+    with evaluating(net):
+        try:
+            out = plain(net(x))
+        except Exception as error:  # of any layer, a user's too
+            said = " ".join(str(error).split())
+            shape = ["N", *read.shape]
+            raise RunError(
+                f"recipe {recipe.name}: {recipe.model} cannot take a step of {recipe.data}, {shape} ({said})"
+            ) from error
+        finally:
+            reset(net)
+            torch.set_rng_state(before)
+    if not isinstance(out, Tensor) or out.shape != (2, read.classes):
+        given = list(out.shape) if isinstance(out, Tensor) else type(out).__name__
+        raise RunError(
+            f"recipe {recipe.name}: {recipe.model} gives {given} for two samples and {recipe.data} has "
+            f"{read.classes} classes, [2, {read.classes}]; set num_classes"
+        )
+    if recipe.mpdr is not None and not any(isinstance(module, LIF) and module.mpdr for module in net.modules()):
+        raise RunError(f"recipe {recipe.name}: mpdr regularises LIF neurons and {recipe.model} takes none")
+
+
+def _begin_with(net: nn.Module, path: Path) -> None:
+    weights = checkpoints.read_weights(path)
+    own = net.state_dict()
+    for name in [*weights.keys() ^ own.keys(), *(key for key in own if key in weights)]:
+        if name not in own or name not in weights or weights[name].shape != own[name].shape:
+            raise RunError(f"--init: {path} is of another network: {name} does not fit")
+    net.load_state_dict(weights)
+
+
+def _training(recipe: Recipe, net: nn.Module) -> tuple[Optimizer, LRScheduler, Loss]:
+    decay, parameters = recipe.weight_decay, net.parameters()
+    optimizer: Optimizer
+    if recipe.optimizer == "adam":
+        optimizer = Adam(parameters, recipe.lr, weight_decay=decay)
+    else:
+        optimizer = SGD(parameters, recipe.lr, momentum=recipe.momentum, weight_decay=decay)
+    if recipe.stgr is not None:
+        try:
+            optimizer = STGR(optimizer, **recipe.stgr)
+        except (TypeError, ValueError) as error:
+            raise RunError(f"recipe {recipe.name}: stgr cannot be made ({error})") from error
+    if recipe.decay_every is not None and recipe.decay_by is not None:
+        return optimizer, StepLR(optimizer, recipe.decay_every, recipe.decay_by), _loss(recipe, net)
+    return optimizer, CosineAnnealingLR(optimizer, recipe.epochs), _loss(recipe, net)
+
+
+def _loss(recipe: Recipe, net: nn.Module) -> Loss:
+    base = partial(mixed_loss, mse=recipe.mse)
+    if recipe.ftrl is None:
+        return base
+    try:
+        near = FTRL(net, **recipe.ftrl)
+    except (TypeError, ValueError) as error:
+        raise RunError(f"recipe {recipe.name}: ftrl cannot be made ({error})") from error
+
+    def kept_near(logits: Tensor, target: Tensor, steps: int) -> Tensor:
+        """The term is of training alone."""
+        value = base(logits, target, steps)
+        return value + near() if torch.is_grad_enabled() else value
+
+    return kept_near

@@ -1,0 +1,335 @@
+"""Recipes: every published row runs end to end on small files of its data set's format; wrong ones are refused."""
+
+import json
+import sys
+
+import pytest
+import torch
+
+from fastsnn import cli, experiment, recipes
+from fastsnn.errors import RunError
+from fastsnn.models.style import NORMS
+
+from .data import files
+
+pytest.importorskip("sklearn", reason="fastsnn train needs it")
+pytest.importorskip("torchvision", reason="pip install 'fastsnn[vision]'")
+pytest.importorskip("rich", reason="progress is shown by rich")
+
+ALL = recipes.list_recipes()
+NARROW = "model_options.widths=[4, 4, 8, 8]"
+SMALLER = {  # how the widest networks become small enough for a test
+    **{name: [NARROW] for name in ("preact_resnet18", "empf_resnet18", "empf_resnet34")},
+    **{name: [NARROW] for name in ("nf_resnet34", "sew_resnet34", "ms_resnet34")},
+    "spiking_resnet19": ["model_options.widths=[8, 8, 8]"],
+}
+
+
+def gestures(root):
+    folder = root / "DVSGesture" / "DvsGesture"
+    for user, split in ((1, "train"), (2, "test")):
+        name = f"user{user:02}_led"
+        x, y, on, t = files.events(400)
+        files.aedat3(folder / f"{name}.aedat", x, y, on, t)
+        rows = "\n".join(f"{k},{k * 80_000},{k * 80_000 + 79_999}" for k in range(1, 12))
+        (folder / f"{name}_labels.csv").write_text(f"class,startTime_usec,endTime_usec\n{rows}\n")
+        (folder / f"trials_to_{split}.txt").write_text(f"{name}.aedat\n")
+
+
+@pytest.fixture(scope="session")
+def root(tmp_path_factory):
+    """All data sets, a few samples each."""
+    root = tmp_path_factory.mktemp("data")
+    files.cifar10(root, 2)
+    files.cifar100(root, 10)
+    files.fashion_mnist(root, 10)
+    files.image_folders(root, [f"n{i:04}" for i in range(200)], 1, (12, 12))
+    (root / "classes.txt").write_text("\n".join(f"n{i:04}" for i in range(200)))
+    for name in ("airplane", *(f"class{i}" for i in range(9))):
+        for k in range(2):
+            files.aedat2(root / "CIFAR10DVS" / name / f"{k}.aedat", *files.events(100))
+    gestures(root)
+    return root
+
+
+def settings(recipe, root):
+    """Small steps, images and widths; the row's rule, norm, loss and optimizer stay."""
+    small = [*SMALLER.get(recipe.model, [])]
+    if recipe.data.startswith("imagenet"):
+        few = json.dumps([f"n{i:04}" for i in range(4)]) if recipe.data == "imagenet" else str(root / "classes.txt")
+        small += [f"data_options.class_list={few}", "data_options.size=32"]
+    if recipe.data == "dvs128-gesture":
+        small += ["data_options.size=16"]
+    small += ["steps=2"]
+    if "temporal_delete" in recipe.data_options.get("augment", ()):
+        small += ["steps=3", "model_options.steps=2", "data_options.augment={rotation: 20, temporal_delete: 2}"]
+    if recipe.ftrl is not None:
+        small += ["ftrl.rho=0.001"]
+    return small
+
+
+def train(recipe, root, out, *more):
+    chosen = [part for setting in settings(recipe, root) for part in ("--set", setting)]
+    few = ("--epochs", "1", "--batch-size", "100" if recipe.data == "imagenet-200" else "5")
+    return cli.main(
+        ["train", "--recipe", recipe.name, "--data-root", str(root), *few, *chosen, *more, "--out", str(out)]
+    )
+
+
+def traits(recipe):
+    """What makes a row's path through the code its own."""
+    wholes = {(recipe.model, recipe.norm), (recipe.data, recipe.optimizer), (recipe.rule, recipe.mode), recipe.init}
+    return wholes | {name for name in ("mpdr", "stgr", "ftrl") if getattr(recipe, name) is not None}
+
+
+def rows():
+    """Every recipe; those that have nothing of their own beside the rows before are slow."""
+    seen, found = set(), []
+    for recipe in ALL:
+        marks = pytest.mark.slow if traits(recipe) <= seen else ()
+        found.append(pytest.param(recipe, id=recipe.name, marks=marks))
+        seen |= traits(recipe)
+    return found
+
+
+@pytest.mark.parametrize("recipe", rows())
+def test_every_recipe_runs_end_to_end(recipe, root, tmp_path):
+    more = []
+    if recipe.init is not None:
+        first = next(one for one in ALL if recipe.init.split()[0] == one.name)
+        assert train(first, root, tmp_path / "first") == 0
+        more = ["--init", str(tmp_path / "first")]
+    assert train(recipe, root, tmp_path / "run", *more) == 0
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    [row] = metrics["epochs"]
+    assert metrics["complete"]
+    assert metrics["config"]["name"] == recipe.name
+    assert row["train_loss"] > 0
+    steps = metrics["config"]["steps"]
+    assert all(len(rates) == steps for rates in row["step_rates"].values())
+    resumed = experiment.Experiment.resume(tmp_path / "run", epochs=2)
+    assert resumed.progress.epoch == 1
+
+
+def test_every_recipe_says_where_it_stands_and_what_it_does_not_know():
+    fields = recipes.TYPES
+    for recipe in ALL:
+        assert recipe.accuracy is not None
+        assert recipe.paper
+        assert {key.partition(".")[0] for keys in recipe.unstated for key in keys.split(", ")} <= fields.keys()
+    assert set(recipes.NORMS) == set(NORMS)
+    rows = {"ottt-vgg-cifar10", "rptt-nfresnet34-imagenet", "ftrl-ottt-vgg-cifar100", "sltt-stgr-mpdr-resnet18-cifar10"}
+    assert rows <= {recipe.name for recipe in ALL}
+
+
+def test_recipes_are_listed_without_torch(capsys):
+    assert cli.main(["recipes"]) == 0
+    shown = capsys.readouterr().out
+    assert all(recipe.name in shown and f"{recipe.accuracy:.2f} %" in shown for recipe in ALL)
+
+
+def refused(capsys, tmp_path, *arguments):
+    assert cli.main(["train", *arguments, "--out", str(tmp_path / "run")]) == 1
+    assert not (tmp_path / "run").exists()
+    return capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--recipe", "ottt-vgg-cifar1"], "recipe is 'ottt-vgg-cifar1'; did you mean ottt-vgg-cifar10"),
+        (["--recipe", "ottt-vgg-cifar10", "--set", "lrr=1"], "--set is 'lrr'; did you mean lr?"),
+        (
+            ["--recipe", "rptt-resnet18-cifar10", "--set", "mpdr.waight=1"],
+            "a key of mpdr is 'waight'; did you mean weight",
+        ),
+        (["--recipe", "ottt-vgg-cifar10", "--set", "lr"], "--set lr is no key=value"),
+        (["--recipe", "ottt-vgg-cifar10", "--set", "lr=fast"], "lr is 'fast'; it must be of type float or int"),
+        (["--recipe", "ottt-vgg-cifar10", "--set", "steps=null"], "steps is None; it must be of type int"),
+        (["--recipe", "ottt-vgg-cifar10", "--set", "rule=bptt"], "it goes back through all steps at once: use mode A"),
+        (["--recipe", "ndot-vgg-cifar10", "--set", "norm=osr+ots"], "it takes rule sltt or ottt and rule is 'ndot'"),
+        (["--recipe", "empf-resnet18-cifar10", "--set", "norm=osr"], "EM-PF networks have batch norms of their own"),
+        (["--recipe", "ottt-vgg-cifar10", "--rule", "sltt"], "--rule is of the digits"),
+        (["--recipe", "ottt-vgg-cifar10"], "data cifar10 needs root (--data-root ROOT)"),
+        (["--recipe", "rptt-nfresnet34-imagenet"], "it begins with the weights of sltt-nfresnet34-imagenet"),
+        (["--recipe", "ftrl-ottt-vgg-cifar100"], "the paper does not say rho"),
+        (["--recipe", "mine.yaml"], "recipe mine.yaml cannot be read"),
+        (["--model", "vgg"], "--model is for --recipe"),
+    ],
+)
+def test_what_does_not_fit_is_refused_before_any_training(arguments, said, tmp_path, capsys):
+    assert said in refused(capsys, tmp_path, *arguments)
+
+
+def test_a_missing_set_says_how_to_lay_it_out(tmp_path, capsys):
+    said = refused(capsys, tmp_path, "--recipe", "ottt-vgg-cifar10", "--data-root", str(tmp_path))
+    assert "lay it out as ROOT/cifar-10-batches-py/" in said
+    assert "--download" in said
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("model_options.num_classes=7", "gives [2, 7] for two samples and cifar10 has 10 classes"),
+        ("model_options.widht=7", "widht is no option of vgg"),
+        ("model=vggg", "model is 'vggg'; allowed"),
+        ("model=r400", ""),
+        ("data_options.agument=[crop]", "did you mean augment?"),
+        ("surrogate.name=Sigmod", "mpdr or surrogate cannot be made"),
+    ],
+)
+def test_networks_and_data_that_do_not_fit_are_refused(setting, said, root, tmp_path, capsys):
+    arguments = ("--recipe", "ottt-vgg-cifar10", "--data-root", str(root), "--set", setting)
+    if not said:  # a network for vectors takes images, flat
+        assert cli.main(["train", *arguments, "--epochs", "1", "--set", "steps=2", "--out", str(tmp_path / "run")]) == 0
+    else:
+        assert said in refused(capsys, tmp_path, *arguments)
+
+
+OWN = """
+import torch
+from torch import nn
+import fastsnn
+
+def net(num_classes, in_channels, steps, rule, width=4):
+    neuron = fastsnn.LIF.for_rule(rule)
+    return nn.Sequential(nn.Flatten(), nn.Linear(in_channels * 16, width), neuron, nn.Linear(width, num_classes))
+
+class Squares:
+    classes = ["dark", "bright", "none"]
+
+    def __init__(self, train, shade=1.0):
+        self.shade = shade
+
+    def __len__(self):
+        return 12
+
+    def __getitem__(self, index):
+        return torch.full((2, 4, 4), self.shade * (index % 3)), index % 3
+"""
+MINE = """
+paper: my own
+rule: ottt
+model: {module}:net
+data: {module}:Squares
+steps: 3
+mode: O
+epochs: 1
+batch_size: 4
+lr: 1e-2
+"""
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    (tmp_path / "own_parts.py").write_text(OWN)
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "mine.yaml").write_text(MINE.format(module="own_parts"))
+    yield tmp_path
+    sys.modules.pop("own_parts", None)
+
+
+def test_ones_own_recipe_network_and_data(own, capsys):
+    assert cli.main(["train", "--recipe", str(own / "mine.yaml"), "--out", str(own / "run")]) == 0
+    assert json.loads((own / "run" / "config.json").read_text())["lr"] == 0.01
+    changed = ("--set", "model_options.width=8", "--set", "data_options.shade=2.0")
+    assert cli.main(["train", "--recipe", str(own / "mine.yaml"), *changed, "--out", str(own / "wide")]) == 0
+    weights = experiment.Experiment.resume(own / "wide").net.state_dict()
+    assert weights["1.weight"].shape == (8, 32)
+    given = ("--model", "own_parts:net", "--data", "own_parts:Squares", "--epochs", "1", "--batch-size", "4")
+    assert cli.main(["train", "--recipe", "ottt-vgg-cifar10", *given, "--out", str(own / "mixed")]) == 0
+    assert "own_parts:nett cannot be imported" in refused(
+        capsys, own / "x", "--recipe", str(own / "mine.yaml"), "--model", "own_parts:nett"
+    )
+
+
+def test_a_recipe_of_an_unknown_key_or_no_table_is_refused(own, capsys):
+    for text, said in (
+        (MINE.format(module="own_parts") + "weight_decy: 1\n", "is 'weight_decy'; did you mean weight_decay?"),
+        ("paper: only\n", "lacks rule, model, data, steps, mode, epochs, batch_size, lr"),
+        ("[1, 2]\n", "is a list; it must be a table of"),
+        ("a: [\n", "is no YAML"),
+    ):
+        (own / "wrong.yaml").write_text(text)
+        assert said in refused(capsys, own, "--recipe", str(own / "wrong.yaml"))
+
+
+def test_checkpoints_of_another_recipe_or_network_are_refused(own, capsys):
+    mine = str(own / "mine.yaml")
+    for name in ("a", "b"):
+        arguments = ["train", "--recipe", mine, "--set", f"name={name}", "--out", str(own / name)]
+        assert cli.main(arguments) == 0
+    (own / "a" / "checkpoint.pt").write_bytes((own / "b" / "checkpoint.pt").read_bytes())
+    assert cli.main(["train", "--resume", str(own / "a"), "--epochs", "2"]) == 1
+    assert "is a run of recipe a and its checkpoint is one of b" in capsys.readouterr().err
+    wider = ("--set", "model_options.width=9", "--init", str(own / "b"))
+    assert "is of another network: 1.weight does not fit" in refused(capsys, own, "--recipe", mine, *wider)
+
+
+def test_a_resumed_recipe_is_the_run_that_was_not_interrupted(root, tmp_path):
+    recipe = recipes.read("sltt-stgr-mpdr-resnet18-cifar10").with_settings([NARROW, "steps=2", f"root={root}"])
+    recipe = recipe.with_settings(["epochs=2", "batch_size=4"])
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    for folder in (whole, parts):
+        folder.mkdir()
+    one = experiment.Experiment(recipe, whole)
+    assert one.run()
+    stopped = experiment.Experiment(recipe, parts)
+
+    def stop(run):
+        run.stop = run.progress.epoch == 1
+
+    assert not stopped.run(stop)
+    torch.manual_seed(5)
+    other = experiment.Experiment.resume(parts)
+    assert other.run()
+    for name, value in one.net.state_dict().items():
+        assert torch.equal(value, other.net.state_dict()[name]), name
+
+
+def test_the_best_epoch_is_kept(root, tmp_path):
+    recipe = recipes.read("ottt-r400-fashion").with_settings([f"root={root}", "epochs=3", "batch_size=5"])
+    run = experiment.Experiment(recipe, tmp_path)
+    assert run.run()
+    saved = torch.load(tmp_path / "best.pt", weights_only=True)
+    accuracies = [row["test_accuracy"] for row in run.progress.epochs]
+    assert saved["progress"]["epoch"] == 1 + accuracies.index(max(accuracies))
+    assert all(row["test_top5"] >= row["test_accuracy"] for row in run.progress.epochs)
+
+
+def test_a_profile_writes_nothing(root, tmp_path, capsys):
+    arguments = ("--recipe", "ottt-r400-fashion", "--data-root", str(root), "--batch-size", "5", "--profile")
+    assert cli.main(["train", *arguments, "--out", str(tmp_path / "run")]) == 0
+    shown = capsys.readouterr().out
+    assert "1 batches of 5 samples, T = 5" in shown
+    assert "Self CPU" in shown
+    assert not (tmp_path / "run").exists()
+
+
+def test_tensorboard_has_every_epoch(root, tmp_path):
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    arguments = ("--recipe", "ottt-r400-fashion", "--data-root", str(root), "--batch-size", "5", "--epochs", "2")
+    assert cli.main(["train", *arguments, "--tensorboard", "--out", str(tmp_path / "run")]) == 0
+    events = EventAccumulator(str(tmp_path / "run" / "tensorboard")).Reload()
+    rows = json.loads((tmp_path / "run" / "metrics.json").read_text())["epochs"]
+    seen = [event.value for event in events.Scalars("test_accuracy")]
+    assert seen == pytest.approx([row["test_accuracy"] for row in rows])
+    assert "step_rates/1.fire.0/t5" in events.Tags()["scalars"]
+
+
+def test_alignment_of_a_run_is_shown_layer_by_layer(root, tmp_path, capsys):
+    arguments = ("--recipe", "ottt-r400-fashion", "--data-root", str(root), "--batch-size", "5", "--epochs", "1")
+    assert cli.main(["train", *arguments, "--out", str(tmp_path / "run")]) == 0
+    capsys.readouterr()
+    assert cli.main(["alignment", str(tmp_path / "run"), "--samples", "4"]) == 0
+    rows = dict(line.split() for line in capsys.readouterr().out.splitlines())
+    assert float(rows["2.bias"]) == pytest.approx(1, abs=1e-3)
+    assert 0 < float(rows["1.input.weight"]) <= 1
+
+
+@pytest.mark.parametrize("name", ["nonsense", None, 3])
+def test_rules_of_a_recipe_are_known(name):
+    with pytest.raises(RunError, match="rule is"):
+        recipes.Recipe("x", "y", name, "vgg", "cifar10", 1, "O", 1, 1, 0.1)
