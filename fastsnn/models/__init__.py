@@ -20,6 +20,7 @@ from .resnet import (
     spiking_resnet34,
 )
 from .style import NORMS, Style
+from .transformer import SpikingAttention, spikformer
 from .vgg import VGGFeedback, vgg, vgg11, vgg13, vgg_f, vggsnn
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "EMPFBlock",
     "NFBlock",
     "Recurrent",
+    "SpikingAttention",
     "Style",
     "VGGFeedback",
     "create_model",
@@ -51,6 +53,7 @@ __all__ = [
     "sew_resnet18",
     "sew_resnet34",
     "shd",
+    "spikformer",
     "spiking_resnet18",
     "spiking_resnet19",
     "spiking_resnet34",
