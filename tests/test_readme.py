@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from fastsnn import cli, recipes
+
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 if not PAGES[0].exists():
@@ -25,11 +27,12 @@ COMMANDS = [
     for line in text.splitlines()
     for command in line.partition(" #")[0].split("&&")
 ]
+NEED_DATA = [line for language, text in BLOCKS if language == "sh" for line in text.splitlines()]
 SHORT = {"fastsnn train": ["--epochs", "1"], "fastsnn bench": ["--quick", "--only", "counts"]}
 
 
 def test_blocks_are_of_a_language_that_is_run():
-    assert {language for language, _ in BLOCKS} == {"python", "bash"}
+    assert {language for language, _ in BLOCKS} == {"python", "bash", "sh"}
     assert len(PROGRAMS) == 3
     assert {command.split()[0] for command in COMMANDS} == {"pip", "pytest", "fastsnn"}
 
@@ -56,6 +59,24 @@ def test_a_command_runs(command, tmp_path):
     done = subprocess.run(words, capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout
+
+
+@pytest.mark.parametrize("command", [line.partition(" #")[0] for line in NEED_DATA])
+def test_a_command_that_needs_data_is_understood(command):
+    program, *words = shlex.split(command)
+    arguments = cli.parser().parse_args(words)
+    assert program == "fastsnn"
+    if arguments.command == "train" and not arguments.recipe.endswith(".yaml"):
+        assert recipes.read(arguments.recipe).with_settings(arguments.settings or ())
+
+
+def test_the_page_of_the_papers_has_every_recipe_with_its_figure():
+    page = (ROOT / "docs" / "papers.md").read_text()
+    for recipe in recipes.list_recipes():
+        row = next(line for line in page.splitlines() if f"| `{recipe.name}` |" in line)
+        cells = [cell.strip() for cell in row.split("|")]
+        assert cells[2] == f"{recipe.accuracy:.2f}"
+        assert (cells[3], cells[4], cells[5]) == (recipe.model, recipe.data, str(recipe.steps))
 
 
 @pytest.mark.parametrize("command", [command for command in COMMANDS if command.startswith("pip")])
