@@ -120,6 +120,8 @@ class STGR(Optimizer):
     def _check_step(self) -> None:
         """Raises, before anything moves, where the step cannot be taken."""
         for group in self.param_groups:
+            for name in ("lam", "gam", "a2"):  # a group that was added to the wrapped optimizer
+                group.setdefault(name, self.defaults[name])
             _check_gradients(group)
             for p in _with_gradient(group):
                 backends.check_forced("stgr", p.device)

@@ -16,12 +16,15 @@ pair and returns one. What reaches torch's dispatcher past `__torch_function__` 
 
 Inside a graph of torch.compile, made there or entering it, the pair's own memory is a tensor without data (device
 meta): an operation that torch.compile does not send through `__torch_function__` (torch.cat of a tuple: pass a list)
-fails instead of losing the trace; spikes, trace, shape, device and the like are those of the spikes. Keep an
-autograd.Function of traced spikes out of a graph: torch.compile takes the derivative of its forward instead.
+fails instead of losing the trace; spikes, trace, shape, device and the like are those of the spikes. An
+autograd.Function of traced spikes raises there, and on a pair that comes out of a graph; one that returns its input
+without a call of torch is not seen, and loses its backward: keep it out of graphs.
 """
 
 from __future__ import annotations
 
+import sys
+import warnings
 from collections.abc import Callable, Iterator
 from functools import partial
 from inspect import isfunction
@@ -33,6 +36,7 @@ from torch import Tensor
 from torch._guards import TracingContext
 
 from ..ops import memory, synapse
+from ..ops.autograd import Refusal
 from .traced_names import (
     AT_GRAPH,
     CREATION,
@@ -85,8 +89,11 @@ class TracedSpikes(Tensor):
 
     @property
     def trace(self) -> Tensor:  # type: ignore[override]
-        """The eligibility trace a[t], in the state's dtype, outside autograd."""
-        return self._trace
+        """The eligibility trace a[t], in the state's dtype, outside autograd. Within a backward pass that is itself
+        differentiated (create_graph) its derivative raises."""
+        if torch.compiler.is_compiling() or torch._C._current_graph_task_id() == -1 or not torch.is_grad_enabled():
+            return self._trace
+        return Refusal.apply(self._trace, self._value) if self.requires_grad else self._trace
 
     # Python rebinds the name in s += x: a new pair, and the neuron's trace stays as it is
     __iadd__, __isub__ = Tensor.__add__, Tensor.__sub__
@@ -101,6 +108,12 @@ class TracedSpikes(Tensor):
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         name = getattr(func, "__name__", "")
+        if _in_function_with_graph(args, kwargs):
+            raise TraceError(
+                "an autograd.Function was given traced spikes inside of a graph of torch.compile, or from one, which "
+                "loses its backward or theirs: leave out of torch.compile the Function and the layers before it, with "
+                "torch.compiler.disable, or give the Function `s.spikes` and `s.trace`"
+            )
         if kwargs.get("out") is not None:
             raise TraceError(f"{name}() of traced spikes takes no out=: use what it returns, or pass `s.spikes`")
         rule = RULES.get(name)
@@ -165,6 +178,28 @@ def _pair(cls: type[TracedSpikes], spikes: Tensor, trace: Any) -> Any:
 def _in_function() -> bool:
     """Whether the forward of an autograd.Function runs: its node goes to the pair that it returns, after it."""
     return not torch._C._is_fwd_grad_enabled() and not torch.is_inference_mode_enabled()
+
+
+@torch.compiler.assume_constant_result
+def _in_traced_function() -> bool:
+    """As `_in_function`, of torch.compile's tracing: of that only its own call stack tells."""
+    frame = sys._getframe()
+    while frame is not None:
+        if type(frame.f_locals.get("self")).__name__ in ("AutogradFunctionVariable", "AutogradFunctionApplyVariable"):
+            return True
+        frame = frame.f_back  # type: ignore[assignment]
+    return False
+
+
+def _in_function_with_graph(args: Any, kwargs: Any) -> bool:
+    """Whether the forward of an autograd.Function runs within a graph, or on pairs that were made in one: there the
+    graph does not go through the pair's own memory, to which a Function's node goes."""
+    if torch.compiler.is_dynamo_compiling():
+        return _in_traced_function()
+    if torch._C._is_fwd_grad_enabled() or torch.is_inference_mode_enabled():
+        return False
+    with without_rules():
+        return any(pair.is_meta and not pair._value.is_meta for pair in _operands(args, kwargs)[0])
 
 
 def _spikes(s: TracedSpikes) -> Tensor:
@@ -441,7 +476,12 @@ def _in_place(func: Any, target: Any, *args: Any, **kwargs: Any) -> Any:
         _refuse_in_place(name)
     picture = target._is_view() and not torch.is_grad_enabled()
     if not traced and (picture or not target.is_floating_point()):
-        # nothing that could be trained
+        if picture and any(pair._trace is not None for pair in _operands(args, kwargs)[0]):
+            warnings.warn(
+                f"{name}() wrote traced spikes into part of a plain tensor under no_grad: it takes the spikes alone, "
+                "for a picture; for layers that follow, stack a list in its place",
+                stacklevel=3,
+            )
         return _of_spikes(func, target, *args, **kwargs)
     pair = WRITTEN[name](target, *args, **kwargs)
     return _become(target, pair if pair.dtype == target.dtype else pair.to(target.dtype), name)

@@ -402,3 +402,31 @@ def test_schedulers_find_what_the_inner_optimizer_has(inner, schedule):
 def test_first_order_is_a_flag():
     with pytest.raises(TypeError, match=r"first_order is 'no'.*True or False"):
         STGR(torch.optim.SGD(weights(), LR), first_order="no")
+
+
+@pytest.mark.parametrize("how", ["at once", "late", "to the wrapped optimizer", "after loading"])
+def test_a_group_that_is_added_steps_as_one_that_was_there(how):
+    first, second = (nn.Parameter(torch.ones(3)) for _ in range(2))
+    groups = [{"params": [first]}, {"params": [second], "lr": 0.05}]
+    inner = torch.optim.SGD(groups if how == "at once" else groups[:1], lr=0.1, momentum=0.9)
+    optimizer = STGR(inner)
+    if how == "after loading":
+        optimizer.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    if how != "at once":
+        (inner if how == "to the wrapped optimizer" else optimizer).add_param_group(groups[1])
+    for step in range(3):
+        for p in (first, second):
+            p.grad = torch.full((3,), step + 1.0)
+        optimizer.step()
+    assert optimizer.param_groups is inner.param_groups
+    expected = [stepped_alone(lr) for lr in (0.1, 0.05)]
+    assert all(map(torch.equal, (first, second), expected))
+
+
+def stepped_alone(lr):
+    p = nn.Parameter(torch.ones(3))
+    optimizer = STGR(torch.optim.SGD([p], lr=lr, momentum=0.9))
+    for step in range(3):
+        p.grad = torch.full((3,), step + 1.0)
+        optimizer.step()
+    return p

@@ -9,6 +9,7 @@ a rule does not have is an empty tensor. Their last argument is the backend that
 from __future__ import annotations
 
 import functools
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -51,8 +52,25 @@ def _given(name: str, schema: str, function: Callable[..., Any]) -> Callable[...
     return checked
 
 
-def define(name: str, schema: str, fake: Callable[..., Any]) -> Callable[..., Any]:
+def _refuse_repetition() -> None:
+    """Raises RuntimeError where a compiled forward runs within a backward pass. (A compiled backward may.)"""
+    if torch._C._current_graph_task_id() == -1:
+        return
+    frame: Any = sys._getframe()
+    while frame is not None and frame.f_code.co_name != "_engine_run_backward":
+        if frame.f_code.co_name == "compile_wrapper":
+            raise RuntimeError(
+                "a compiled function with a neuron or OSR was called within a backward pass, as gradient checkpointing "
+                "does to recompute a segment: it would start from the state of its last call. Give fastsnn.checkpoint "
+                "the network uncompiled, or let torch.compile recompute "
+                "(torch._functorch.config.activation_memory_budget)"
+            )
+        frame = frame.f_back
+
+
+def define(name: str, schema: str, fake: Callable[..., Any], of_state: bool = False) -> Callable[..., Any]:
     """Decorator: the operator `fastsnn::name` that runs the decorated function, with `backend` as another argument.
+    of_state: layers call it with what they keep between calls, so that a repeated call raises RuntimeError.
 
     Raises ImportError where another version of fastsnn has defined it in this process.
     """
@@ -63,6 +81,8 @@ def define(name: str, schema: str, fake: Callable[..., Any]) -> Callable[..., An
     def register(run: Callable[..., Any]) -> Any:
         @functools.wraps(run)
         def under(*given: Any) -> Any:
+            if of_state:
+                _refuse_repetition()
             (backend,) = given[count:] or (None,)  # torch leaves a default out
             with backends.under(backend or backends.override()):
                 return run(*given[:count])

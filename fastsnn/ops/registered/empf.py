@@ -29,6 +29,7 @@ def _fake_fire(
     "(Tensor x, Tensor? v, Tensor? leak, Tensor threshold, SymInt channels, bool sequence, bool v_seq) -> "
     "(Tensor spikes, Tensor v)",
     _fake_fire,
+    of_state=True,
 )
 def _fire(
     x: Tensor, v: Tensor | None, leak: Tensor | None, threshold: Tensor, channels: int, sequence: bool, v_seq: bool
@@ -104,6 +105,7 @@ def _fake_norm_fire(x: Tensor, v: Tensor | None, *given: Any) -> tuple[Tensor, .
     f"(Tensor x, Tensor? v, {PARAMETERS}, Tensor? running_mean, Tensor? running_var, float eps) -> "
     "(Tensor spikes, Tensor v, Tensor m, Tensor mean, Tensor var)",
     _fake_norm_fire,
+    of_state=True,
 )
 def _norm_fire(x: Tensor, v: Tensor | None, *given: Any) -> tuple[Any, ...]:
     *parameters, mean, var, eps = given

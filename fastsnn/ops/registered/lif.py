@@ -43,6 +43,7 @@ def _fake_lif_forward(x: Tensor, *given: Any) -> tuple[Tensor, ...]:
     f"(Tensor x, {STATE}, bool sequence, bool v_seq, bool u_seq, bool mpdr, {PARAMS}) -> "
     "(Tensor spikes, Tensor u, Tensor v, Tensor trace_seq, Tensor last_ratio, Tensor moments)",
     _fake_lif_forward,
+    of_state=True,
 )
 def lif_forward(x: Tensor, *given: Any) -> tuple[Tensor, ...]:
     """A backend's LIF forward. u and v are those of the last step, or of every step with u_seq, v_seq; moments those of

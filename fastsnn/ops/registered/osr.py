@@ -41,7 +41,7 @@ def _fake_normalize(x: Tensor, *_: Any) -> tuple[Tensor, ...]:
     return torch.empty_like(passes.laid_out(x)), *_fake_used(x)
 
 
-@define("osr_normalize", f"(Tensor x, {AFFINE}, {RUNNING}) -> (Tensor y, {USED})", _fake_normalize)
+@define("osr_normalize", f"(Tensor x, {AFFINE}, {RUNNING}) -> (Tensor y, {USED})", _fake_normalize, of_state=True)
 def _normalize(x: Tensor, weight: Tensor, bias: Tensor, *running: Any) -> tuple[Tensor, ...]:
     x = passes.laid_out(x)
     y, used = passes.renormalize(backends.select("osr", x), x, weight, bias, Running(*running), group_of_all())
@@ -102,6 +102,7 @@ def _fake_lif_forward(x: Tensor, *given: Any) -> tuple[Tensor, ...]:
     f"(Tensor x, {AFFINE}, {RUNNING}, {STATE}, {PARAMS}) -> "
     f"(Tensor spikes, Tensor u, Tensor trace_after, Tensor ratio_after, {USED})",
     _fake_lif_forward,
+    of_state=True,
 )
 def _lif_forward(x: Tensor, weight: Tensor, bias: Tensor, *given: Any) -> tuple[Any, ...]:
     running, (potential, trace, ratio, keep, is_v), params = given[:5], given[5:10], given[10:]

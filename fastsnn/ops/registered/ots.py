@@ -27,7 +27,9 @@ def _fake_charge(x: Tensor, potential: Tensor | None, *_: Any) -> tuple[Tensor, 
     return empty_like(x, x), x.new_empty(len(Moments._fields), dtype=torch.float64)
 
 
-@define("ots_charge", f"(Tensor x, Tensor? potential, {PARAMS}) -> (Tensor u, Tensor moments)", _fake_charge)
+@define(
+    "ots_charge", f"(Tensor x, Tensor? potential, {PARAMS}) -> (Tensor u, Tensor moments)", _fake_charge, of_state=True
+)
 def _charge(x: Tensor, potential: Tensor | None, *params: Any) -> tuple[Tensor, Tensor]:
     x, potential = _aligned(x, potential)
     u, moments = backends.select("ots", x).charge(params_of(*params), x, potential)
