@@ -58,6 +58,7 @@ if typing.TYPE_CHECKING or sys.modules.get("torch"):
         states,
     )
     from .recorder import record
+    from .summaries import summary
 else:
 
     def __getattr__(name: str) -> object:
@@ -66,7 +67,7 @@ else:
             return importlib.import_module(f"{__name__}.{name}")
         if name not in __all__:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        homes = {"BackendError": "backends", "use_backend": "backends", "record": "recorder"}
+        homes = {"BackendError": "backends", "use_backend": "backends", "record": "recorder", "summary": "summaries"}
         home = homes.get(name, "nn")
         return getattr(importlib.import_module(f"{__name__}.{home}"), name)
 
@@ -106,6 +107,7 @@ __all__ = [
     "record",
     "reset",
     "states",
+    "summary",
     "surrogate",
     "use_backend",
 ]

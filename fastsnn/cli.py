@@ -1,4 +1,7 @@
-"""`fastsnn train | recipes | alignment | export | load | info | bench`. What reads the arguments imports no torch."""
+"""`fastsnn train | recipes | alignment | summary | export | load | info | bench`.
+
+What reads the arguments imports no torch.
+"""
 
 from __future__ import annotations
 
@@ -69,6 +72,10 @@ def parser() -> argparse.ArgumentParser:
     )
     alignment.add_argument("run", type=Path, help="run folder")
     alignment.add_argument("--samples", type=int, default=64, help="of the training split, default: 64")
+    summary = commands.add_parser(
+        "summary", help="layers of a run's network, their operations on test data, and energy"
+    )
+    summary.add_argument("run", type=Path, help="run folder")
     export = commands.add_parser("export", help="write a run's network, folded and packed, to one file")
     export.add_argument("run", type=Path, help="run folder")
     export.add_argument("--out", type=Path, required=True, metavar="FILE", help="a safetensors file")

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from . import __version__, backends, deploy, plots
+from . import __version__, backends, deploy, plots, summaries
 from .boards import Board
 from .config import Config
 from .errors import RunError
@@ -25,6 +25,8 @@ from .online import evaluate, gradient_alignment
 from .profiling import profile
 from .recipes import Recipe
 from .threads import POLICY, crowded, sleeps
+
+OF_SUMMARY = 64  # samples of the test split
 
 
 def info(_: argparse.Namespace) -> int:
@@ -153,6 +155,14 @@ def alignment(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def summary(arguments: argparse.Namespace) -> int:
+    """Print the layers of a run's network and what they do on a batch of the test split."""
+    experiment = Experiment.resume(arguments.run)
+    x, _ = next(iter(experiment.data.test_batches(experiment.config.steps, OF_SUMMARY)))
+    print(summaries.summary(experiment.net, x))
+    return 0
+
+
 def export(arguments: argparse.Namespace) -> int:
     """Fold and pack the network of a run and write it, with the run's configuration."""
     experiment = Experiment.resume(arguments.run)
@@ -234,4 +244,4 @@ def _line(row: dict[str, Any]) -> str:
     )
 
 
-COMMANDS = {"train": train, "alignment": alignment, "export": export, "load": load, "info": info}
+COMMANDS = {"train": train, "alignment": alignment, "summary": summary, "export": export, "load": load, "info": info}

@@ -323,6 +323,8 @@ def test_alignment_of_a_run_is_shown_layer_by_layer(root, tmp_path, capsys):
     arguments = ("--recipe", "ottt-r400-fashion", "--data-root", str(root), "--batch-size", "5", "--epochs", "1")
     assert cli.main(["train", *arguments, "--out", str(tmp_path / "run")]) == 0
     capsys.readouterr()
+    assert cli.main(["summary", str(tmp_path / "run")]) == 0
+    assert "1.fire.0" in capsys.readouterr().out
     assert cli.main(["alignment", str(tmp_path / "run"), "--samples", "4"]) == 0
     rows = dict(line.split() for line in capsys.readouterr().out.splitlines())
     assert float(rows["2.bias"]) == pytest.approx(1, abs=1e-3)
