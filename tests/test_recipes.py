@@ -1,6 +1,7 @@
 """Recipes: every published row runs end to end on small files of its data set's format; wrong ones are refused."""
 
 import json
+import subprocess
 import sys
 
 import pytest
@@ -126,6 +127,8 @@ def test_recipes_are_listed_without_torch(capsys):
     assert cli.main(["recipes"]) == 0
     shown = capsys.readouterr().out
     assert all(recipe.name in shown and f"{recipe.accuracy:.2f} %" in shown for recipe in ALL)
+    program = "import sys; sys.modules['torch'] = None; from fastsnn import cli; cli.main(['recipes'])"
+    subprocess.run([sys.executable, "-c", program], check=True, capture_output=True)
 
 
 def refused(capsys, tmp_path, *arguments):

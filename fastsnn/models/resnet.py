@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -203,151 +204,54 @@ def nf_resnet(
     return nn.Sequential(*layers, LIF.for_rule(rule, **SOFT | neuron), *head(width, num_classes))
 
 
-@register
-def preact_resnet18(
-    rule: str = "sltt",
-    norm: str = "bn",
-    num_classes: int = 10,
-    in_channels: int = 3,
-    steps: int | None = 6,
-    stem: str = "cifar",
-    widths: Sequence[int] = WIDTHS,
-    **neuron: Any,
-) -> nn.Sequential:
-    """ResNet-18 with pre-activation blocks (Meng et al. 2023; RPTT, appendix A.2.3).
+Build = Callable[[Sequence[int], Style, int, int, str, Sequence[int]], nn.Sequential]
+OF_CIFAR: dict[str, Any] = {"num_classes": 10, "stem": "cifar"}
+OF_IMAGENET: dict[str, Any] = {"num_classes": 1000, "stem": "imagenet"}
+ARGUMENTS = """
 
     rule, norm, steps: of `Style`. stem: "cifar" (3x3) or "imagenet" (7x7 with stride 2, then pooling). widths: channels
     of the four stages. neuron: further arguments of `fastsnn.LIF`. [N, C, H, W] a step; logits [N, num_classes].
     Raises ValueError for what does not fit together.
     """
-    style = Style(rule, norm, steps, neuron)
-    return preact(DEPTHS[18], style, num_classes, in_channels, stem, widths)
 
 
-@register
-def preact_resnet34(
-    rule: str = "sltt",
-    norm: str = "bn",
-    num_classes: int = 1000,
-    in_channels: int = 3,
-    steps: int | None = 6,
-    stem: str = "imagenet",
-    widths: Sequence[int] = WIDTHS,
-    **neuron: Any,
-) -> nn.Sequential:
-    """ResNet-34 with pre-activation blocks.
+def _resnet(name: str, build: Build, depth: int, what: str, **default: Any) -> Callable[..., nn.Sequential]:
+    """A network for `create_model`, with its own defaults."""
 
-    Arguments as `preact_resnet18`."""
-    style = Style(rule, norm, steps, neuron)
-    return preact(DEPTHS[34], style, num_classes, in_channels, stem, widths)
+    def make(
+        rule: str = "sltt",
+        norm: str = default["norm"],
+        num_classes: int = default["num_classes"],
+        in_channels: int = 3,
+        steps: int | None = default["steps"],
+        stem: str = default["stem"],
+        widths: Sequence[int] = WIDTHS,
+        **neuron: Any,
+    ) -> nn.Sequential:
+        style = Style(rule, norm, steps, neuron)
+        return build(DEPTHS[depth], style, num_classes, in_channels, stem, widths)
 
-
-@register
-def spiking_resnet18(
-    rule: str = "sltt",
-    norm: str = "bn",
-    num_classes: int = 10,
-    in_channels: int = 3,
-    steps: int | None = 4,
-    stem: str = "cifar",
-    widths: Sequence[int] = WIDTHS,
-    **neuron: Any,
-) -> nn.Sequential:
-    """ResNet-18 with a neuron behind every sum.
-
-    Arguments as `preact_resnet18`."""
-    style = Style(rule, norm, steps, neuron)
-    return fired(spiking, DEPTHS[18], style, num_classes, in_channels, stem, widths)
+    make.__name__ = make.__qualname__ = f"{name}_resnet{depth}"
+    make.__doc__ = f"ResNet-{depth} {what}{ARGUMENTS}"
+    return register(make)
 
 
-@register
-def sew_resnet18(
-    rule: str = "sltt",
-    norm: str = "osr",
-    num_classes: int = 10,
-    in_channels: int = 3,
-    steps: int | None = 4,
-    stem: str = "cifar",
-    widths: Sequence[int] = WIDTHS,
-    **neuron: Any,
-) -> nn.Sequential:
-    """ResNet-18 whose blocks add spikes (SEW-ADD, Fang et al. 2021).
-
-    Arguments as `preact_resnet18`."""
-    style = Style(rule, norm, steps, neuron)
-    return fired(sew, DEPTHS[18], style, num_classes, in_channels, stem, widths)
+def _pair(name: str, build: Build, what: str, **default: Any) -> tuple[Callable[..., nn.Sequential], ...]:
+    """ResNet-18 for CIFAR and ResNet-34 for ImageNet."""
+    return (
+        _resnet(name, build, 18, what, **OF_CIFAR, **default),
+        _resnet(name, build, 34, what, **OF_IMAGENET, **default),
+    )
 
 
-@register
-def ms_resnet18(
-    rule: str = "sltt",
-    norm: str = "osr",
-    num_classes: int = 10,
-    in_channels: int = 3,
-    steps: int | None = 4,
-    stem: str = "cifar",
-    widths: Sequence[int] = WIDTHS,
-    **neuron: Any,
-) -> nn.Sequential:
-    """ResNet-18 with membrane shortcuts (Hu et al. 2024).
-
-    Arguments as `preact_resnet18`."""
-    style = Style(rule, norm, steps, neuron)
-    return membrane_resnet(DEPTHS[18], style, num_classes, in_channels, stem, widths)
-
-
-@register
-def spiking_resnet34(
-    rule: str = "sltt",
-    norm: str = "bn",
-    num_classes: int = 1000,
-    in_channels: int = 3,
-    steps: int | None = 4,
-    stem: str = "imagenet",
-    widths: Sequence[int] = WIDTHS,
-    **neuron: Any,
-) -> nn.Sequential:
-    """ResNet-34 with a neuron behind every sum.
-
-    Arguments as `preact_resnet18`."""
-    style = Style(rule, norm, steps, neuron)
-    return fired(spiking, DEPTHS[34], style, num_classes, in_channels, stem, widths)
-
-
-@register
-def sew_resnet34(
-    rule: str = "sltt",
-    norm: str = "osr",
-    num_classes: int = 1000,
-    in_channels: int = 3,
-    steps: int | None = 4,
-    stem: str = "imagenet",
-    widths: Sequence[int] = WIDTHS,
-    **neuron: Any,
-) -> nn.Sequential:
-    """ResNet-34 whose blocks add spikes (SEW-ADD, Fang et al. 2021).
-
-    Arguments as `preact_resnet18`."""
-    style = Style(rule, norm, steps, neuron)
-    return fired(sew, DEPTHS[34], style, num_classes, in_channels, stem, widths)
-
-
-@register
-def ms_resnet34(
-    rule: str = "sltt",
-    norm: str = "osr",
-    num_classes: int = 1000,
-    in_channels: int = 3,
-    steps: int | None = 4,
-    stem: str = "imagenet",
-    widths: Sequence[int] = WIDTHS,
-    **neuron: Any,
-) -> nn.Sequential:
-    """ResNet-34 with membrane shortcuts (Hu et al. 2024).
-
-    Arguments as `preact_resnet18`."""
-    style = Style(rule, norm, steps, neuron)
-    return membrane_resnet(DEPTHS[34], style, num_classes, in_channels, stem, widths)
+_PREACT = "with pre-activation blocks (Meng et al. 2023; RPTT, appendix A.2.3)."
+preact_resnet18, preact_resnet34 = _pair("preact", preact, _PREACT, norm="bn", steps=6)
+_SPIKING = "with a neuron behind every sum."
+spiking_resnet18, spiking_resnet34 = _pair("spiking", partial(fired, spiking), _SPIKING, norm="bn", steps=4)
+_SEW = "whose blocks add spikes (SEW-ADD, Fang et al. 2021)."
+sew_resnet18, sew_resnet34 = _pair("sew", partial(fired, sew), _SEW, norm="osr", steps=4)
+_MS = "with membrane shortcuts (Hu et al. 2024)."
+ms_resnet18, ms_resnet34 = _pair("ms", membrane_resnet, _MS, norm="osr", steps=4)
 
 
 @register
