@@ -130,7 +130,7 @@ def _train(experiment: Experiment, board: Board | None) -> int:
     config = experiment.config
     if isinstance(config, Recipe):
         best = max(row["test_accuracy"] for row in metrics["epochs"])
-        paper = "" if config.accuracy is None else f"; the paper has {config.accuracy} % after {config.epochs} epochs"
+        paper = "" if config.accuracy is None else f"; the paper reports {config.accuracy:.2f} % for its settings"
         print(f"recipe {config.name}: best test accuracy {100 * best:.2f} %{paper}")
     print(
         f"test accuracy {100 * last['test_accuracy']:.2f} % after {last['epoch']} epochs, "

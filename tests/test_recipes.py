@@ -94,7 +94,7 @@ def rows():
 
 
 @pytest.mark.parametrize("recipe", rows())
-def test_every_recipe_runs_end_to_end(recipe, root, tmp_path):
+def test_every_recipe_runs_end_to_end(recipe, root, tmp_path, capsys):
     more = []
     if recipe.init is not None:
         first = next(one for one in ALL if recipe.init.split()[0] == one.name)
@@ -108,6 +108,7 @@ def test_every_recipe_runs_end_to_end(recipe, root, tmp_path):
     assert row["train_loss"] > 0
     steps = metrics["config"]["steps"]
     assert all(len(rates) == steps for rates in row["step_rates"].values())
+    assert f"the paper reports {recipe.accuracy:.2f} % for its settings" in capsys.readouterr().out
     resumed = experiment.Experiment.resume(tmp_path / "run", epochs=2)
     assert resumed.progress.epoch == 1
 
