@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 import fastsnn
 from fastsnn.nn import plain
-from fastsnn.ops.types import LIFParams, LIFState
+from fastsnn.ops.types import LIFParams, LIFState, state_of
 from fastsnn.reference import lif
 
 T = 16
@@ -130,8 +130,8 @@ def compiled(params: LIFParams) -> Build:
     """The reference step of an online rule, fused by torch.compile; its state is carried detached."""
 
     def step(x: Tensor, state: Any) -> Any:
-        _, u, _, trace, ratio = lif.step(params, x, state)
-        after = LIFState(u, trace=trace, ratio=ratio)
+        _, u, _, slots = lif.step(params, x, state)
+        after = state_of(params.places, u, False, tuple(slots.values()), None)
         return params.surrogate(u - params.threshold), after.map(Tensor.detach)
 
     def build(x: Tensor, g: Tensor) -> Workload:

@@ -28,7 +28,7 @@ class Record:
             raise ValueError("net has no LIF and no EMPF neurons to record")
         if potentials and any(neuron.step_mode == "m" for neuron in self.neurons.values()):
             raise ValueError("potentials are recorded step by step and the network has step_mode 'm': set 's'")
-        if traces and not any(isinstance(n, LIF) and RULES[n.rule].trace != "none" for n in self.neurons.values()):
+        if traces and not any(isinstance(n, LIF) and RULES[n.rule].traced() for n in self.neurons.values()):
             raise ValueError("no neuron of net makes a trace: rules with one are ottt, ndot and ndot_released")
         # a fused layer does not call the neuron that it holds
         self._called = {n: self.neurons.get(n, m) for n, m in net.named_modules() if n in self.neurons}

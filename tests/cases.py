@@ -24,7 +24,7 @@ DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
 SIZES = [(n, torch.float32) for n in (0, 1, 2047, 2048, 2049, 40_013)]
 SIZES += [(n, dtype) for n in (8, 2048, 2056) for dtype in DTYPES[1:]]
 ONLINE = [rule for rule, traits in RULES.items() if traits.online]
-TRACED = [rule for rule, traits in RULES.items() if traits.trace != "none"]
+TRACED = [rule for rule, traits in RULES.items() if traits.traced()]
 RESETS = {"soft": None, "hard": 0.0, "hard0.25": 0.25}
 SURROGATES = [surrogate.SURROGATES[name](1.5) for name in surrogate.SURROGATES]
 
@@ -34,7 +34,7 @@ def dtype_id(dtype):
 
 
 def resets_of(rule):
-    return {"soft": None} if rule.startswith("ndot") else RESETS
+    return {"soft": None} if RULES[rule].soft_reset else RESETS
 
 
 def configurations(rules=RULES, taus=(2.0, 1.7)):
@@ -83,15 +83,15 @@ def keep_of(x):
 
 
 def steps(x, v=None, **kwargs):
-    """lif_step over x [T, *]: spikes, v and trace of every step, and the last ratio."""
-    state, rows = (v, None, None), []
+    """lif_step over x [T, *]: spikes, v and trace of every step, and the rule's last other slots."""
+    state, rows = {"v": v}, []
     for x_t in x:
-        out = fastsnn.functional.lif_step(x_t, *state, **kwargs)
-        state = out[1:]
+        out = fastsnn.functional.lif_step(x_t, **state, **kwargs)
+        state = {name: value for name, value in out._asdict().items() if name != "spikes"}
         rows.append(out)
-    spikes, v, trace, ratio = zip(*rows, strict=True)
+    spikes, v, trace, *others = zip(*rows, strict=True)
     trace = None if trace[0] is None else torch.stack(trace)
-    return fastsnn.functional.LIFResult(torch.stack(spikes), torch.stack(v), trace, ratio[-1])
+    return type(out)(torch.stack(spikes), torch.stack(v), trace, *(other[-1] for other in others))
 
 
 def sequence(x, **kwargs):

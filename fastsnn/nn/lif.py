@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -14,7 +15,20 @@ from ..ops import lif as op
 from ..ops import ots
 from ..ops.dispatch import by_operators
 from ..ops.mpdr import MPDR, Apart, apart_of
-from ..ops.types import EMPTY, RULES, LIFParams, LIFState, flag, number, replaced, state_dtype
+from ..ops.types import (
+    EMPTY,
+    RULES,
+    LIFParams,
+    LIFState,
+    flag,
+    number,
+    of_rule,
+    replaced,
+    slots_at,
+    state_dtype,
+    state_of,
+)
+from ..reference.lif import settled
 from ..reference.mpdr import z_score
 from .neuron import Neuron
 from .ots import ThresholdStabilizer
@@ -22,25 +36,16 @@ from .traced import TracedSpikes, plain
 
 __all__ = ["LIF"]
 
-# what a rule's paper and released code use where SpikingJelly's LIFNode has other defaults
-PAPER: dict[str, dict[str, Any]] = {
-    "bptt": {},
-    "sltt": {"decay_input": False, "v_reset": None, "surrogate_function": surrogate.Triangle()},
-    "ottt": {"decay_input": False, "v_reset": None, "surrogate_function": surrogate.Sigmoid(4.0)},
-    "ndot": {"decay_input": False, "v_reset": None, "surrogate_function": surrogate.Sigmoid(4.0)},
-    "ndot_released": {"decay_input": False, "v_reset": None, "surrogate_function": surrogate.Sigmoid(4.0)},
-}
-
-
-# in place of the ratio of a neuron that has had no step: ratios are finite
-BEFORE_FIRST = float("inf")
-
 
 def defaults_of(rule: str) -> dict[str, Any]:
     """LIF's arguments of the rule's paper. Raises ValueError for an unknown rule."""
     if rule not in RULES:
         raise ValueError(f"rule is {rule!r}; allowed: {', '.join(RULES)}")
-    return PAPER[rule]
+    defaults = dict(RULES[rule].paper)
+    if "surrogate_function" in defaults:
+        name, alpha = defaults["surrogate_function"]
+        defaults["surrogate_function"] = surrogate.SURROGATES[name](alpha)
+    return defaults
 
 
 def _parameter(name: str) -> Any:
@@ -103,7 +108,6 @@ class LIF(Neuron):
     v_threshold = _parameter("v_threshold")
     v_reset = _parameter("v_reset")
     detach_reset = _parameter("detach_reset")
-    rule = _parameter("rule")
 
     def __init__(
         self,
@@ -121,9 +125,11 @@ class LIF(Neuron):
         mpdr: MPDR | None = None,
         threshold: str | None = None,
         fixed_threshold: bool = False,
+        **parameters: float,
     ) -> None:
         super().__init__()
-        self._params = LIFParams(tau, decay_input, v_threshold, v_reset, surrogate_function, detach_reset, rule)
+        own = of_rule(rule, parameters)
+        self._params = LIFParams(tau, decay_input, v_threshold, v_reset, surrogate_function, detach_reset, rule, own)
         if not 0 <= number("dropout", dropout) < 1:
             raise ValueError(f"dropout is {dropout}; it must be in [0, 1)")
         self.__dict__["_surrogate"] = surrogate_function
@@ -133,6 +139,29 @@ class LIF(Neuron):
         self.mpdr = mpdr
         self.stabilizer = self._stabilizer(threshold, fixed_threshold)
         self.reset()
+
+    @property
+    def rule(self) -> str:
+        """Assigning one gives its own parameters the paper's values."""
+        return self._params.rule
+
+    @rule.setter
+    def rule(self, rule: str) -> None:
+        params = replace(self._params, rule=rule, of_rule=())
+        if params.drive != self._params.drive:  # of the old rule, whose slots the potential goes with
+            self._state = settled(self._params, self._state)
+        self._params = params
+
+    @property
+    def rule_parameters(self) -> dict[str, float]:
+        """The rule's own parameters by name; assigning some of them validates."""
+        return dict(
+            zip((parameter.name for parameter in self._params.kind.parameters), self._params.of_rule, strict=True)
+        )
+
+    @rule_parameters.setter
+    def rule_parameters(self, values: dict[str, float]) -> None:
+        self._params = replace(self._params, of_rule=of_rule(self.rule, {**self.rule_parameters, **values}))
 
     @property
     def surrogate_function(self) -> Any:
@@ -222,7 +251,14 @@ class LIF(Neuron):
     def state(self, state: LIFState) -> None:
         self._met()
         self._state = self._shared(LIFState(*state))
-        self._restarts = state.ratio is not None and self._params.trace == "ndot"
+        restarts = self._restarting()
+        self._restarts = restarts is not None and state[restarts] is not None
+
+    def _restarting(self) -> int | None:
+        """Where in a state the slot stands whose start is infinite; its values are finite."""
+        p = self._params
+        starts = [place for place, slot in zip(p.places, p.kind.slots, strict=True) if math.isinf(slot.start)]
+        return starts[0] if starts else None
 
     def _shared(self, state: LIFState) -> LIFState:
         """The state as other tensors of the same memory: an online rule takes the memory of its own alone again."""
@@ -242,15 +278,14 @@ class LIF(Neuron):
             return state.potential
         if not state.is_v:
             # a tensor of the state, so that the next step sees what is written into it
-            state = self._state = replaced(
-                state, potential=op.reset_potential(self._params, state.potential), is_v=True
-            )
+            state = self._state = settled(self._params, state)
         return self._shared(state).potential  # type: ignore[return-value]
 
     @v.setter
     def v(self, value: Tensor | float) -> None:
         self._met()
-        self._state = self._shared(replaced(self._state, potential=self._potential_of(value), is_v=True))
+        state = settled(self._params, self._state) if self._params.drive else self._state
+        self._state = self._shared(replaced(state, potential=self._potential_of(value), is_v=True))
 
     @property
     def trace(self) -> Tensor | None:
@@ -266,15 +301,15 @@ class LIF(Neuron):
         shape = held[0].shape
         if shape[:1] != mask.shape:
             raise ValueError(f"mask has {len(mask)} samples and the state has shape {tuple(shape)}, [N, *]")
-        at = mask.to(held[0].device).view(-1, *[1] * (len(shape) - 1))
+        again = mask.to(held[0].device).view(-1, *[1] * (len(shape) - 1))
 
         def anew(value: Tensor | None, start: Any) -> Tensor | None:
-            return None if value is None else torch.where(at, start, value)
+            return None if value is None else torch.where(again, start, value)
 
-        start = BEFORE_FIRST if self._params.trace == "ndot" else 0.0
-        v = anew(op.as_v(self._params, self._usable(state, held[0], False)), self._params.v_start)
+        p, state = self._params, settled(self._params, self._usable(state, held[0], False))
+        slots = [anew(value, slot.start) for value, slot in zip(slots_at(p.places, state), p.kind.slots, strict=True)]
         keep = anew(state.keep, 1.0 if state.keep is None else self._draw_keep(state.keep))
-        return LIFState(v, True, anew(state.trace, 0.0), anew(state.ratio, start), keep)
+        return state_of(p.places, anew(state.potential, p.v_start), True, slots, keep)
 
     def reset(self) -> None:
         """Forget the state: the next call is t = 1."""
@@ -327,7 +362,9 @@ class LIF(Neuron):
         if state.potential is not None:
             state = self._usable(state, x, sequence)
         if not self.training:
-            return params.untraced, replaced(state, keep=None, trace=None, ratio=None)
+            params = params.untraced
+            slots = slots_at(params.places, state)
+            return params, state_of(params.places, state.potential, state.is_v, slots, None)
         if self.dropout and state.keep is None:
             op.check_input(x, sequence)
             state = replaced(state, keep=self._draw_keep(x[0] if sequence else x))
@@ -348,28 +385,35 @@ class LIF(Neuron):
 
     def _before_first(self, state: LIFState, sequence: bool) -> LIFState:
         """For a kernel, which starts all neurons or none at t = 1: there the trace is 0, whatever its factor."""
-        first: Any = torch.isinf(state.ratio)  # type: ignore[arg-type]
+        place: Any = self._restarting()
+        value: Any = state[place]
+        first = torch.isinf(value)
         if sequence and bool(first.any()):
             raise RuntimeError(
-                "single samples start anew (fastsnn.reset(net, mask)) and rule 'ndot' can do that in step_mode 's' "
-                "alone: their ratio in the first step has another denominator; run that step by itself, or reset all"
+                f"single samples start anew (fastsnn.reset(net, mask)) and rule {self.rule!r} can do that in step_mode "
+                "'s' alone: their first step follows another formula; run that step by itself, or reset all"
             )
-        return replaced(state, ratio=state.ratio.masked_fill(first, 0.0))  # type: ignore[union-attr]
+        return replaced(state, **{LIFState._fields[place]: value.masked_fill(first, 0.0)})
 
     def _after_first(self, state: LIFState) -> LIFState:
-        """The ratio r[1]/r[0] of samples in their first step, r[0] = 1 (SPEC 3)."""
-        if state.potential is None or state.ratio is None or self._state.ratio is None:
+        """With the slot that samples in their first step have."""
+        place: Any = self._restarting()
+        before, after = (None, None) if place is None else (self._state[place], state[place])
+        if state.potential is None or not isinstance(before, Tensor) or not isinstance(after, Tensor):
             return state
-        lam = self._params.leak
-        alone = op.reset_potential(self._params, state.potential).clamp(-lam, lam)
-        return replaced(state, ratio=torch.where(self._state.ratio.isinf(), alone, state.ratio))
+        v: Any = settled(self._params, state).potential
+        alone = self._params.kind.first(self._params, v)
+        return replaced(state, **{LIFState._fields[place]: torch.where(before.isinf(), alone, after)})
 
     def _after(self, ran: op.Ran, sequence: bool) -> Tensor:
         """Keeps the new state and returns the spikes, with their trace where there is one."""
         state, old = ran.state, self._state
         if not self.training and (old.trace is not None or old.keep is not None):
             # what training goes on with
-            state = replaced(state, trace=old.trace, ratio=old.ratio, keep=old.keep)
+            kept = {
+                LIFState._fields[place]: old[place] for place in self._params.places if place not in self._params.drive
+            }
+            state = replaced(state, keep=old.keep, **kept)
         elif self._restarts and self.training:
             state = self._after_first(state)
             self._restarts = False
@@ -432,6 +476,7 @@ class LIF(Neuron):
             f"v_reset={p.v_reset}, surrogate_function={p.surrogate}, detach_reset={p.detach_reset}, "
             f"step_mode={self.step_mode!r}"
         )
+        text += "".join(f", {name}={value}" for name, value in self.rule_parameters.items())
         text += f", dropout={self.dropout}" if self.dropout else ""
         return text + (f", mpdr={self.mpdr}" if self.mpdr else "")
 

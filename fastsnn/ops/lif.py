@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import namedtuple
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -9,6 +11,8 @@ from torch import Tensor
 
 from .. import backends, surrogate
 from ..reference import mpdr as formulas
+from ..reference.lif import settled, settled_drive
+from ..rules import RULES, SLOTS, Rule
 from . import layout, memory
 from .autograd import of_neuron
 from .dispatch import by_operators, traced_by_jit
@@ -18,6 +22,7 @@ from .types import (
     EMPTY,
     FIELDS,
     FLOATING,
+    MORE,
     Forward,
     LIFParams,
     LIFState,
@@ -25,8 +30,11 @@ from .types import (
     Saved,
     cached_params,
     flag,
+    of_rule,
     replaced,
+    slots_at,
     state_dtype,
+    state_of,
 )
 
 __all__ = ["LIFResult", "lif_sequence", "lif_step", "run"]
@@ -82,7 +90,7 @@ def _keep(ctx: Any, x: Tensor, call: Call) -> None:
     ctx.kept = (p, kernels, sequence, v_seq, state.is_v, x.dtype, apart)
     ctx.set_materialize_grads(False)
     if sequence and not _saves_u(p, kernels):
-        ctx.save_for_backward(moments, x, state.potential, state.keep)
+        ctx.save_for_backward(moments, x, state.potential, state.keep, *slots_at(p.drive, state))
     else:
         ctx.save_for_backward(moments, out.u, state.keep)
 
@@ -94,18 +102,25 @@ def _saves_u(p: LIFParams, kernels: Any) -> bool:
 
 def _load(ctx: Any) -> tuple[Saved, Tensor | None]:
     """What was saved, and the moments."""
-    _, _, sequence, _, is_v, dtype, _ = ctx.kept
+    p, _, sequence, _, is_v, dtype, _ = ctx.kept
     saved = ctx.saved_tensors
     # a saved-tensor hook may have laid them out anew
-    if len(saved) == 4:
-        moments, x, potential, keep = saved
-        x, state = layout.aligned(x, LIFState(potential, is_v, keep=keep), sequence)
-        return Saved(dtype, sequence, None, x, state.potential, is_v, state.keep), moments
+    if len(saved) > 3:
+        moments, x, potential, keep, *drive = saved
+        return _saved_x(p, x, potential, keep, drive, dtype, is_v), moments
     moments, u, keep = saved
     if keep is not None or not u.is_contiguous():
         u = layout.dense(u, sequence)
         keep = layout.like_or_none(keep, u[0] if sequence else u)
     return Saved(dtype, sequence, u, None, None, False, keep), moments
+
+
+def _saved_x(
+    p: LIFParams, x: Tensor, potential: Any, keep: Any, drive: Sequence[Any], dtype: torch.dtype, is_v: bool
+) -> Saved:
+    """A sequence x with the state before it, in one memory order."""
+    x, state = layout.aligned(x, state_of(p.drive, potential, is_v, drive, keep), True)
+    return Saved(dtype, True, None, x, state.potential, is_v, state.keep, slots_at(p.drive, state))
 
 
 def _pull(saved: Saved, moments: Any, g_moments: Any, apart: Any) -> Pull:
@@ -136,33 +151,39 @@ class OnlineLIF(torch.autograd.Function):
         g_s = layout.fitted(g_s, saved, sequence)
         if moments is None or g_moments is None:
             return kernels.backward(p, saved, g_s)[0], *none[1:]
-        g_x, _, *local = kernels.backward(p, saved, g_s, pull=_pull(saved, moments, g_moments, apart))
+        g_x, _, _, local = kernels.backward(p, saved, g_s, pull=_pull(saved, moments, g_moments, apart))
         if apart is None:
             return g_x, *none[1:]
-        return None if g_s is None else g_x, None, *apart.gradients(local[0])
+        return None if g_s is None else g_x, None, *apart.gradients(local)
 
 
 class BPTTLIF(torch.autograd.Function):
-    """Spikes, v and the moments of u as functions of x and v, with the gradient through time (SPEC 1). v is that of the
-    last step, or of every step; u as OnlineLIF's."""
+    """Spikes, v, the moments of u and the slots that spikes depend on as functions of x, v and those slots, with the
+    gradient through time (SPEC 1). v is that of the last step, or of every step; u as OnlineLIF's."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, v: Tensor | None, call: Call) -> Any:
+    def forward(ctx: Any, x: Tensor, v: Tensor | None, call: Call, *drive: Tensor | None) -> Any:
         _keep(ctx, x, call)
-        return call.out.spikes, call.out.v, call.moments, call.out.u
+        out = call.out
+        return out.spikes, out.v, call.moments, out.u, *settled_drive(call.p, out, call.sequence)
 
     @staticmethod
     @of_neuron
-    def backward(ctx: Any, g_s: Tensor | None, g_v: Tensor | None, g_moments: Tensor | None, _: None) -> Any:
+    def backward(
+        ctx: Any, g_s: Tensor | None, g_v: Tensor | None, g_moments: Tensor | None, _: None, *g_drive: Tensor | None
+    ) -> Any:
         p, kernels, sequence, v_seq, *_ = ctx.kept
         saved, moments = _load(ctx)
         g_v = layout.fitted(g_v, saved, v_seq)
         last, every = (None, g_v) if v_seq else (g_v, None)
         g_s = layout.fitted(g_s, saved, sequence)
         pulled = moments is not None and g_moments is not None
-        pull = {"pull": _pull(saved, moments, g_moments, None)} if pulled else {}
-        g_x, g_v_first, *_ = kernels.backward(p, saved, g_s, last, every, ctx.needs_input_grad[1], **pull)
-        return g_x, g_v_first, None
+        more: dict[str, Any] = {"pull": _pull(saved, moments, g_moments, None)} if pulled else {}
+        if g_drive:
+            more["g_drive"] = [layout.fitted(g, saved, False) for g in g_drive]
+        wanted = any(ctx.needs_input_grad[1:])
+        g_x, g_v_first, g_first, _ = kernels.backward(p, saved, g_s, last, every, wanted, **more)
+        return g_x, g_v_first, None, *(g_first or [None] * len(g_drive))
 
 
 class Ran(NamedTuple):
@@ -210,26 +231,34 @@ def run(
         large = spare is not None and not sequence and x.numel() >= memory.WORTH_ASKING
         into = _reusable(spare, x) if large and spare is not None else EMPTY
         out = kernels.forward(p, x, state, sequence, v_seq, into, **wanted)
-        spikes, u, v, trace, ratio = out
+        spikes, u, v, slots = out
         if x.requires_grad and torch.is_grad_enabled():
             call = Call(p, kernels, state, sequence, v_seq, out, moments, apart)
             spikes, moments, u = OnlineLIF.apply(x, call, *(() if apart is None else apart.parameters))
             u = u.detach()
-        last = trace[-1].clone() if sequence and trace is not None else trace
-        after = LIFState(u, False, last, ratio, state.keep)
+        trace = slots[0] if p.traced else None
+        if sequence and trace is not None:
+            slots = [trace[-1].clone(), *slots[1:]]
+        # as state_of, without its calls
+        fields = [u, False, None, None, state.keep, *MORE]
+        for place, slot in zip(p.places, slots):  # noqa: B905 (strict costs in a hot path)
+            fields[place] = slot
+        after = tuple.__new__(LIFState, fields)
         # what others hold must be another tensor of the same memory for `_reusable` to see it
         if not large:
             return Ran(spikes, after, trace, v, kernels.NAME, moments)
         return Ran(spikes, after.map(Tensor.detach), trace, v, kernels.NAME, moments, replaced(state, keep=None))
-    start = LIFState(as_v(p, state), True, keep=state.keep)
-    v = start.potential
-    graph = torch.is_grad_enabled() and (x.requires_grad or (v is not None and v.requires_grad))
+    start = settled(p, state)
+    v_first: Any = start.potential
+    given = slots_at(p.drive, start)
+    held = any(value is not None and value.requires_grad for value in (v_first, *given))
+    graph = torch.is_grad_enabled() and (x.requires_grad or held)
     out = kernels.forward(p, x, start, sequence, v_seq, EMPTY, graph and sequence and _saves_u(p, kernels), **wanted)
-    spikes, v_after = out.spikes, out.v
+    spikes, v_after, drive = out.spikes, out.v, settled_drive(p, out, sequence)
     if graph:
         call = Call(p, kernels, start, sequence, v_seq, out, moments)
-        spikes, v_after, moments, _ = BPTTLIF.apply(x, v, call)
-    return _through_time(spikes, v_after, state, v_seq, kernels.NAME, moments)
+        spikes, v_after, moments, _, *drive = BPTTLIF.apply(x, v_first, call, *given)
+    return _through_time(p, spikes, v_after, drive, state, v_seq, kernels.NAME, moments)
 
 
 def _ready(x: Tensor, state: LIFState, sequence: bool) -> bool:
@@ -248,13 +277,26 @@ def _ready(x: Tensor, state: LIFState, sequence: bool) -> bool:
     return True
 
 
-def _online(out: Forward, state: LIFState, sequence: bool, name: str, moments: Tensor | None) -> Ran:
-    last = out.trace[-1].clone() if sequence and out.trace is not None else out.trace
-    return Ran(out.spikes, LIFState(out.u, False, last, out.ratio, state.keep), out.trace, out.v, name, moments)
+def _online(p: LIFParams, out: Forward, state: LIFState, sequence: bool, name: str, moments: Tensor | None) -> Ran:
+    slots, trace = out.slots, out.slots[0] if p.traced else None
+    if sequence and trace is not None:
+        slots = [trace[-1].clone(), *slots[1:]]
+    return Ran(out.spikes, state_of(p.places, out.u, False, slots, state.keep), trace, out.v, name, moments)
 
 
-def _through_time(spikes: Tensor, v: Any, state: LIFState, v_seq: bool, name: str, moments: Tensor | None) -> Ran:
-    return Ran(spikes, LIFState(v[-1].clone() if v_seq else v, True, keep=state.keep), None, v, name, moments)
+def _through_time(
+    p: LIFParams,
+    spikes: Tensor,
+    v: Any,
+    drive: Sequence[Tensor],
+    state: LIFState,
+    v_seq: bool,
+    name: str,
+    moments: Tensor | None,
+) -> Ran:
+    return Ran(
+        spikes, state_of(p.drive, v[-1].clone() if v_seq else v, True, drive, state.keep), None, v, name, moments
+    )
 
 
 def _by_operators(
@@ -264,11 +306,11 @@ def _by_operators(
     if of_layer:
         _check_export(state, sequence)
     if not p.online:
-        state = LIFState(as_v(p, state), True, keep=state.keep)
+        state = settled(p, state)
     out, moments = registered.forward(p, x, state, sequence, v_seq, mpdr)
     if p.online:
-        return _online(out, state, sequence, registered.NAME, moments)
-    return _through_time(out.spikes, out.v, state, v_seq, registered.NAME, moments)
+        return _online(p, out, state, sequence, registered.NAME, moments)
+    return _through_time(p, out.spikes, out.v, out.slots, state, v_seq, registered.NAME, moments)
 
 
 @torch.compiler.assume_constant_result
@@ -297,21 +339,9 @@ def _reusable(spare: LIFState, x: Tensor) -> LIFState:
     return spare.map(taken)
 
 
-def as_v(p: LIFParams, state: LIFState) -> Tensor | None:
-    """v of the state: itself, or the reset potential."""
-    if state.potential is None or state.is_v:
-        return state.potential
-    return reset_potential(p, state.potential)
-
-
-def reset_potential(p: LIFParams, u: Any) -> Tensor:
-    """v of u: u - th (soft) or v_reset (hard) where u >= th (SPEC 1)."""
-    after = u - p.threshold if p.v_reset is None else torch.full_like(u, p.v_reset)
-    return torch.where(u >= p.threshold, after, u)
-
-
 class LIFResult(NamedTuple):
-    """spikes in x's dtype; v after reset, trace and ratio in the state's dtype (None where the rule has none)."""
+    """spikes in x's dtype; v after reset, trace and ratio in the state's dtype (None where the rule has none). A rule
+    with other slots returns them behind these, by their names, as they are after the reset."""
 
     spikes: Tensor
     v: Tensor
@@ -319,12 +349,28 @@ class LIFResult(NamedTuple):
     ratio: Tensor | None
 
 
-def _functional(x: Tensor, state: LIFState, p: LIFParams, sequence: bool, v_seq: bool) -> LIFResult:
+def _result_of(rule: Rule) -> Any:
+    more = [slot.name for slot in rule.slots if slot.name not in LIFResult._fields]
+    return namedtuple(LIFResult.__name__, (*LIFResult._fields, *more)) if more else LIFResult
+
+
+_RESULTS = {rule.name: _result_of(rule) for rule in RULES.values()}
+
+
+def _functional(
+    x: Tensor, state: LIFState, more: dict[str, Any], params: Any, sequence: bool, v_seq: bool = False
+) -> LIFResult:
+    """more: slots, and parameters of the rule, by name."""
+    slots = {name: more.pop(name) for name in SLOTS if name in more}
+    p = cached_params(*(*params, of_rule(params[-1], more)))
+    state = replaced(state, **slots) if slots else state
     if p.online:
         state = state.map(Tensor.detach)
     ran = run(p, x, state, sequence, v_seq)
-    v = reset_potential(p, ran.state.potential) if ran.v is None else ran.v
-    return LIFResult(ran.spikes, v, ran.trace, ran.state.ratio)
+    after = settled(p, ran.state) if ran.v is None or p.drive else ran.state
+    result = _RESULTS[p.rule]
+    others = [getattr(after, name) for name in result._fields[3:]]
+    return result(ran.spikes, after.potential if ran.v is None else ran.v, ran.trace, *others)
 
 
 def lif_step(
@@ -341,18 +387,20 @@ def lif_step(
     surrogate_function: surrogate.Surrogate = surrogate.Sigmoid(),  # noqa: B008 (immutable)
     detach_reset: bool = False,
     rule: str = "bptt",
+    **more: Any,
 ) -> LIFResult:
     """One LIF step with explicit state (SPEC 1 to 3; Xiao et al. 2022, Jiang et al. 2024, Meng et al. 2023).
 
     x [N, *], input current. v, trace, ratio: state before the step, shape of x, float64 for float64 x and
     float32 otherwise; None before the first step. keep: dropout mask of the sequence, 0 or 1/(1-p), of the
-    state's dtype. The rest as `fastsnn.LIF`.
+    state's dtype. The rest as `fastsnn.LIF`; by keyword also the rule's other slots, as its state, and its parameters.
 
-    Returns spikes, v, trace a[t] and ratio e[t]. Gradients: to x, and through v under rule "bptt".
+    Returns spikes, v, trace a[t], ratio e[t] and the rule's other slots. Gradients: to x, and under rules through time
+    through v and such slots.
     Raises TypeError and ValueError for arguments that do not fit, BackendError where no backend runs.
     """
-    p = cached_params(tau, decay_input, v_threshold, v_reset, surrogate_function, detach_reset, rule)
-    return _functional(x, LIFState(v, True, trace, ratio, keep), p, False, False)
+    params = (tau, decay_input, v_threshold, v_reset, surrogate_function, detach_reset, rule)
+    return _functional(x, LIFState(v, True, trace, ratio, keep), more, params, False)
 
 
 def lif_sequence(
@@ -370,11 +418,13 @@ def lif_sequence(
     detach_reset: bool = False,
     rule: str = "bptt",
     store_v_seq: bool = False,
+    **more: Any,
 ) -> LIFResult:
     """All T steps of x [T, N, *] in one kernel; equals the loop over `lif_step` exactly.
 
     Arguments and errors as `lif_step`. Returns spikes [T, N, *], v after the last step (of every step,
     [T, N, *], with store_v_seq), the trace of every step [T, N, *] and the last ratio.
     """
-    p = cached_params(tau, decay_input, v_threshold, v_reset, surrogate_function, detach_reset, rule)
-    return _functional(x, LIFState(v, True, trace, ratio, keep), p, True, flag("store_v_seq", store_v_seq))
+    params = (tau, decay_input, v_threshold, v_reset, surrogate_function, detach_reset, rule)
+    store = flag("store_v_seq", store_v_seq)
+    return _functional(x, LIFState(v, True, trace, ratio, keep), more, params, True, store)

@@ -17,7 +17,7 @@ from .passes import osr as passes
 from .passes.osr import Coming, Running
 from .registered import osr as registered
 from .stats import Affine, Moments, group_of_all
-from .types import FLOATING, LIFParams, LIFState
+from .types import FLOATING, LIFParams, LIFState, slots_at, state_of
 
 
 def check_input(x: Tensor, channels: int, dims: tuple[int, ...] | None) -> None:
@@ -142,7 +142,7 @@ def renormalized_lif(
     """One step of a neuron of an online rule on `renormalize(x, ...)`, in one pass over memory, and the moments of x.
     Errors as there."""
     moments: Moments | Coming
-    if by_operators(x, weight, bias, state.potential, state.trace, state.ratio, state.keep):
+    if by_operators(x, weight, bias, state.potential, state.keep, *slots_at(p.places, state)):
         done, moments = registered.renormalized_lif(p, x, weight, bias, running, state)
         spikes, name = done.spikes, registered.NAME
     else:
@@ -152,8 +152,8 @@ def renormalized_lif(
         spikes = RenormalizedLIF.apply(x, weight, bias, running, p, state, out)
         done, used, name = out
         moments = _moments_of(used)
-    after = LIFState(done.u, False, done.trace, done.ratio, state.keep)
-    return Ran(spikes, after, done.trace, None, name), moments
+    after = state_of(p.places, done.u, False, done.slots, state.keep)
+    return Ran(spikes, after, done.slots[0] if p.traced else None, None, name), moments
 
 
 def evaluate(x: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, variance: Tensor, eps: float) -> Tensor:

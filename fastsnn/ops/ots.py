@@ -9,13 +9,14 @@ import torch
 from torch import Tensor
 
 from .. import backends
+from ..reference.lif import settled
 from . import layout
 from .autograd import of_neuron
 from .dispatch import by_operators
-from .lif import Ran, as_v, check_input, check_state
+from .lif import Ran, check_input, check_state
 from .registered import ots as registered
 from .stats import Moments
-from .types import LIFParams, LIFState, replaced
+from .types import LIFParams, LIFState
 
 RULES = ("sltt", "ottt")
 
@@ -27,7 +28,7 @@ def check_params(p: LIFParams) -> None:
     if p.rule not in RULES:
         raise ValueError(
             f"rule is {p.rule!r}; threshold='ots' goes with {' and '.join(map(repr, RULES))}: it has no gradient "
-            "through time, and the ratios of ndot are those of a constant threshold"
+            "through time, and the slots of other rules go with a constant threshold"
         )
     if not abs(p.threshold) < float("inf"):
         raise ValueError(f"v_threshold is {p.v_threshold}; with threshold='ots' it must be finite, that of t = 1")
@@ -70,12 +71,12 @@ def run(p: LIFParams, x: Tensor, state: LIFState, stabilize: Stabilize) -> Ran:
     through = by_operators(x, state=state)
     check_state(x, state, False)
     if through:
-        u, moments = registered.charge(p, x, as_v(p, state))
+        u, moments = registered.charge(p, x, settled(p, state).potential)
         spikes, v, trace = registered.fire(p, x, u, stabilize(moments), state.trace, state.keep)
         name = registered.NAME
     else:
         x, state = layout.aligned(x, state, False)
-        state = replaced(state, potential=as_v(p, state), is_v=True)
+        state = settled(p, state)
         out: list[Any] = []
         spikes, _ = StabilizedLIF.apply(x, p, state, stabilize, out)
         v, trace, name = out

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import numbers
+from collections import namedtuple
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property, lru_cache
 from typing import Any, NamedTuple
@@ -11,7 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..names import RULES
+from ..rules import RULES, SLOTS, Rule
 from ..surrogate import Sigmoid, Surrogate, coerce
 
 FLOATING = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
@@ -49,6 +51,7 @@ class LIFParams:
     surrogate: Surrogate = Sigmoid()
     detach_reset: bool = False
     rule: str = "bptt"
+    of_rule: tuple[float, ...] = ()  # the rule's own parameters, in its order; the paper's where there are none
 
     def __post_init__(self) -> None:
         tau = number("tau", self.tau)
@@ -61,30 +64,46 @@ class LIFParams:
             raise ValueError(f"v_reset is {self.v_reset}; it must be finite, or None for soft reset")
         if self.rule not in RULES:
             raise ValueError(f"rule is {self.rule!r}; allowed: {', '.join(RULES)}")
-        if self.trace.startswith("ndot") and self.v_reset is not None:
+        if self.kind.soft_reset and self.v_reset is not None:
             raise ValueError(
-                f"rule {self.rule!r} needs soft reset and v_reset is {self.v_reset}: its ratio is that of potentials "
-                f"after soft reset. Pass v_reset=None, or use fastsnn.LIF.for_rule({self.rule!r})"
+                f"rule {self.rule!r} needs soft reset and v_reset is {self.v_reset}: {self.kind.soft_reset}. "
+                f"Pass v_reset=None, or use fastsnn.LIF.for_rule({self.rule!r})"
             )
+        object.__setattr__(self, "of_rule", checked_parameters(self.kind, self.of_rule))
         object.__setattr__(self, "surrogate", coerce(self.surrogate))
         # torch.compile reads these and cannot compute a cached property
-        self.__dict__.update(online=self.online, untraced=self.untraced, arguments=self.arguments)
+        for name in ("kind", "online", "traced", "places", "drive", "untraced", "arguments"):
+            self.__dict__[name] = getattr(self, name)
 
     def __reduce__(self) -> Any:
         return LIFParams, tuple(getattr(self, field.name) for field in fields(self))
 
     @cached_property
-    def online(self) -> bool:
-        return RULES[self.rule].online
+    def kind(self) -> Rule:
+        return RULES[self.rule]
 
     @cached_property
-    def trace(self) -> str:
-        return RULES[self.rule].trace
+    def online(self) -> bool:
+        return self.kind.online
+
+    @cached_property
+    def traced(self) -> bool:
+        return self.kind.traced()
+
+    @cached_property
+    def places(self) -> tuple[int, ...]:
+        """Where the rule's slots stand in a LIFState."""
+        return tuple(PLACES[slot.name] for slot in self.kind.slots)
+
+    @cached_property
+    def drive(self) -> tuple[int, ...]:
+        """Where those stand that spikes depend on."""
+        return tuple(PLACES[slot.name] for slot in self.kind.slots if slot.drives)
 
     @cached_property
     def untraced(self) -> LIFParams:
         """The same neuron in evaluation: no trace, nothing is trained with it."""
-        return self if self.trace == "none" else replace(self, rule="sltt")
+        return self if self.kind.untraced == self.rule else replace(self, rule=self.kind.untraced)
 
     @cached_property
     def leak(self) -> float:
@@ -118,7 +137,7 @@ class LIFParams:
         """All of this as an operator's arguments, in the order of `registered.PARAMS`."""
         v_reset = None if self.v_reset is None else self.v_start
         neuron = (float(self.tau), bool(self.decay_input), self.threshold, v_reset)
-        return *neuron, self.shape, self.height, self.slope, bool(self.detach_reset), self.rule
+        return *neuron, self.shape, self.height, self.slope, bool(self.detach_reset), self.rule, [*self.of_rule]
 
     @property
     def shape(self) -> str:
@@ -131,6 +150,30 @@ class LIFParams:
     @cached_property
     def slope(self) -> float:
         return self.surrogate.slope
+
+
+def checked_parameters(rule: Rule, given: Sequence[float]) -> tuple[float, ...]:
+    """The rule's own parameters as floats, its defaults for none. Raises TypeError or ValueError, naming one."""
+    if not given:
+        return tuple(float(parameter.default or 0.0) for parameter in rule.parameters)
+    values = []
+    for (name, _, least, most), value in zip(rule.parameters, given, strict=True):
+        if not least <= number(name, value) <= most:
+            raise ValueError(f"{name} is {value}; rule {rule.name!r} needs {least} <= {name} <= {most}")
+        values.append(float(value))
+    return tuple(values)
+
+
+def of_rule(rule: str, given: Mapping[str, float]) -> tuple[float, ...]:
+    """The rule's own parameters in its order, from those given by name. Raises TypeError for one that it has not."""
+    if not given or rule not in RULES:
+        return ()
+    own = {parameter.name: parameter.default for parameter in RULES[rule].parameters}
+    for name in given:
+        if name not in own:
+            allowed = ", ".join(own) or "none"
+            raise TypeError(f"{name!r} is no argument of a neuron; those of rule {rule!r} alone are: {allowed}")
+    return tuple({**own, **given}.values())  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
@@ -152,12 +195,16 @@ class Formula(Surrogate):
         return self.formula[2]
 
 
-@lru_cache(maxsize=256)
 def params_of(*arguments: Any) -> LIFParams:
-    """LIFParams of `LIFParams.arguments`."""
-    tau, decay_input, v_threshold, v_reset, shape, height, slope, detach_reset, rule = arguments
+    """LIFParams of `LIFParams.arguments`, whose last, a list, an operator leaves out where it is empty."""
+    return _params_of(*arguments[:9], tuple(arguments[9] if len(arguments) > 9 else ()))
+
+
+@lru_cache(maxsize=256)
+def _params_of(*arguments: Any) -> LIFParams:
+    tau, decay_input, v_threshold, v_reset, shape, height, slope, detach_reset, rule, own = arguments
     surrogate = Formula(formula=(shape, height, slope))
-    return LIFParams(tau, decay_input, v_threshold, v_reset, surrogate, detach_reset, rule)
+    return LIFParams(tau, decay_input, v_threshold, v_reset, surrogate, detach_reset, rule, own)
 
 
 @torch.compiler.assume_constant_result
@@ -178,13 +225,14 @@ def cached_params(
     surrogate: Any,
     detach_reset: bool,
     rule: str,
+    own: tuple[float, ...] = (),
 ) -> LIFParams:
     """LIFParams of these arguments, built once. A surrogate of SpikingJelly's is read anew each time."""
     surrogate = coerce(surrogate)
     if torch.compiler.is_dynamo_compiling():
         formula = (surrogate.shape, surrogate.height, surrogate.slope)
-        return _constant(tau, decay_input, v_threshold, v_reset, *formula, detach_reset, rule)
-    args = (tau, decay_input, v_threshold, v_reset, surrogate, detach_reset, rule)
+        return _constant(tau, decay_input, v_threshold, v_reset, *formula, detach_reset, rule, own)
+    args = (tau, decay_input, v_threshold, v_reset, surrogate, detach_reset, rule, own)
     try:
         return _built(*args)
     except TypeError:
@@ -202,12 +250,23 @@ def map_tensors(state: Any, fn: Any) -> Any:
     return type(state)(*[fn(value) if isinstance(value, Tensor) else value for value in state])
 
 
+def with_slots(cls: Any) -> Any:
+    """Decorator: a named tuple with a field more, None, for every slot of the rules that it does not name."""
+    more = [name for name in SLOTS if name not in cls._fields]
+    defaults = [*cls._field_defaults.values(), *[None] * len(more)]
+    made = namedtuple(cls.__name__, (*cls._fields, *more), defaults=defaults, module=cls.__module__)  # type: ignore[misc]
+    made.__doc__, made.map = cls.__doc__, cls.map  # type: ignore[attr-defined]
+    return made
+
+
+@with_slots
 class LIFState(NamedTuple):
     """State between steps. All tensors have the shape of one step's input.
 
-    potential: u[t] before reset, or v[t] after it where is_v; None before the first step. trace: a[t].
-    ratio: e[t] of "ndot"; v[t] - th*s[t], the next step's denominator, of "ndot_released".
-    keep: the sequence's dropout mask, already scaled.
+    potential: u[t] before reset, or v[t] after it where is_v; None before the first step. keep: the sequence's dropout
+    mask, already scaled. The others are the rules' slots (`fastsnn.rules`), None where the rule has none. trace: a[t].
+    ratio: e[t] of "ndot"; v[t] - th*s[t], the next step's denominator, of "ndot_released". A slot that drives spikes is
+    that before the spike of u[t], or after it where is_v.
     """
 
     potential: Tensor | None = None
@@ -223,17 +282,31 @@ class LIFState(NamedTuple):
 
 EMPTY = LIFState()
 FIELDS = ("v", *LIFState._fields[1:])  # as arguments are called
+MORE = (None,) * (len(LIFState._fields) - 5)  # slots of rules that 0.1 had not
+PLACES = {name: LIFState._fields.index(name) for name in SLOTS}
 
 
 class Forward(NamedTuple):
-    """What a backend's forward returns: spikes, u and v after the last step (of every step where asked),
-    trace, last ratio."""
+    """What a backend's forward returns: spikes, u and v after the last step (of every step where asked), and the rule's
+    slots: the trace of every step, the last of the others."""
 
     spikes: Tensor
     u: Tensor | None
     v: Tensor | None
-    trace: Tensor | None
-    ratio: Tensor | None
+    slots: Sequence[Tensor] = ()
+
+
+def state_of(places: Sequence[int], potential: Any, is_v: bool, slots: Sequence[Any], keep: Any) -> LIFState:
+    """A state whose fields at `places` are these slots."""
+    fields = [potential, is_v, None, None, keep, *MORE]
+    for place, slot in zip(places, slots):  # noqa: B905 (strict costs in a hot path)
+        fields[place] = slot
+    return LIFState(*fields)
+
+
+def slots_at(places: Sequence[int], state: Any) -> list[Any]:
+    """The slots at `places` of a state."""
+    return [state[place] for place in places]
 
 
 class Pull(NamedTuple):
@@ -245,7 +318,8 @@ class Pull(NamedTuple):
 
 
 class Saved(NamedTuple):
-    """What a backend's backward works from: u of every step, or x of the sequence and its first state."""
+    """What a backend's backward works from: u of every step, or x of the sequence and its first state. drive: the slots
+    of that state which spikes depend on."""
 
     dtype: torch.dtype
     sequence: bool
@@ -254,3 +328,4 @@ class Saved(NamedTuple):
     potential: Tensor | None = None
     is_v: bool = False
     keep: Tensor | None = None
+    drive: Sequence[Tensor | None] = ()

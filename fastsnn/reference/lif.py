@@ -1,4 +1,4 @@
-"""The LIF family in plain PyTorch: charge, fire, reset, traces and both gradients (SPEC sections 1 to 3).
+"""The LIF family in plain PyTorch, over time: steps and gradients are those of `fastsnn.rules` (SPEC sections 1 to 3).
 
 `forward` and `backward` have the signature every backend has. `state` is the state before the first step;
 state tensors are float64 for float64 input and float32 otherwise, spikes have the input's dtype.
@@ -6,10 +6,16 @@ state tensors are float64 for float64 input and float32 otherwise, spikes have t
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
 import torch
 from torch import Tensor
 
-from ..ops.types import EMPTY, Forward, LIFParams, LIFState, Saved, state_dtype
+from ..ops.types import EMPTY, Forward, LIFParams, LIFState, Saved, replaced, slots_at, state_dtype, state_of
+from ..rules import RULES, Rule
+from ..rules.rule import Now, Slots
 from . import surrogate
 
 NAME = "reference"
@@ -18,18 +24,17 @@ SAVES_U = False
 
 def charge(p: LIFParams, v: Tensor, x: Tensor) -> Tensor:
     """u[t] = lam*v[t-1] + x[t]; decay_input and v_reset enter through gain and bias."""
-    return (p.leak * v + p.gain * x) + p.bias
+    return p.kind.charge(p, v, x, {})
 
 
 def fire(p: LIFParams, u: Tensor) -> Tensor:
     """s[t] = H(u[t] - th), equality fires."""
-    return u >= p.threshold
+    return p.kind.fire(p, u)
 
 
 def reset(p: LIFParams, u: Tensor, fired: Tensor) -> Tensor:
     """v[t] = u[t] - th*s[t], or v_reset where it fired."""
-    after = u - p.threshold if p.v_reset is None else torch.full_like(u, p.v_reset)
-    return torch.where(fired, after, u)
+    return p.kind.reset(p, u, fired)
 
 
 def initial_v(p: LIFParams, x: Tensor) -> Tensor:
@@ -37,40 +42,58 @@ def initial_v(p: LIFParams, x: Tensor) -> Tensor:
     return torch.full_like(x, p.v_start)
 
 
-def ratio(p: LIFParams, r: Tensor, r_prev: Tensor, u_prev: Tensor) -> Tensor:
-    """e[t] of `ndot` = clamp(r[t]/r[t-1], -lam, lam); where r[t-1] = 0, lam with the sign of u[t-1]."""
-    lam = torch.full_like(r, p.leak)
-    total = torch.where(u_prev >= 0, lam, -lam)
-    return torch.where(r_prev == 0, total, (r / r_prev).clamp(-p.leak, p.leak))
+def settled(p: LIFParams, state: LIFState) -> LIFState:
+    """The state after its reset: v, and the slots that spikes depend on, after the spike."""
+    u = state.potential
+    if u is None or state.is_v:
+        return state
+    names = [LIFState._fields[place] for place in p.drive]
+    before = {name: _or_zero(value, u) for name, value in zip(names, slots_at(p.drive, state), strict=True)}
+    rule = RULES[p.rule]  # not p.kind: in a graph of torch.compile p is a constant, whose objects have no methods
+    v, after = rule.settle(p, u, rule.fire(p, u), before)
+    return replaced(state, potential=v, is_v=True, **after)
 
 
-def ratio_released(p: LIFParams, num: Tensor, den: Tensor) -> Tensor:
-    """e[t] of `ndot_released`: lam where the quotient is not defined, else clamp(num/den, -lam, lam)."""
-    q = num / den
-    usable = (den != 0) & num.isfinite() & den.isfinite() & q.isfinite()
-    return torch.where(usable, q.clamp(-p.leak, p.leak), torch.full_like(q, p.leak))
+def _or_zero(value: Tensor | None, like: Tensor) -> Tensor:
+    return torch.zeros_like(like) if value is None else value
 
 
-def step(p: LIFParams, x: Tensor, state: LIFState) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None]:
-    """One step from a full state: s, u, v, a and e."""
-    potential = initial_v(p, x) if state.potential is None else state.potential
-    s_prev = fire(p, potential) & (not (state.is_v or state.potential is None))
-    v_prev = reset(p, potential, s_prev)
-    u = charge(p, v_prev, x)
-    fired = fire(p, u)
-    v = reset(p, u, fired)
+def settled_drive(p: LIFParams, out: Forward, sequence: bool) -> list[Tensor]:
+    """The slots that spikes depend on, after the last spike: of a rule through time, whose slots these are."""
+    if not out.slots:
+        return []
+    u: Any = out.u
+    last = u[-1] if sequence and u.shape == out.spikes.shape else u
+    state = settled(p, state_of(p.places, last, False, out.slots, None))
+    return slots_at(p.drive, state)
+
+
+class Step(NamedTuple):
+    """One step: spikes, u, v after the reset and the rule's slots."""
+
+    s: Tensor
+    u: Tensor
+    v: Tensor
+    slots: Slots
+
+
+def step(p: LIFParams, x: Tensor, state: LIFState) -> Step:
+    """One step of the rule from a full state."""
+    rule = p.kind
+    u_prev = initial_v(p, x) if state.potential is None else state.potential
+    given = {slot.name: getattr(state, slot.name) for slot in rule.slots}
+    before = {name: _or_zero(value, u_prev) for name, value in given.items()}
+    v_prev: Tensor = u_prev
+    moved: Slots = {}
+    if not (state.is_v or state.potential is None):
+        v_prev, moved = rule.settle(p, u_prev, rule.fire(p, u_prev), before)
+    slots = before | moved
+    u = rule.charge(p, v_prev, x, slots)
+    fired = rule.fire(p, u)
+    v, _ = rule.settle(p, u, fired, slots)
     s = fired.to(u) if state.keep is None else fired.to(u) * state.keep
-    a_prev = torch.zeros_like(u) if state.trace is None else state.trace
-    e_prev = torch.zeros_like(u) if state.ratio is None else state.ratio
-    if p.trace == "ottt":
-        return s, u, v, p.leak * a_prev + s, None
-    if p.trace == "ndot":
-        r_prev = torch.ones_like(u) if state.ratio is None else v_prev
-        return s, u, v, e_prev * a_prev + s, ratio(p, v, r_prev, potential)
-    if p.trace == "ndot_released":
-        num = torch.where(fired, v - p.threshold * s, v)
-        return s, u, v, ratio_released(p, num, e_prev) * a_prev + s, num
-    return s, u, v, None, None
+    first = any(value is None for value in given.values())
+    return Step(s, u, v, slots | rule.advance(p, Now(s, fired, u, v, v_prev, u_prev, first), before))
 
 
 @torch.no_grad()
@@ -84,23 +107,22 @@ def forward(
     u_seq: bool = False,
 ) -> Forward:
     """All steps of x ([T, *] for a sequence). Returns spikes, u and v after the last step (of every step with
-    u_seq, v_seq), the trace of every step and the last ratio. `into`, memory a backend may write the new state
-    to, is not used here."""
+    u_seq, v_seq), the trace of every step and the other slots after the last. `into`, memory a backend may write the
+    new state to, is not used here."""
     steps = x.to(state_dtype(x.dtype)) if sequence else x.to(state_dtype(x.dtype)).unsqueeze(0)
-    s_rows, u_rows, v_rows, a_rows = [], [], [], []
+    rows = []
     for x_t in steps:
-        s, u, v, a, e = step(p, x_t, state)
-        state = LIFState(u, False, a, e, state.keep)
-        s_rows.append(s.to(x.dtype))
-        u_rows.append(u)
-        v_rows.append(v)
-        if a is not None:
-            a_rows.append(a)
+        row = step(p, x_t, state)
+        state = LIFState(row.u, False, keep=state.keep, **row.slots)
+        rows.append(row)
     if not sequence:
-        return Forward(s_rows[0], u, v, a, e)
-    trace = torch.stack(a_rows) if a_rows else None
-    u = torch.stack(u_rows) if u_seq else u
-    return Forward(torch.stack(s_rows), u, torch.stack(v_rows) if v_seq else v, trace, e)
+        return Forward(row.s.to(x.dtype), row.u, row.v, tuple(row.slots.values()))
+    slots = list(row.slots.values())
+    if p.traced:
+        slots[0] = torch.stack([next(iter(row.slots.values())) for row in rows])
+    u = torch.stack([row.u for row in rows]) if u_seq else row.u
+    v = torch.stack([row.v for row in rows]) if v_seq else row.v
+    return Forward(torch.stack([row.s.to(x.dtype) for row in rows]), u, v, tuple(slots))
 
 
 def potentials(p: LIFParams, saved: Saved) -> Tensor:
@@ -109,23 +131,14 @@ def potentials(p: LIFParams, saved: Saved) -> Tensor:
         return saved.u if saved.sequence else saved.u.unsqueeze(0)
     assert saved.x is not None
     x = saved.x.to(state_dtype(saved.dtype))
-    v = initial_v(p, x[0])
-    if saved.potential is not None:
-        fired = fire(p, saved.potential) & (not saved.is_v)
-        v = reset(p, saved.potential, fired)
+    names = [slot.name for slot in p.kind.slots if slot.drives]
+    state = LIFState(saved.potential, saved.is_v, **dict(zip(names, saved.drive, strict=True)))
     rows = []
     for x_t in x:
-        u = charge(p, v, x_t)
-        v = reset(p, u, fire(p, u))
-        rows.append(u)
+        row = step(p, x_t, state)
+        state = LIFState(row.u, False, **{name: row.slots[name] for name in names})
+        rows.append(row.u)
     return torch.stack(rows)
-
-
-def reset_derivative(p: LIFParams, u: Tensor, sg: Tensor) -> Tensor:
-    """dv/du: 1 - th*sg (soft), (1 - s) + (r - u)*sg (hard); detach_reset drops the sg term."""
-    if p.v_reset is None:
-        return 1 - p.reset_grad * sg
-    return (~fire(p, u)).to(u) + p.reset_grad * ((p.v_reset - u) * sg)
 
 
 def backward(
@@ -136,9 +149,12 @@ def backward(
     g_v_seq: Tensor | None = None,
     want_v: bool = False,
     g_u_more: Tensor | None = None,
-) -> tuple[Tensor, Tensor | None]:
-    """g_x and, for BPTT where wanted, g_v[0]. Online rules: g_x[t] = gain*g_s[t]*sg(u[t] - th).
-    BPTT: g_u = g_s*sg + g_v*dv/du ; g_x = gain*g_u ; g_v[t-1] = lam*g_u. g_u_more [T, *] is added to g_u."""
+    g_drive: Sequence[Tensor | None] = (),
+) -> tuple[Tensor, Tensor | None, Sequence[Tensor], Tensor | None]:
+    """g_x and, for BPTT where wanted, g_v[0] and those of the slots that spikes depend on, whose last have g_drive; the
+    last is MPDR's part of g_x.
+    Online rules: g_x[t] = gain*g_s[t]*sg(u[t] - th). BPTT: g_u of the rule ; g_x = gain*g_u ; g_v[t-1] = lam*g_u.
+    g_u_more [T, *] is added to g_u."""
     us = potentials(p, saved)
     dtype = saved.dtype
     g_rows = us.new_zeros(us.shape) if g_s is None else g_s.to(us.dtype).reshape(us.shape)
@@ -148,15 +164,37 @@ def backward(
     if p.online:
         g_us = g_rows * sg
         g_x = p.gain * (g_us if g_u_more is None else g_us + g_u_more)
-        return (g_x if saved.sequence else g_x[0]).to(dtype), None
-    carry = torch.zeros_like(us[0]) if g_v is None else g_v.clone()
+        return (g_x if saved.sequence else g_x[0]).to(dtype), None, (), None
+    carry = _or_zero(g_v, us[0])
+    names = [slot.name for slot in p.kind.slots if slot.drives]
+    g_slots = {name: _or_zero(g, us[0]) for name, g in zip(names, g_drive or (None,) * len(names), strict=True)}
     rows = []
     for t in reversed(range(len(us))):
         if g_v_seq is not None:
             carry = carry + g_v_seq[t]
-        g_u = g_rows[t] * sg[t] + carry * reset_derivative(p, us[t], sg[t])
+        g_u = p.kind.bptt_gradient(p, g_rows[t], carry, g_slots, us[t], sg[t])
         g_u = g_u if g_u_more is None else g_u + g_u_more[t]
+        g_slots = p.kind.carry(p, g_u, carry, g_slots)
         carry = p.leak * g_u
         rows.append(p.gain * g_u)
     g_x = torch.stack(rows[::-1])
-    return (g_x if saved.sequence else g_x[0]).to(dtype), carry if want_v else None
+    g_first: Any = (carry, tuple(g_slots.values())) if want_v else (None, ())
+    return (g_x if saved.sequence else g_x[0]).to(dtype), *g_first, None
+
+
+def check(rule: Rule) -> None:
+    """Raises TypeError, naming rule, slot and file, where a step does not write exactly the slots that it declares."""
+    p, one = LIFParams(rule=rule.name, v_reset=None), torch.ones(1)
+    fired, slots = one > 0, {slot.name: one for slot in rule.slots}
+    _, moved = rule.settle(p, one, fired, slots)
+    after = rule.advance(p, Now(one, fired, one, one, one, one, False), slots)
+    for written, drives in ((moved, True), (after, False)):
+        for name in sorted({*written} ^ {slot.name for slot in rule.slots if slot.drives == drives}):
+            what = "writes and does not declare" if name in written else "declares and does not write"
+            where = "settle" if drives else "advance"
+            here = f"rule {rule.name!r} ({inspect.getsourcefile(type(rule))})"
+            raise TypeError(f"{here} {what} slot {name!r} in `{where}`")
+
+
+for _rule in RULES.values():
+    check(_rule)

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -83,15 +84,15 @@ def backward(
     g_v: Tensor | None = None,
     g_v_seq: Tensor | None = None,
     want_v: bool = False,
-    *,
     pull: Pull | None = None,
-) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    g_drive: Sequence[Tensor | None] = (),
+) -> tuple[Tensor, Tensor | None, Sequence[Tensor], Tensor | None]:
     """As the LIF family's, with MPDR's gradient added to g_u; with pull.local, its part of g_x apart."""
     if pull is None:
-        return *lif.backward(p, saved, g_s, g_v, g_v_seq, want_v), None
+        return lif.backward(p, saved, g_s, g_v, g_v_seq, want_v, None, g_drive)
     g_u = gradient(lif.potentials(p, saved), pull)
     if not pull.local:
-        return *lif.backward(p, saved, g_s, g_v, g_v_seq, want_v, g_u), None
-    g_x, g_v_first = lif.backward(p, saved, g_s, g_v, g_v_seq, want_v)
+        return lif.backward(p, saved, g_s, g_v, g_v_seq, want_v, g_u, g_drive)
+    g_x, g_v_first, g_first, _ = lif.backward(p, saved, g_s, g_v, g_v_seq, want_v, None, g_drive)
     local = p.gain * g_u
-    return g_x, g_v_first, (local if saved.sequence else local[0]).to(saved.dtype)
+    return g_x, g_v_first, g_first, (local if saved.sequence else local[0]).to(saved.dtype)

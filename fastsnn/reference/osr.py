@@ -60,5 +60,5 @@ def lif_reduce(
     p: LIFParams, x: Tensor, g_s: Tensor, u: Tensor, keep: Tensor | None, mean: Tensor, inverse: Tensor
 ) -> tuple[Tensor, Tensor]:
     """g_y of the neuron's online rule, and its sums as `reduce`."""
-    g_y, _ = lif.backward(p, Saved(u.dtype, False, u, keep=keep), g_s)
+    g_y, *_ = lif.backward(p, Saved(u.dtype, False, u, keep=keep), g_s)
     return g_y.to(x.dtype), reduce(x, g_y, mean, inverse)

@@ -27,7 +27,7 @@ def fire(
     fired = u >= th
     v = torch.where(fired, u - th if p.v_reset is None else torch.full_like(u, p.v_reset), u)
     s = fired.to(u) if keep is None else fired.to(u) * keep
-    if p.trace == "none":
+    if not p.traced:
         return s.to(dtype), v, None
     return s.to(dtype), v, p.leak * (torch.zeros_like(u) if trace is None else trace) + s
 

@@ -17,7 +17,7 @@ pytestmark = [
 ]
 
 VECTORS, RAGGED = 2056, 1031  # neurons: whole vectors of every dtype and a second block; neither
-HARD = [(rule, v_reset) for rule in RULES for v_reset in (None, 0.25) if v_reset is None or "ndot" not in rule]
+HARD = [(rule, v_reset) for rule in RULES for v_reset in (None, 0.25) if v_reset is None or not RULES[rule].soft_reset]
 
 
 @pytest.fixture(params=cuda_host.ORDERS)

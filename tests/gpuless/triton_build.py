@@ -28,7 +28,7 @@ from fastsnn import surrogate
 from fastsnn.backends.triton import KERNELS
 from fastsnn.ops.binary import words_shape
 from fastsnn.ops.stats import Affine
-from fastsnn.ops.types import RULES, LIFParams, LIFState, Pull, Saved, state_dtype
+from fastsnn.ops.types import RULES, LIFParams, LIFState, Pull, Saved, state_dtype, state_of
 from fastsnn.reference.binary import Geometry
 from fastsnn.reference.empf import Norm
 
@@ -93,8 +93,7 @@ def forward(p, dtype, sequence, bare=False, n=2048, T=3):
         return KERNELS["lif"].forward(p, x, LIFState(), sequence)
     if sequence:
         return KERNELS["lif"].forward(p, x, LIFState(keep=one), sequence, True, LIFState(), not p.online)
-    trace, ratio = one if p.trace != "none" else None, one if "ndot" in p.trace else None
-    state = LIFState(one, not p.online, trace, ratio, one)
+    state = state_of(p.places, one, not p.online, [one] * len(p.places), one)
     return KERNELS["lif"].forward(p, x, state, sequence, False, state if p.online else LIFState())
 
 
@@ -147,8 +146,7 @@ def osr(dtype, last=False, rule=None):
         kernels.reduce(x, x, mean, mean)
         return kernels.gradient(x, x, mean, mean, mean, torch.empty(2, 64, dtype=torch.float64))
     p = lif_params(rule)
-    ratio = wide if "ndot" in p.trace else None
-    kernels.lif_forward(p, x, affine, LIFState(wide, False, wide if p.trace != "none" else None, ratio, wide), True)
+    kernels.lif_forward(p, x, affine, state_of(p.places, wide, False, [wide] * len(p.places), wide), True)
     return kernels.lif_reduce(p, x, x, wide, wide, mean, mean)
 
 
@@ -196,7 +194,7 @@ def cases():
     """(name, launch) of every variant: dtype x rule x reset x step or sequence x all or nothing optional, and every
     surrogate in float32."""
     for dtype, rule, hard, sequence, bare in itertools.product(DTYPES, RULES, *[(False, True)] * 3):
-        if hard and "ndot" in rule:
+        if hard and RULES[rule].soft_reset:
             continue
         operands = lif_params(rule, hard), dtype, sequence, bare
         how = "hard" if hard else "soft", "sequence" if sequence else "step", *(("bare",) if bare else ())

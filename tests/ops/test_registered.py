@@ -10,7 +10,7 @@ from torch.library import opcheck
 
 import fastsnn
 from fastsnn import backends, surrogate
-from fastsnn.ops import lif
+from fastsnn.ops import lif, types
 from fastsnn.ops import standardize as ws
 from fastsnn.ops.registered import define
 from fastsnn.ops.registered import lif as registered
@@ -33,18 +33,18 @@ def state_of(x, rule, kind):
     if kind == "none":
         return EMPTY
 
-    def filled(wanted=True):
-        return torch.rand_like(x, dtype=state_dtype(x.dtype), requires_grad=False) if wanted else None
+    def filled():
+        return torch.rand_like(x, dtype=state_dtype(x.dtype), requires_grad=False)
 
     if kind == "v":
         return LIFState(filled(), True)
-    trace = RULES[rule].trace
-    return LIFState(filled(), rule == "bptt", filled(trace != "none"), filled(trace.startswith("ndot")), keep_of(x))
+    p = params(rule)
+    return types.state_of(p.places, filled(), not p.online, [filled() for _ in p.places], keep_of(x))
 
 
 def forward_arguments(x, state, p, sequence, v_seq=False, u_seq=False, mpdr=False):
-    potential, is_v, trace, ratio, keep = state
-    return x, potential, trace, ratio, keep, is_v, sequence, v_seq, u_seq, mpdr, *p.arguments
+    potential, is_v, trace, ratio, keep, *more = state
+    return x, potential, trace, ratio, keep, is_v, sequence, v_seq, u_seq, mpdr, *p.arguments, *more
 
 
 def inputs(sequence, dtype=torch.float32, T=4):
@@ -57,7 +57,7 @@ def inputs(sequence, dtype=torch.float32, T=4):
 def test_lif_forward_passes_opcheck(rule, sequence, kind, backend):
     x = inputs(sequence)
     state = state_of(x[0] if sequence else x, rule, kind)
-    if rule == "bptt" and kind != "none":
+    if not RULES[rule].online and kind != "none":
         state.potential.requires_grad_()
     with fastsnn.use_backend(backend):
         opcheck(registered.lif_forward, forward_arguments(x, state, params(rule), sequence, v_seq=sequence))
@@ -188,7 +188,7 @@ def test_u_of_a_sequence_is_kept_where_the_kernels_need_it(u_seq, monkeypatch):
 def test_parameters_survive_the_way_through_an_operator(name):
     p = LIFParams(1.7, False, 0.3, None, surrogate.SURROGATES[name](1.3), True, "ndot")
     back = params_of(*p.arguments)
-    fields = "leak gain bias threshold v_reset v_start reset_grad shape height slope trace online".split()
+    fields = "leak gain bias threshold v_reset v_start reset_grad shape height slope rule of_rule online".split()
     assert [getattr(back, field) for field in fields] == [getattr(p, field) for field in fields]
     assert back.arguments == p.arguments
 

@@ -5,10 +5,10 @@ import torch
 from torch.library import opcheck
 
 import fastsnn
-from fastsnn.ops import osr, ots
+from fastsnn.ops import osr, ots, types
 from fastsnn.ops.passes.osr import Running
 from fastsnn.ops.registered import osr as registered
-from fastsnn.ops.types import EMPTY, LIFParams, LIFState, state_dtype
+from fastsnn.ops.types import EMPTY, LIFParams, state_dtype
 
 from ..cases import DTYPES, LAYOUTS, ONLINE, assert_same, current, dtype_id, keep_of
 
@@ -29,7 +29,7 @@ def state_of(x, p, kind):
     def filled(wanted):
         return torch.rand(x.shape, dtype=state_dtype(x.dtype)) if wanted else None
 
-    return LIFState(filled(True), False, filled(p.trace != "none"), filled(p.trace.startswith("ndot")), keep_of(x))
+    return types.state_of(p.places, filled(True), False, [filled(True) for _ in p.places], keep_of(x))
 
 
 def inputs(dtype=torch.float32, layout="contiguous"):

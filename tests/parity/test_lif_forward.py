@@ -5,7 +5,7 @@ import torch
 
 import fastsnn
 from fastsnn import backends
-from fastsnn.ops.types import EMPTY, LIFParams, LIFState
+from fastsnn.ops.types import EMPTY, LIFParams, state_of
 from fastsnn.reference import lif as reference
 
 from ..cases import (
@@ -125,12 +125,11 @@ def test_the_new_state_may_take_the_memory_of_the_old(variant, rule):
     x = current(2, 20_011)
     kernels = backends.select("lif", x)
     first = kernels.forward(p, x[0], EMPTY, False)
-    state = LIFState(first.u, False, first.trace, first.ratio)
+    state = state_of(p.places, first.u, False, first.slots, None)
     expected = reference.forward(p, x[1], state, False)
     actual = kernels.forward(p, x[1], state, False, into=state)
     assert actual.u is state.potential
-    assert actual.trace is state.trace
-    assert actual.ratio is state.ratio
+    assert all(slot is state[place] for slot, place in zip(actual.slots, p.places, strict=True))
     assert_same(actual._replace(v=None), expected._replace(v=None))
 
 

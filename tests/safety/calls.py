@@ -11,8 +11,8 @@ import fastsnn
 from fastsnn import functional as F
 from fastsnn.deploy import pack
 from fastsnn.online import MPDR
+from fastsnn.rules import RULES
 
-RULES = ("bptt", "sltt", "ottt", "ndot", "ndot_released")
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 
@@ -62,7 +62,7 @@ class RecordedOperators(TorchDispatchMode):
 
 def _neurons(dtype, n, graph):
     for rule in RULES:
-        for mpdr in (None, MPDR(0.2, 0.7, 0.01, propagate=rule == "bptt" or graph)):
+        for mpdr in (None, MPDR(0.2, 0.7, 0.01, propagate=not RULES[rule].online or graph)):
             for mode, shape in (("s", (n,)), ("m", (3, n))):
                 neuron = fastsnn.LIF.for_rule(rule, step_mode=mode, dropout=0.3, mpdr=mpdr, store_v_seq=mode == "m")
                 for _ in range(2):

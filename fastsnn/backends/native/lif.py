@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -12,7 +12,7 @@ from ...ops.types import EMPTY, Forward, LIFParams, LIFState, Pull, Saved, state
 from ...reference.surrogate import SHAPES
 from .operands import DTYPES, room_of_blocks
 
-TRACES = {"none": 0, "ottt": 1, "ndot": 2, "ndot_released": 3}
+KERNELS = ("none", "ottt", "ndot", "ndot_released")
 
 
 def _empty_float(x: Tensor) -> Tensor:
@@ -47,7 +47,7 @@ class LIFKernels:
                 height=p.height,
                 slope=p.slope,
                 reset=p.v_reset is not None,
-                trace=TRACES[p.trace],
+                trace=KERNELS.index(p.kind.kernel),
                 surrogate=SHAPES.index(p.shape),
             )
         return native
@@ -63,47 +63,48 @@ class LIFKernels:
         u_seq: bool = False,
         moments_out: Tensor | None = None,
     ) -> Forward:
-        potential, is_v, trace, ratio, keep = state
         one = x[0] if sequence else x
         empty = torch.empty_like if x.dtype in (torch.float32, torch.float64) else _empty_float
         spikes = torch.empty_like(x)
-        u, _, a, e, _ = into
-        v = None
+        u, v = into[0], None
         if u is None:
             u = empty(x if u_seq else one)
         if v_seq or not p.online:
             v = empty(x if v_seq else one)
-        if a is None and p.trace != "none":
-            a = empty(x)
-        if e is None and p.trace in ("ndot", "ndot_released"):
-            e = empty(one)
+        before: tuple[Any, ...] = ()
+        after: tuple[Any, ...] = ()
+        first, like = False, x if p.traced else one
+        for place in p.places:
+            given, taken = state[place], into[place]
+            first = first or given is None
+            before = (*before, given)
+            after = (*after, empty(like) if taken is None else taken)
+            like = one
         arguments = (
             self._params(p),
             self._where(x),
             len(x) if sequence else 1,
             one.numel(),
             DTYPES[x.dtype],
-            ratio is None,
-            is_v,
+            first,
+            state[1],
             x,
-            potential,
-            trace,
-            ratio,
-            keep,
+            state[0],
+            *(*before, None, None)[:2],  # two slots of any rule
+            state[4],
             spikes,
             None if u_seq else u,
             u if u_seq else None,
             None if v_seq else v,
             v if v_seq else None,
-            a,
-            e,
+            *(*after, None, None)[:2],
         )
         if moments_out is None:
             self._core.lif_forward(*arguments)
         else:
             room = room_of_blocks(x, len(moments_out), one.numel()) if self._room else None
             self._core.mpdr_forward(*arguments, moments_out, room)
-        return Forward(spikes, u, v, a, e)
+        return Forward(spikes, u, v, after)
 
     def backward(
         self,
@@ -114,7 +115,8 @@ class LIFKernels:
         g_v_seq: Tensor | None = None,
         want_v: bool = False,
         pull: Pull | None = None,
-    ) -> tuple[Tensor | None, ...]:
+        g_drive: Sequence[Tensor | None] = (),
+    ) -> tuple[Tensor, Tensor | None, Sequence[Tensor], Tensor | None]:
         like: Any = saved.x if saved.u is None else saved.u
         one = like[0] if saved.sequence else like
         g_x = torch.empty_like(like) if like.dtype == saved.dtype else torch.empty_like(like, dtype=saved.dtype)
@@ -139,7 +141,7 @@ class LIFKernels:
         )
         if pull is None:
             self._core.lif_backward(*arguments)
-            return g_x, g_v_first
+            return g_x, g_v_first, (), None
         local = torch.empty_like(g_x) if pull.local else None
         self._core.mpdr_backward(*arguments, pull.rows, local)
-        return g_x, g_v_first, local
+        return g_x, g_v_first, (), local

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ...ops.stats import Affine, Moments
-from ...ops.types import Forward, LIFParams, LIFState, state_dtype
+from ...ops.types import Forward, LIFParams, LIFState, slots_at, state_dtype
 from .lif import LIFKernels
 from .operands import DTYPES, room_of_blocks
 
@@ -83,25 +83,27 @@ class OSRKernels:
         own = _step_moments(x) if moments else None
         sums = self._moments(x, own)
         spikes, u = torch.empty_like(x), torch.empty_like(x, dtype=wide)
-        trace = None if p.trace == "none" else torch.empty_like(u)
-        ratio = torch.empty_like(u) if p.trace.startswith("ndot") else None
-        before = (state.potential, state.trace, state.ratio, state.keep)
+        slots = [torch.empty_like(u) for _ in p.places]
+        before = slots_at(p.places, state)
         self._core.osr_lif_forward(
             self._lif._params(p),
             self._where(x),
             *self._sizes(x),
-            state.ratio is None,
+            any(slot is None for slot in before),
             state.is_v,
             x,
             *affine,
             *sums,
+            state.potential,
             *before,
+            *[None] * (2 - len(before)),
+            state.keep,
             spikes,
             u,
-            trace,
-            ratio,
+            *slots,
+            *[None] * (2 - len(slots)),
         )
-        return Forward(spikes, u, None, trace, ratio), own
+        return Forward(spikes, u, None, slots), own
 
     def lif_reduce(
         self, p: LIFParams, x: Tensor, g_s: Tensor, u: Tensor, keep: Tensor | None, mean: Tensor, inverse: Tensor
@@ -134,7 +136,7 @@ class OTSKernels:
         self, p: LIFParams, u: Tensor, threshold: Tensor, trace: Tensor | None, keep: Tensor | None, dtype: torch.dtype
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         spikes, v = torch.empty_like(u, dtype=dtype), torch.empty_like(u)
-        after = None if p.trace == "none" else torch.empty_like(u)
+        after = torch.empty_like(u) if p.traced else None
         self._call("ots_fire", p, u, dtype, threshold, u, trace, keep, spikes, v, after)
         return spikes, v, after
 

@@ -10,22 +10,55 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ... import backends
-from ..types import state_dtype
+from ...rules import RULES, SLOTS, Rule
+from ..types import LIFParams, LIFState, slots_at, state_dtype
 
 NAME = "torch.compile"
 
 STATE = "Tensor? potential, Tensor? trace, Tensor? ratio, Tensor? keep, bool is_v"
 PARAMS = (  # LIFParams.arguments
     "float tau, bool decay_input, float v_threshold, float? v_reset, str shape, float height, float slope, "
-    "bool detach_reset, str rule"
+    "bool detach_reset, str rule, float[] of_rule=[]"
 )
+NAMED = ("trace", "ratio")  # slots that every schema names; those of later rules follow the parameters
+MORE = tuple(name for name in SLOTS if name not in NAMED)
+MORE_GIVEN = "".join(f", Tensor? {name}=None" for name in MORE)
+MORE_RETURNED = "".join(f", Tensor {name}_after" for name in MORE)
+
+
+def apart(given: tuple[Any, ...]) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+    """What follows PARAMS[0]: the parameters, and the rest. An operator leaves out defaults at the end."""
+    return given[:10], given[10:]
+
+
+def rule_of(params: tuple[Any, ...]) -> Rule:
+    """The rule that LIFParams.arguments name."""
+    return RULES[params[8]]
+
+
+def operands_state(given: Sequence[Any], more: Sequence[Any]) -> LIFState:
+    """A state of the operands STATE and MORE_GIVEN."""
+    potential, trace, ratio, keep, is_v = given
+    return LIFState(potential, is_v, trace, ratio, keep, **dict(zip(MORE, more)))  # noqa: B905 (defaults are left out)
+
+
+def slots_of(p: LIFParams, returned: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """The rule's slots among those of NAMED and MORE."""
+    state = (None, False, *returned[:2], None, *returned[2:])  # as LIFState has them
+    return tuple(slots_at(p.places, state))
+
+
+def all_slots(rule: Rule, slots: Any, absent: Any) -> list[Any]:
+    """Those of NAMED and MORE, `absent` where the rule has none."""
+    by_name = {slot.name: value for slot, value in zip(rule.slots, slots, strict=True)}
+    return [by_name.get(name, absent) for name in (*NAMED, *MORE)]
 
 
 # torch.ops outlives a purge of sys.modules: operators are registered once, and call what was imported last

@@ -9,13 +9,33 @@ from torch import Tensor
 
 from ... import backends
 from ...reference import mpdr as formulas
+from ...reference.lif import settled_drive
+from ...rules import Rule
 from .. import layout
 from ..autograd import first_order
 from ..passes.mpdr import room
-from ..types import EMPTY, RULES, Forward, LIFParams, LIFState, Pull, Saved, params_of, replaced
-from . import NAME, PARAMS, STATE, call, define, differentiate, empty_like
+from ..types import EMPTY, Forward, LIFParams, LIFState, Pull, Saved, params_of
+from . import (
+    MORE,
+    MORE_GIVEN,
+    MORE_RETURNED,
+    NAME,
+    PARAMS,
+    STATE,
+    all_slots,
+    apart,
+    call,
+    define,
+    differentiate,
+    empty_like,
+    operands_state,
+    rule_of,
+    slots_of,
+)
 
 __all__ = ["NAME", "forward"]
+
+MORE_BACK = MORE_GIVEN + "".join(f", Tensor? g_{name}=None" for name in MORE)
 
 
 def _family(mpdr: bool) -> str:
@@ -23,78 +43,93 @@ def _family(mpdr: bool) -> str:
 
 
 def _fake_lif_forward(x: Tensor, *given: Any) -> tuple[Tensor, ...]:
-    potential, trace, ratio, keep, is_v, sequence, v_seq, u_seq, mpdr, *params = given
-    x, _ = layout.aligned(x, LIFState(potential, is_v, trace, ratio, keep), sequence)
-    one = x[0] if sequence else x
+    sequence, v_seq, u_seq, mpdr = given[5:9]
+    params, more = apart(given[9:])
+    x, _ = layout.aligned(x, operands_state(given[:5], more), sequence)
+    one, rule = x[0] if sequence else x, rule_of(params)
     steps = (x.shape[0] if sequence else 1) if mpdr else 0
-    online, trace_rule = RULES[params[-1]]
-    models = (
-        x if u_seq else one,
-        x if v_seq else None if online else one,
-        None if trace_rule == "none" else x,
-        one if trace_rule.startswith("ndot") else None,
+    slots = all_slots(rule, [x if slot.every_step else one for slot in rule.slots], None)
+    u, v, trace, ratio, *others = (
+        empty_like(x, model) for model in (x if u_seq else one, x if v_seq else None if rule.online else one, *slots)
     )
-    moments = x.new_empty(steps, 2, dtype=torch.float64)
-    return torch.empty_like(x), *(empty_like(x, model) for model in models), moments
+    return torch.empty_like(x), u, v, trace, ratio, x.new_empty(steps, 2, dtype=torch.float64), *others
 
 
 @define(
     "lif_forward",
-    f"(Tensor x, {STATE}, bool sequence, bool v_seq, bool u_seq, bool mpdr, {PARAMS}) -> "
-    "(Tensor spikes, Tensor u, Tensor v, Tensor trace_seq, Tensor last_ratio, Tensor moments)",
+    f"(Tensor x, {STATE}, bool sequence, bool v_seq, bool u_seq, bool mpdr, {PARAMS}{MORE_GIVEN}) -> "
+    f"(Tensor spikes, Tensor u, Tensor v, Tensor trace_seq, Tensor last_ratio, Tensor moments{MORE_RETURNED})",
     _fake_lif_forward,
     of_state=True,
 )
 def lif_forward(x: Tensor, *given: Any) -> tuple[Tensor, ...]:
     """A backend's LIF forward. u and v are those of the last step, or of every step with u_seq, v_seq; moments those of
     u of every step with mpdr."""
-    potential, trace, ratio, keep, is_v, sequence, v_seq, u_seq, mpdr, *params = given
+    sequence, v_seq, u_seq, mpdr = given[5:9]
+    params, more = apart(given[9:])
     p = params_of(*params)
-    x, state = layout.aligned(x, LIFState(potential, is_v, trace, ratio, keep), sequence)
+    x, state = layout.aligned(x, operands_state(given[:5], more), sequence)
     moments = room(x, sequence) if mpdr else x.new_empty(0, 2, dtype=torch.float64)
     wanted = {"moments_out": moments} if mpdr else {}
     out = backends.select(_family(mpdr), x).forward(p, x, state, sequence, v_seq, EMPTY, u_seq, **wanted)
-    if p.online and not v_seq:
-        out = replaced(out, v=None)
+    v = None if p.online and not v_seq else out.v
     one = x[0] if sequence else x
-    laid_out = (
+    slots = out.slots if p.online else settled_drive(p, out, sequence)
+    spikes, u, v, trace, ratio, *others = (
         empty_like(x, None) if value is None else layout.like(value, x if value.dim() == x.dim() else one)
-        for value in out
+        for value in (out.spikes, out.u, v, *all_slots(p.kind, slots, None))
     )
-    return *laid_out, moments
+    return spikes, u, v, trace, ratio, moments, *others
 
 
-def _fake_lif_backward(g_s: Tensor | None, g_v: Tensor | None, *given: Any) -> tuple[Tensor, Tensor]:
+def _fake_lif_backward(g_s: Tensor | None, g_v: Tensor | None, *given: Any) -> tuple[Tensor, ...]:
     u, x, potential, keep, dtype, is_v, sequence, _, want_v = given[:9]
-    model = _model(_saved(u, x, potential, keep, dtype, is_v, sequence))
+    params, more = apart(given[10:])
+    rule = rule_of(params)
+    model = _model(_saved(rule, u, x, potential, keep, dtype, is_v, sequence, more))
     one = model[0] if sequence else model
     g_x = torch.empty_like(model, dtype=dtype)
-    return g_x, empty_like(g_x, one if want_v else None)
+    drive = [one if want_v and slot.drives else None for slot in rule.slots]
+    _, _, *others = all_slots(rule, drive, None)
+    return g_x, *(empty_like(g_x, like) for like in (one if want_v else None, *others))
 
 
 @define(
     "lif_backward",
     "(Tensor? g_s, Tensor? g_v, Tensor? u, Tensor? x, Tensor? potential, Tensor? keep, ScalarType dtype, bool is_v, "
-    f"bool sequence, bool v_seq, bool want_v, Tensor? pulls, {PARAMS}) -> (Tensor g_x, Tensor g_potential)",
+    f"bool sequence, bool v_seq, bool want_v, Tensor? pulls, {PARAMS}{MORE_BACK}) -> "
+    f"(Tensor g_x, Tensor g_potential{''.join(f', Tensor g_{name}' for name in MORE)})",
     _fake_lif_backward,
 )
-def lif_backward(g_s: Tensor | None, g_v: Tensor | None, *given: Any) -> tuple[Tensor, Tensor]:
+def lif_backward(g_s: Tensor | None, g_v: Tensor | None, *given: Any) -> tuple[Tensor, ...]:
     """A backend's LIF backward, from u of every step, or from x of a sequence and the potential before it; pulls: the
     rows of `Pull`."""
-    u, x, potential, keep, dtype, is_v, sequence, v_seq, want_v, pulls, *params = given
-    saved = _saved(u, x, potential, keep, dtype, is_v, sequence)
+    u, x, potential, keep, dtype, is_v, sequence, v_seq, want_v, pulls = given[:10]
+    params, more = apart(given[10:])
+    p = params_of(*params)
+    saved = _saved(p.kind, u, x, potential, keep, dtype, is_v, sequence, more)
     model = _model(saved)
     g_s, g_v = layout.fitted(g_s, saved, sequence), layout.fitted(g_v, saved, v_seq)
     last, every = (None, g_v) if v_seq else (g_v, None)
-    pull = {} if pulls is None else {"pull": Pull(pulls, False)}
+    pull: dict[str, Any] = {} if pulls is None else {"pull": Pull(pulls, False)}
+    if p.drive:
+        pull["g_drive"] = [layout.fitted(g, saved, False) for g in _drive(p.kind, more[len(MORE) :])]
     kernels = backends.select(_family(pulls is not None), model)
-    g_x, g_potential, *_ = kernels.backward(params_of(*params), saved, g_s, last, every, want_v, **pull)
-    if g_potential is None:
-        return layout.like(g_x, model), empty_like(g_x, None)
-    return layout.like(g_x, model), layout.like(g_potential, model[0] if sequence else model)
+    g_x, g_potential, g_drive, _ = kernels.backward(p, saved, g_s, last, every, want_v, **pull)
+    one, slots = model[0] if sequence else model, iter(g_drive)
+    _, _, *others = all_slots(p.kind, [next(slots, None) if slot.drives else None for slot in p.kind.slots], None)
+    firsts = (empty_like(g_x, None) if g is None else layout.like(g, one) for g in (g_potential, *others))
+    return layout.like(g_x, model), *firsts
+
+
+def _drive(rule: Rule, given: tuple[Tensor | None, ...]) -> list[Tensor | None]:
+    """Those of MORE that spikes depend on."""
+    by_name = dict(zip(MORE, given))  # noqa: B905 (defaults are left out)
+    return [by_name.get(slot.name) for slot in rule.slots if slot.drives]
 
 
 def _saved(
+    rule: Rule,
     u: Tensor | None,
     x: Tensor | None,
     potential: Tensor | None,
@@ -102,14 +137,17 @@ def _saved(
     dtype: torch.dtype,
     is_v: bool,
     sequence: bool,
+    more: tuple[Tensor | None, ...],
 ) -> Saved:
     if u is not None:
         u = layout.dense(u, sequence)
         return Saved(dtype, sequence, u, keep=layout.like_or_none(keep, u[0] if sequence else u))
     if x is None:
         raise TypeError("lif_backward: one of u and x must be a tensor")
-    x, state = layout.aligned(x, LIFState(potential, is_v, keep=keep), sequence)
-    return Saved(dtype, sequence, None, x, state.potential, is_v, state.keep)
+    state = LIFState(potential, is_v, keep=keep, **dict(zip(MORE, more)))  # noqa: B905 (defaults are left out)
+    x, state = layout.aligned(x, state, sequence)
+    drive = [getattr(state, slot.name) for slot in rule.slots if slot.drives]
+    return Saved(dtype, sequence, None, x, state.potential, is_v, state.keep, drive)
 
 
 def _model(saved: Saved) -> Tensor:
@@ -118,35 +156,48 @@ def _model(saved: Saved) -> Tensor:
 
 
 def _keep_for_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    x, potential, _, _, keep, is_v, sequence, v_seq, u_seq, _, *params = inputs
-    _, u, v, trace, ratio, moments = output
+    x, potential, _, _, keep, is_v, sequence, v_seq, u_seq, _ = inputs[:10]
+    params, more = apart(inputs[10:])
+    _, u, v, trace, ratio, moments, *others = output
     ctx.set_materialize_grads(False)
     # the moments, of no elements without MPDR, are saved for `first_order` too
-    ctx.mark_non_differentiable(u, trace, ratio, *([v] if RULES[params[-1]].online else []))
+    ctx.mark_non_differentiable(u, trace, ratio, *([v, *others] if rule_of(params).online else []))
     if sequence and not u_seq:
-        ctx.save_for_backward(None, x, potential, keep, moments)
+        ctx.save_for_backward(None, x, potential, keep, moments, *more)
     else:
-        ctx.save_for_backward(u, None, None, keep, moments)
-    ctx.kept = (x.dtype, is_v, sequence, v_seq, params)
+        ctx.save_for_backward(u, None, None, keep, moments, *[None] * len(more))
+    ctx.kept, ctx.inputs = (x.dtype, is_v, sequence, v_seq, params), len(inputs)
 
 
 @first_order
 def _lif_gradient(
-    ctx: Any, g_s: Tensor | None, _: None, g_v: Tensor | None, __: None, ___: None, g_moments: Tensor | None
+    ctx: Any,
+    g_s: Tensor | None,
+    _: None,
+    g_v: Tensor | None,
+    __: None,
+    ___: None,
+    g_moments: Tensor | None,
+    *g_slots: Tensor | None,
 ) -> tuple[Tensor | None, ...]:
     dtype, is_v, sequence, v_seq, params = ctx.kept
-    rest = (None,) * (8 + len(params))
-    if g_s is None and g_v is None and g_moments is None:
-        return None, None, *rest
-    want_v = ctx.needs_input_grad[1] and not RULES[params[-1]].online
-    *saved, moments = ctx.saved_tensors
+    g: list[Tensor | None] = [None] * ctx.inputs
+    if all(given is None for given in (g_s, g_v, g_moments, *g_slots)):
+        return tuple(g)
+    needs, more_at = ctx.needs_input_grad, ctx.inputs - len(g_slots)
+    want_v = (needs[1] or any(needs[more_at:])) and not rule_of(params).online
+    *saved, moments = ctx.saved_tensors[:5]
+    more = (*ctx.saved_tensors[5:], *[None] * len(MORE))[: len(MORE)]  # defaults may be left out
     flags = is_v, sequence, v_seq, want_v
     pulls = None
     if g_moments is not None and moments.shape[0]:
         model: Any = saved[0] if saved[1] is None else saved[1]
         pulls = formulas.pulls(moments, g_moments, model[0].numel() if sequence else model.numel())
-    g_x, g_potential = call(lif_backward, g_s, g_v, *saved, dtype, *flags, pulls, *params)
-    return g_x, g_potential if want_v else None, *rest
+    g[0], g_potential, *g_first = call(lif_backward, g_s, g_v, *saved, dtype, *flags, pulls, *params, *more, *g_slots)
+    if want_v:
+        g[1] = g_potential
+        g[more_at:] = [first if first.numel() == g_potential.numel() else None for first in g_first]
+    return tuple(g)
 
 
 differentiate("lif_forward", _lif_gradient, _keep_for_backward)
@@ -162,20 +213,14 @@ def forward(
     p: LIFParams, x: Tensor, state: LIFState, sequence: bool, v_seq: bool, mpdr: bool
 ) -> tuple[Forward, Tensor | None]:
     """As a backend's forward, and with mpdr the moments of u; inside a graph and with gradient."""
-    potential, is_v, trace, ratio, keep = state
-    differentiable = torch.is_grad_enabled() and (
-        x.requires_grad or (potential is not None and potential.requires_grad)
+    more: list[Any]
+    potential, is_v, trace, ratio, keep, *more = state
+    differentiable = torch.is_grad_enabled() and any(
+        tensor is not None and tensor.requires_grad for tensor in (x, potential, *more)
     )
     through_time = differentiable and sequence and not p.online
     u_seq = through_time and _saves_u(_family(mpdr), x.device, backends._last)
-    out = call(lif_forward, x, potential, trace, ratio, keep, is_v, sequence, v_seq, u_seq, mpdr, *p.arguments)
-    spikes, u, v, trace, ratio, moments = out
-    rule = RULES[p.rule].trace
-    done = Forward(
-        spikes,
-        u,
-        None if p.online and not v_seq else v,
-        None if rule == "none" else trace,
-        ratio if rule.startswith("ndot") else None,
-    )
-    return done, moments if mpdr else None
+    operands = (potential, trace, ratio, keep, is_v, sequence, v_seq, u_seq, mpdr, *p.arguments, *more)
+    spikes, u, v, trace, ratio, moments, *others = call(lif_forward, x, *operands)
+    slots = slots_of(p, (trace, ratio, *others))
+    return Forward(spikes, u, None if p.online and not v_seq else v, slots), moments if mpdr else None

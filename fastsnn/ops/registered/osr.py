@@ -13,8 +13,23 @@ from ..autograd import first_order
 from ..passes import osr as passes
 from ..passes.osr import Running, Used
 from ..stats import Moments, group_of_all
-from ..types import RULES, Forward, LIFParams, LIFState, params_of
-from . import NAME, PARAMS, STATE, call, define, differentiate, empty_like
+from ..types import Forward, LIFParams, LIFState, params_of
+from . import (
+    MORE_GIVEN,
+    MORE_RETURNED,
+    NAME,
+    PARAMS,
+    STATE,
+    all_slots,
+    apart,
+    call,
+    define,
+    differentiate,
+    empty_like,
+    operands_state,
+    rule_of,
+    slots_of,
+)
 
 __all__ = ["NAME", "renormalize", "renormalized_lif"]
 
@@ -92,26 +107,27 @@ def renormalize(x: Tensor, weight: Tensor, bias: Tensor, running: Running) -> tu
 
 
 def _fake_lif_forward(x: Tensor, *given: Any) -> tuple[Tensor, ...]:
-    x, trace = passes.laid_out(x), RULES[given[-1]].trace
-    models = (x, None if trace == "none" else x, x if trace.startswith("ndot") else None)
-    return torch.empty_like(x), *(empty_like(x, model) for model in models), *_fake_used(x)
+    x, rule = passes.laid_out(x), rule_of(given[12:])
+    trace, ratio, *others = (empty_like(x, model) for model in all_slots(rule, [x] * len(rule.slots), None))
+    return torch.empty_like(x), empty_like(x, x), trace, ratio, *_fake_used(x), *others
 
 
 @define(
     "osr_lif_forward",
-    f"(Tensor x, {AFFINE}, {RUNNING}, {STATE}, {PARAMS}) -> "
-    f"(Tensor spikes, Tensor u, Tensor trace_after, Tensor ratio_after, {USED})",
+    f"(Tensor x, {AFFINE}, {RUNNING}, {STATE}, {PARAMS}{MORE_GIVEN}) -> "
+    f"(Tensor spikes, Tensor u, Tensor trace_after, Tensor ratio_after, {USED}{MORE_RETURNED})",
     _fake_lif_forward,
     of_state=True,
 )
 def _lif_forward(x: Tensor, weight: Tensor, bias: Tensor, *given: Any) -> tuple[Any, ...]:
-    running, (potential, trace, ratio, keep, is_v), params = given[:5], given[5:10], given[10:]
+    running, (params, more) = given[:5], apart(given[10:])
     x = passes.laid_out(x)
-    state = LIFState(potential, is_v, trace, ratio, keep).map(lambda tensor: layout.like(tensor, x))
+    state = operands_state(given[5:10], more).map(lambda tensor: layout.like(tensor, x))
     kernels, p, group = backends.select("osr", x), params_of(*params), group_of_all()
     out, used = passes.renormalized_lif(kernels, p, x, weight, bias, Running(*running), state, group)
-    after = (value if isinstance(value, Tensor) else empty_like(x, None) for value in (out.trace, out.ratio))
-    return out.spikes, out.u, *after, *_together(passes.arrived(used))
+    slots = all_slots(p.kind, out.slots, None)
+    trace, ratio, *others = (empty_like(x, None) if slot is None else slot for slot in slots)
+    return out.spikes, out.u, trace, ratio, *_together(passes.arrived(used)), *others
 
 
 @define(
@@ -136,8 +152,8 @@ def _lif_backward(
 
 
 def _keep_lif(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    (x, weight, *_), keep, params = inputs[:2], inputs[11], inputs[13:]
-    u, *_, statistics, n = output[1:]
+    (x, weight), keep, params = inputs[:2], inputs[11], inputs[13:23]
+    u, _, _, statistics, n = output[1:6]
     ctx.set_materialize_grads(False)
     ctx.mark_non_differentiable(*output[1:])
     ctx.save_for_backward(x, u, keep, statistics, n)
@@ -159,9 +175,9 @@ def renormalized_lif(
     p: LIFParams, x: Tensor, weight: Tensor, bias: Tensor, running: Running, state: LIFState
 ) -> tuple[Forward, Moments]:
     """A step of the neuron and the moments of x, inside a graph and with gradient."""
-    potential, is_v, trace, ratio, keep = state
-    out = call(_lif_forward, x, weight, bias, *running, potential, trace, ratio, keep, is_v, *p.arguments)
-    spikes, u, trace, ratio, statistics, n = out
-    rule = RULES[p.rule].trace
-    done = Forward(spikes, u, None, None if rule == "none" else trace, ratio if rule.startswith("ndot") else None)
+    more: list[Any]
+    potential, is_v, trace, ratio, keep, *more = state
+    operands = (potential, trace, ratio, keep, is_v, *p.arguments, *more)
+    spikes, u, trace, ratio, statistics, n, *others = call(_lif_forward, x, weight, bias, *running, *operands)
+    done = Forward(spikes, u, None, slots_of(p, (trace, ratio, *others)))
     return done, _apart(statistics, n).moments

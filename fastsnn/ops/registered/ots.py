@@ -11,8 +11,8 @@ from ... import backends
 from .. import layout
 from ..autograd import first_order
 from ..stats import Moments
-from ..types import RULES, LIFParams, LIFState, params_of
-from . import NAME, PARAMS, call, define, differentiate, empty_like
+from ..types import LIFParams, LIFState, params_of
+from . import NAME, PARAMS, call, define, differentiate, empty_like, rule_of
 
 __all__ = ["NAME", "charge", "fire"]
 
@@ -43,7 +43,7 @@ def charge(p: LIFParams, x: Tensor, potential: Tensor | None) -> tuple[Tensor, M
 
 
 def _fake_fire(x: Tensor, u: Tensor, threshold: Tensor, trace: Any, keep: Any, *params: Any) -> tuple[Tensor, ...]:
-    after = None if RULES[params[-1]].trace == "none" else u
+    after = u if rule_of(params).traced() else None
     return torch.empty_like(u, dtype=x.dtype), torch.empty_like(u), empty_like(x, after)
 
 
@@ -99,4 +99,4 @@ def fire(
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """Spikes, v and trace at the threshold, inside a graph; the gradient goes to x, which u was charged from."""
     spikes, v, after = call(_fire, x, u, threshold, trace, keep, *p.arguments)
-    return spikes, v, None if RULES[p.rule].trace == "none" else after
+    return spikes, v, after if p.traced else None

@@ -1,0 +1,26 @@
+"""Online training through time (Xiao et al. 2022; SPEC section 2)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .rule import Now, Rule, Slot, Slots
+
+if TYPE_CHECKING:
+    from ..ops.types import LIFParams
+
+PAPER = {"decay_input": False, "v_reset": None, "surrogate_function": ("Sigmoid", 4.0)}
+
+
+class OTTT(Rule):
+    """a[t] = lam*a[t-1] + s[t]; the gradient of SLTT, and synapses behind take their weight gradient from a."""
+
+    name = "ottt"
+    online = True
+    kernel = "ottt"
+    slots = (Slot("trace", every_step=True),)
+    untraced = "sltt"
+    paper = PAPER
+
+    def advance(self, p: LIFParams, now: Now, slots: Slots) -> Slots:
+        return {"trace": p.leak * slots["trace"] + now.s}
