@@ -7,7 +7,11 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -110,6 +114,25 @@ def main(argv: list[str] | None = None) -> int:
         return 1
 
 
+def _end(*_: object) -> None:
+    os.write(2, b"fastsnn: interrupted\n")
+    os._exit(130)
+
+
+@contextmanager
+def _ended_by_an_interrupt() -> Iterator[None]:
+    """Around imports: what torch and numpy make of a KeyboardInterrupt in the midst of theirs may be any error."""
+    before = signal.getsignal(signal.SIGINT)
+    if before is not signal.default_int_handler or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    signal.signal(signal.SIGINT, _end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def _main(argv: list[str]) -> int:
     if argv[:1] == ["bench"]:
         _announce()
@@ -124,7 +147,8 @@ def _main(argv: list[str]) -> int:
         # read where torch loads OpenMP: beside other processes threads that spin are many times slower
         os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     _announce()
-    from .commands import COMMANDS
+    with _ended_by_an_interrupt():
+        from .commands import COMMANDS
 
     return COMMANDS[arguments.command](arguments)
 

@@ -8,6 +8,8 @@ import time
 
 import pytest
 
+from . import interrupt
+
 SMALL = ("train", "--data", "sequential-digits", "--epochs", "1", "--batch-size", "719")
 
 
@@ -66,11 +68,12 @@ def test_the_environment_forces_the_backend_of_a_run(tmp_path):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="sends SIGINT")
-def test_an_interrupt_while_it_starts_is_a_sentence(tmp_path):
+@pytest.mark.parametrize("after", [0.05, 0.4, 1.2])
+def test_an_interrupt_while_it_starts_is_a_sentence(after, tmp_path):
     command = [sys.executable, "-m", "fastsnn", "info"]
     run = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, cwd=tmp_path)
     said = run.stderr.readline()
-    time.sleep(0.05)
+    time.sleep(after)
     run.send_signal(signal.SIGINT)
     said += run.stderr.read()
     assert run.wait() in (0, 130)
@@ -87,3 +90,9 @@ def test_a_closed_pipe_is_no_error_to_read(tmp_path):
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     assert "Exception ignored" not in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="sends signals")
+def test_a_run_that_signals_end_resumes_as_if_there_had_been_none():
+    interrupt.main(2, seed=3)
