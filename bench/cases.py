@@ -375,7 +375,7 @@ def stgr(x: Tensor, g: Tensor) -> Workload:
 
 
 def stgr_formulas(x: Tensor, g: Tensor) -> Workload:
-    """SPEC section 7 in plain operations, on the first parameter."""
+    """equations/rptt.md in plain operations, on the first parameter."""
     first = _parameters(x, g)[0]
     w, own = first.detach(), torch.as_tensor(first.grad)
     average, previous, buffer = w.clone(), torch.zeros_like(w), torch.zeros_like(w)
@@ -454,7 +454,7 @@ def empf_reference(x: Tensor, v: Tensor, leak: Tensor, threshold: Tensor) -> Any
 
 
 def empf_explicit(x: Tensor, v: Tensor, leak: Tensor, threshold: Tensor) -> Any:
-    """SPEC's formulas as one writes them in PyTorch."""
+    """the equations as one writes them in PyTorch."""
     m = leak * v + x
     s = (m - threshold) * (m >= threshold)
     return s, (m - s).detach()
@@ -693,7 +693,7 @@ _ALL = (
         name="empf_step",
         kernel="empf_step",
         note="One step of EM-PF version I, learnable leak and threshold, v carried detached; torch and torch.compile "
-        "run SPEC's formulas as written. For the backward torch.compile keeps the comparison, which its C++ stores a "
+        "run the equations as written. For the backward torch.compile keeps the comparison, which its C++ stores a "
         "bool at a time.",
         truth=_empf(empf_reference),
         providers=(

@@ -1,4 +1,4 @@
-"""Optimizers for updates at every time step: STGR of RPTT (SPEC section 7)."""
+"""Optimizers for updates at every time step: STGR of RPTT (equations/rptt.md)."""
 
 from __future__ import annotations
 

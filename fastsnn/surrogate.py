@@ -1,4 +1,4 @@
-"""Surrogate derivatives, named and parametrised as in SpikingJelly's `surrogate` module (SPEC section 1).
+"""Surrogate derivatives, named and parametrised as in SpikingJelly's `surrogate` module (equations/lif.md).
 
 A surrogate is a small immutable object. `fastsnn.LIF` reads its shape; called on a tensor it is the
 Heaviside step with the surrogate's derivative, as in SpikingJelly. SpikingJelly's own objects of the same

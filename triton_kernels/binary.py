@@ -1,4 +1,4 @@
-"""Binary synapses (SPEC 4): the weight transform, and products of spikes with packed signs, unpacked in registers.
+"""Binary synapses (equations/empf.md): the weight transform, and products of spikes with packed signs.
 
 Arguments of the products as csrc/core/bits.h has them: words [blocks, taps, words, 16], 16 outputs a block, one word
 32 / BITS neighbouring channels of an output; planes (height, width); strides of sample, channel, row, column.

@@ -1,4 +1,4 @@
-"""EM-PF (SPEC 4): element-wise passes over blocks of neurons; passes with sums, a program one part of one channel.
+"""EM-PF (equations/empf.md): passes over blocks of neurons; passes with sums, a program one part of one channel.
 
 Arguments as csrc/core/empf.h has them: neurons [outer, channels, inner], n in all; parameters [T, channels] in the
 state's type; sums float64 [parts, T, channels]; None: absent.

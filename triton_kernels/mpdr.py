@@ -1,4 +1,4 @@
-"""What LIF's kernels do with MPDR (SPEC 7) more: the second stage of a step's moments, and its part of the gradient.
+"""MPDR in LIF's kernels (equations/rptt.md): the second stage of a step's moments, and its part of the gradient.
 Arguments as csrc/core/mpdr.h has them; moments [T, 2], pulls [T, 3] and room [T, programs, 2] are float64.
 """
 

@@ -1,4 +1,4 @@
-"""OSR (SPEC 5), alone and with the LIF behind it. Arguments as csrc/core/stats.h has them.
+"""OSR (equations/osr.md), alone and with the LIF behind it. Arguments as csrc/core/stats.h has them.
 
 x, y and their gradients are [outer, channels, inner]; vectors over channels are float64. Sums are float64 and in two
 stages: a program adds up one part of the elements of a block of channels, and another kernel takes the parts together.

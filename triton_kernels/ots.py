@@ -1,4 +1,4 @@
-"""OTS (SPEC 6): charge and moments of u in one pass and the merge of its blocks; once the threshold is known, fire,
+"""OTS (equations/ots.md): charge, moments of u in a pass, the merge of its blocks; once the threshold is known, fire,
 reset and trace in another.
 
 Arguments as csrc/core/stats.h has them: all [n]; threshold, moments and room float64; None: absent.

@@ -1,4 +1,4 @@
-"""Weight standardisation (SPEC 2): one program an output channel, sums in float64 in a fixed order.
+"""Weight standardisation (equations/ottt.md): one program an output channel, sums in float64 in a fixed order.
 
 weight, out and their gradients [rows, cols]; gain and its gradient, mean, inverse [rows]; mean and inverse float64.
 """

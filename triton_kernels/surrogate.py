@@ -1,4 +1,4 @@
-"""Surrogate derivatives sg(z), z = u - th (SPEC 1). Every shape has a height h and a slope k.
+"""Surrogate derivatives sg(z), z = u - th (equations/lif.md). Every shape has a height h and a slope k.
 
 The shapes and their formulas stand in csrc/core/surrogate.h in the same order.
 """

@@ -1,4 +1,4 @@
-"""Eligibility traces of the neuron that fired: OTTT (SPEC 2), NDOT and NDOT as released (SPEC 3)."""
+"""Eligibility traces of the neuron that fired: OTTT (equations/ottt.md), NDOT and as released (equations/ndot.md)."""
 
 import triton
 import triton.language as tl

@@ -3,7 +3,7 @@
 #include "arguments.h"
 #include "platform.h"
 
-// Binary synapse (SPEC 4): W_b = scale_o * sign(W), its straight-through gradient, and packed signs.
+// Binary synapse (equations/empf.md): W_b = scale_o * sign(W), its straight-through gradient, and packed signs.
 namespace fastsnn {
 
 struct Binarize {

@@ -3,7 +3,7 @@
 #include "arguments.h"
 #include "platform.h"
 
-// EM-PF neurons (SPEC 4): float spikes s = (m - th)*f, membrane batch norm, parallel neurons.
+// EM-PF neurons (equations/empf.md): float spikes s = (m - th)*f, membrane batch norm, parallel neurons.
 // Arrays are [T, outer, channels, inner], n = outer*channels*inner neurons; parameters are [T, channels] (one channel:
 // shared by all neurons) in the state's type. Sums are double, in `parts` that the caller adds up: [parts, T,
 // channels].

@@ -5,7 +5,7 @@
 #include "surrogate.h"
 #include "trace.h"
 
-// The LIF neuron, one element and one step at a time (SPEC 1).
+// The LIF neuron, one element and one step at a time (equations/lif.md).
 namespace fastsnn {
 namespace FASTSNN_ISA {
 

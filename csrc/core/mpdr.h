@@ -6,7 +6,8 @@
 #include "lif.h"
 #include "stats.h"
 
-// Membrane potential distribution regularisation (SPEC 7): moments of u[t], and the gradient of what depends on them.
+// Membrane potential distribution regularisation (equations/rptt.md): moments of u[t], and the gradient of what depends
+// on them.
 namespace fastsnn {
 
 struct MpdrForward : LifForward {

@@ -3,7 +3,7 @@
 #include "lif.h"
 #include "stats.h"
 
-// OTS (SPEC 6): the neuron fires at th[t], which p.threshold holds.
+// OTS (equations/ots.md): the neuron fires at th[t], which p.threshold holds.
 namespace fastsnn {
 namespace FASTSNN_ISA {
 

@@ -4,7 +4,7 @@
 
 #include "platform.h"
 
-// Weight standardisation (SPEC 2): W_hat = gain * (W - mean) / sqrt(var * N + eps), var unbiased.
+// Weight standardisation (equations/ottt.md): W_hat = gain * (W - mean) / sqrt(var * N + eps), var unbiased.
 namespace fastsnn {
 namespace FASTSNN_ISA {
 

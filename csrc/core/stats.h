@@ -3,7 +3,7 @@
 #include "arguments.h"
 #include "platform.h"
 
-// Online mean and variance, and what is built on them: OSR (SPEC 5) and OTS (SPEC 6).
+// Online mean and variance, and what is built on them: OSR (equations/osr.md) and OTS (equations/ots.md).
 namespace fastsnn {
 
 // x is [outer, channels, inner]: [N, C, *] as it lies, or with channels last [N * (*), C, 1]. A core on a device adds

@@ -5,7 +5,7 @@
 #include "arguments.h"
 #include "platform.h"
 
-// STGR before, and its moving average after, a step of SGD with momentum (SPEC 7).
+// STGR before, and its moving average after, a step of SGD with momentum (equations/rptt.md).
 namespace fastsnn {
 
 struct StgrSgd {

@@ -2,7 +2,7 @@
 
 #include "platform.h"
 
-// Surrogate derivatives sg(z), z = u - th (SPEC 1). Every shape has a height h and a slope k.
+// Surrogate derivatives sg(z), z = u - th (equations/lif.md). Every shape has a height h and a slope k.
 namespace fastsnn {
 namespace FASTSNN_ISA {
 

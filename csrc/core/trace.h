@@ -2,7 +2,7 @@
 
 #include "platform.h"
 
-// Eligibility traces of the neuron that fired: OTTT (SPEC 2), NDOT and NDOT as released (SPEC 3).
+// Eligibility traces of the neuron that fired: OTTT (equations/ottt.md), NDOT and NDOT as released (equations/ndot.md).
 namespace fastsnn {
 namespace FASTSNN_ISA {
 

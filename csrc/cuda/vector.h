@@ -4,7 +4,8 @@
 
 #include "launch.h"
 
-// A thread owns V neighbouring elements: 16 bytes of the input, or for LIF of its state, where addresses allow, else one.
+// A thread owns V neighbouring elements: 16 bytes of the input, or for LIF of its state, where addresses allow, else
+// one.
 namespace fastsnn {
 namespace cuda {
 

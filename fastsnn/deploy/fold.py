@@ -1,4 +1,4 @@
-"""The inference form of EM-PF's membrane batch norm (version II), on plain tensors and of networks (SPEC section 4)."""
+"""The inference form of EM-PF's membrane batch norm (version II, equations/empf.md), of tensors and networks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Channel attention on the input current: SECA I and II (Hao et al. 2024, eq. 9 and 10; SPEC section 4)."""
+"""Channel attention on the input current: SECA I and II (Hao et al. 2024, eq. 9 and 10; equations/empf.md)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Synapses with binary weights (EM-PF, Hao et al. 2024; SPEC section 4)."""
+"""Synapses with binary weights (EM-PF, Hao et al. 2024; equations/empf.md)."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ def steps_done(t: int | Tensor, given: int, steps: int, device: torch.device) ->
 
 
 class EMPF(Neuron):
-    """EM-PF neuron with float spikes and a learnable leak and threshold at each step (Hao et al. 2024; SPEC section 4).
+    """EM-PF neuron: float spikes, learnable leak and threshold at each step (Hao et al. 2024; equations/empf.md).
 
     m[t] = lam_t*v[t-1] + x[t], s[t] = (m[t] - th_t)*f[t], v[t] = m[t] - s[t], f[t] = 1 where m[t] >= th_t, else 0.
     The gradient is online: v[t-1] is detached. Spikes are plain tensors; ordinary layers follow.

@@ -63,7 +63,7 @@ def _parameter(name: str) -> Any:
 class LIF(Neuron):
     """Leaky integrate-and-fire neuron with surrogate gradient, through time or online.
 
-    u[t] = lam*v[t-1] + x[t], s[t] = H(u[t] - th), v[t] = reset of u[t], lam = 1 - 1/tau (SPEC section 1).
+    u[t] = lam*v[t-1] + x[t], s[t] = H(u[t] - th), v[t] = reset of u[t], lam = 1 - 1/tau (equations/lif.md).
     Arguments, meaning and defaults are those of SpikingJelly's LIFNode; change the import and a network runs.
 
     Args:

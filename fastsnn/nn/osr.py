@@ -1,4 +1,4 @@
-"""Online spiking renormalisation as layers, alone and fused with the neuron behind it (SPEC section 5)."""
+"""Online spiking renormalisation as layers, alone and fused with the neuron behind it (equations/osr.md)."""
 
 from __future__ import annotations
 

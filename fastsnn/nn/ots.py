@@ -1,4 +1,4 @@
-"""The online threshold stabiliser's memory (SPEC section 6)."""
+"""The online threshold stabiliser's memory (equations/ots.md)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Spikes that carry their eligibility trace through ordinary torch code (SPEC section 2).
+"""Spikes that carry their eligibility trace through ordinary torch code (equations/ottt.md).
 
 `fastsnn.LIF` under a traced rule returns `TracedSpikes`: a differentiable tensor of spikes with the trace beside it.
 

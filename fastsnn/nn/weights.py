@@ -1,4 +1,4 @@
-"""Weight-standardised layers and the output scale that goes with them (SPEC section 2)."""
+"""Weight-standardised layers and the output scale that goes with them (equations/ottt.md)."""
 
 from __future__ import annotations
 

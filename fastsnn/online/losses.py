@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 def loss(logits: Tensor, target: Tensor, steps: int, mse: float = 0.05) -> Tensor:
-    """L[t] = ((1-c)*CE(o[t], y) + c*MSE(o[t], onehot(y))) / T (Xiao et al. 2022, section 5; SPEC section 2).
+    """L[t] = ((1-c)*CE(o[t], y) + c*MSE(o[t], onehot(y))) / T (Xiao et al. 2022, section 5; equations/ottt.md).
 
     logits o[t] [N, classes, *]; target y as torch's cross_entropy takes it: class indices [N, *], or, of the logits'
     shape, the classes' shares where samples are mixed; steps T; mse is c in [0, 1]: 0.05 (CIFAR, the default), 0.001

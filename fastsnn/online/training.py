@@ -1,4 +1,4 @@
-"""Update modes of SPEC section 2, random back-propagation of SPEC section 4, and a trainer around them."""
+"""Update modes of OTTT (equations/ottt.md), random back-propagation of EM-PF (empf.md), and a trainer around them."""
 
 from __future__ import annotations
 

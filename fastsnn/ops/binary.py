@@ -1,4 +1,4 @@
-"""Binary synapses (SPEC section 4): the weight transform with its gradient, packed weights and their product."""
+"""Binary synapses (equations/empf.md): the weight transform with its gradient, packed weights and their product."""
 
 from __future__ import annotations
 

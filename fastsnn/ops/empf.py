@@ -1,4 +1,4 @@
-"""The EM-PF operation: checks, autograd.Functions and the functional entry (SPEC section 4; Hao et al. 2024)."""
+"""The EM-PF operation: checks, autograd.Functions and the functional entry (equations/empf.md; Hao et al. 2024)."""
 
 from __future__ import annotations
 

@@ -132,7 +132,7 @@ def _pull(saved: Saved, moments: Any, g_moments: Any, apart: Any) -> Pull:
 
 class OnlineLIF(torch.autograd.Function):
     """Spikes of an online rule, and the moments of u where wanted, as functions of x; v[t-1] is detached, so g_x[t] =
-    gain*(g_s[t]*sg(u[t] - th) + g_u[t]), g_u through the moments (SPEC 1 and 7). With call.apart g_u goes to
+    gain*(g_s[t]*sg(u[t] - th) + g_u[t]), g_u through the moments (lif.md, rptt.md). With call.apart g_u goes to
     `parameters` alone. u, the saved one, is an output for `first_order`."""
 
     @staticmethod
@@ -159,7 +159,7 @@ class OnlineLIF(torch.autograd.Function):
 
 class BPTTLIF(torch.autograd.Function):
     """Spikes, v, the moments of u and the slots that spikes depend on as functions of x, v and those slots, with the
-    gradient through time (SPEC 1). v is that of the last step, or of every step; u as OnlineLIF's."""
+    gradient through time (equations/lif.md). v is that of the last step, or of every step; u as OnlineLIF's."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, v: Tensor | None, call: Call, *drive: Tensor | None) -> Any:
@@ -389,7 +389,7 @@ def lif_step(
     rule: str = "bptt",
     **more: Any,
 ) -> LIFResult:
-    """One LIF step with explicit state (SPEC 1 to 3; Xiao et al. 2022, Jiang et al. 2024, Meng et al. 2023).
+    """One LIF step with explicit state (equations/lif.md; Xiao et al. 2022, Jiang et al. 2024, Meng et al. 2023).
 
     x [N, *], input current. v, trace, ratio: state before the step, shape of x, float64 for float64 x and
     float32 otherwise; None before the first step. keep: dropout mask of the sequence, 0 or 1/(1-p), of the

@@ -1,4 +1,4 @@
-"""Online spiking renormalisation: checks, autograd.Functions and entries for the layers (SPEC section 5)."""
+"""Online spiking renormalisation: checks, autograd.Functions and entries for the layers (equations/osr.md)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The LIF step under the online threshold stabiliser (SPEC section 6): statistics of u, then firing."""
+"""The LIF step under the online threshold stabiliser (equations/ots.md): statistics of u, then firing."""
 
 from __future__ import annotations
 

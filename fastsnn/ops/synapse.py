@@ -1,4 +1,4 @@
-"""Synapses that follow a traced neuron: run once forward, weight gradient from the trace (SPEC section 2).
+"""Synapses that follow a traced neuron: run once forward, weight gradient from the trace (equations/ottt.md).
 
     y = W*s + b ;  g_W = weight_grad(input = a, g_y) ;  g_b = sum g_y ;  g_s = input_grad(W, g_y)
 

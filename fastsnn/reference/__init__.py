@@ -1,1 +1,1 @@
-"""The truth: every operation in plain PyTorch, one file per family, written as SPEC reads."""
+"""The truth: every operation in plain PyTorch, one file per family, written as the equations read."""

@@ -1,4 +1,4 @@
-"""Binary synapse (SPEC section 4): W_b = scale_o * sign(W), its straight-through gradient, and packed signs."""
+"""Binary synapse (equations/empf.md): W_b = scale_o * sign(W), its straight-through gradient, and packed signs."""
 
 from __future__ import annotations
 

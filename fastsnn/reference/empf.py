@@ -1,4 +1,4 @@
-"""EM-PF neurons in plain PyTorch: versions I, II and III, forward and backward (SPEC section 4; Hao et al. 2024).
+"""EM-PF neurons in plain PyTorch: versions I, II and III, forward and backward (equations/empf.md; Hao et al. 2024).
 
 Every backend has these functions. Neurons are [outer, C, inner], sequences [T, outer, C, inner]; parameters are [T, C]
 (version II: [C]) in the state's dtype, with C = 1 where all neurons share them. State is float64 for float64 input and

@@ -1,4 +1,4 @@
-"""The LIF family in plain PyTorch, over time: steps and gradients are those of `fastsnn.rules` (SPEC sections 1 to 3).
+"""The LIF family in plain PyTorch, over time: steps and gradients are those of `fastsnn.rules` (equations/lif.md).
 
 `forward` and `backward` have the signature every backend has. `state` is the state before the first step;
 state tensors are float64 for float64 input and float32 otherwise, spikes have the input's dtype.

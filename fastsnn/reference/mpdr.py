@@ -1,4 +1,4 @@
-"""LIF with membrane potential distribution regularisation in plain PyTorch (SPEC section 7).
+"""LIF with membrane potential distribution regularisation in plain PyTorch (equations/rptt.md).
 
 `forward` and `backward` are those of the LIF family and what MPDR adds: moments in, one more gradient of u out.
 """

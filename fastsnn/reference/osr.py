@@ -1,4 +1,4 @@
-"""Online spiking renormalisation (SPEC section 5), alone and with the LIF behind it. x is [N, C, *].
+"""Online spiking renormalisation (equations/osr.md), alone and with the LIF behind it. x is [N, C, *].
 
 `affine` is what the forward applies, y = (x - center)*factor + shift, with the running statistics in center and factor
 (or the batch's, where the fallback takes them). The gradient is batch normalisation's, rescaled: mean and inverse are

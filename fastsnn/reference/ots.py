@@ -1,4 +1,4 @@
-"""The LIF step whose threshold is a tensor (SPEC section 6), in the two passes of OTS. `threshold` is float64, []."""
+"""The LIF step whose threshold is a tensor (equations/ots.md), in the two passes of OTS. `threshold` is float64, []."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Weight standardisation (SPEC section 2), per output channel over its fan-in N, variance unbiased."""
+"""Weight standardisation (equations/ottt.md), per output channel over its fan-in N, variance unbiased."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Surrogate derivatives sg(z), z = u - th (SPEC section 1)."""
+"""Surrogate derivatives sg(z), z = u - th (equations/lif.md)."""
 
 from __future__ import annotations
 

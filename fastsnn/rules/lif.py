@@ -1,4 +1,4 @@
-"""The LIF neuron without a trace (SPEC section 1): through time, and spatial (Meng et al. 2023)."""
+"""The LIF neuron without a trace (equations/lif.md): through time, and spatial (Meng et al. 2023)."""
 
 from .rule import Rule
 

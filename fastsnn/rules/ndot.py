@@ -1,4 +1,4 @@
-"""NDOT (Jiang et al. 2024, eq. 12 and appendix A.2; SPEC section 3)."""
+"""NDOT (Jiang et al. 2024, eq. 12 and appendix A.2; equations/ndot.md)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""NDOT as its authors' code has it (Jiang et al. 2024; SPEC section 3)."""
+"""NDOT as its authors' code has it (Jiang et al. 2024; equations/ndot.md)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Online training through time (Xiao et al. 2022; SPEC section 2)."""
+"""Online training through time (Xiao et al. 2022; equations/ottt.md)."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ class Now(NamedTuple):
 
 
 class Rule:
-    """u[t] = lam*v[t-1] + gain*x[t] + bias, s[t] = H(u[t] - th), v[t] = reset of u[t] (SPEC section 1).
+    """u[t] = lam*v[t-1] + gain*x[t] + bias, s[t] = H(u[t] - th), v[t] = reset of u[t] (equations/lif.md).
 
     A subclass names itself and says what differs. `p` is a LIFParams, `slots` name -> tensor.
     """

@@ -218,7 +218,7 @@ def test_only_packed_networks_are_saved_and_nothing_is_lost(file, trained):
 
 
 def membrane_norm_step(v, x, leak, threshold, alpha, beta, norm, eps):
-    """SPEC section 4, version II in evaluation; [N, channels]."""
+    """equations/empf.md, version II in evaluation; [N, channels]."""
     gamma, shift, mean, var = norm
     m = leak * v + x
     mh = alpha * m + beta * (gamma * (m - mean) / torch.sqrt(var + eps) + shift)
@@ -227,7 +227,7 @@ def membrane_norm_step(v, x, leak, threshold, alpha, beta, norm, eps):
 
 
 def test_folding_the_membrane_norm():
-    """Three steps of version II behind a batch norm, against the folded form of SPEC section 4."""
+    """Three steps of version II behind a batch norm, against the folded form of equations/empf.md."""
     channels, eps = 5, 1e-5
     torch.set_default_dtype(torch.float64)
     try:

@@ -1,4 +1,4 @@
-"""Every compiled kernel by the names of SPEC: CUDA's from the built extension, Triton's compiled here."""
+"""Every compiled kernel by the names of the equations: CUDA's from the built extension, Triton's compiled here."""
 
 import json
 import os

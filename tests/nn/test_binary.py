@@ -37,7 +37,7 @@ def test_linear_is_the_product_with_the_binary_weight(scale):
 
 
 def test_traced_spikes_count_as_plain_ones():
-    """SPEC section 4: the weight gradient of a binary synapse uses the spike."""
+    """equations/empf.md: the weight gradient of a binary synapse uses the spike."""
     neuron, layer = fastsnn.LIF.for_rule("ottt"), fastsnn.BinaryLinear(5, 3)
     for x in torch.rand(2, 4, 5) + 0.4:
         spikes = neuron(x)

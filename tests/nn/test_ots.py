@@ -32,7 +32,7 @@ def run(net, x):
 
 
 def spikes_by_definition(x, lam=0.5, th_0=1.0):
-    """SPEC section 6 with soft reset, in float64."""
+    """equations/ots.md with soft reset, in float64."""
     v, q, rows, thresholds = torch.zeros_like(x[0]), None, [], []
     for x_t in x:
         u = lam * v + x_t

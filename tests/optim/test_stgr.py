@@ -1,4 +1,4 @@
-"""STGR around an optimizer against the formulas of SPEC section 7."""
+"""STGR around an optimizer against the formulas of equations/rptt.md."""
 
 import copy
 import subprocess

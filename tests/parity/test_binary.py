@@ -64,7 +64,7 @@ def test_transform_equals_the_float64_reference(variant, shape, dtype, scaled):
 
 @EVERY
 def test_transform_in_words(variant):
-    """SPEC: mean |W| is detached, sign(0) = 0, the gradient passes from -1 to 1 with both ends, and is not scaled."""
+    """Mean |W| is detached, sign(0) = 0, the gradient passes from -1 to 1 with both ends, and is not scaled."""
     weight = torch.tensor([[-3.0, -1.0, 0.0, 1.0, 1.0 + 2**-20, 2.0]])
     value, gradient = run(weight, torch.arange(1.0, 7.0).view(1, 6), True)
     assert_same(value, weight.abs().mean() * torch.tensor([[-1.0, -1.0, 0.0, 1.0, 1.0, 1.0]]), rtol=1e-6)

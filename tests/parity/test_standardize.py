@@ -35,7 +35,7 @@ def run(weight, gain, g_out, fn=standardize):
 
 
 def plain(weight, gain):
-    """SPEC section 2 in differentiable torch operations."""
+    """equations/ottt.md in differentiable torch operations."""
     dims = tuple(range(1, weight.dim()))
     var, mean = torch.var_mean(weight, dims, correction=1, keepdim=True)
     return gain * (weight - mean) / torch.sqrt(var * weight[0].numel() + EPS)

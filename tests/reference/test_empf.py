@@ -1,4 +1,4 @@
-"""The EM-PF reference against autograd of SPEC section 4's formulas, and Theorem 4.2 of Hao et al. 2024."""
+"""The EM-PF reference against autograd of the formulas of equations/empf.md, and Theorem 4.2 of Hao et al. 2024."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""The reference's hand-written gradients against autograd through the plain equations of SPEC sections 1 and 2."""
+"""The reference's hand-written gradients against autograd through the plain equations of lif.md and ottt.md."""
 
 import pytest
 import torch
@@ -33,7 +33,7 @@ class Spike(torch.autograd.Function):
 
 
 def naive(x, v, keep, *, rule, tau, decay_input, v_reset, detach_reset, surrogate_function, th=1.0):
-    """Spikes and v of every step, as SPEC section 1 prints them."""
+    """Spikes and v of every step, as equations/lif.md prints them."""
     r = 0.0 if v_reset is None else v_reset
     spikes, potentials = [], []
     for x_t in x:

@@ -1,4 +1,4 @@
-"""NDOT's ratio traces at the edges that SPEC section 3 settles."""
+"""NDOT's ratio traces at the edges that equations/ndot.md settles."""
 
 import pytest
 import torch
