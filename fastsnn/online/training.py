@@ -124,7 +124,8 @@ def train_batch(
     the two have a backward each, as g_{t-1} is of the loss alone.
 
     Raises ValueError for a mode, K, T or rule that do not fit together, FloatingPointError for a loss that is not
-    finite.
+    finite. Whatever is raised in step t leaves weights and optimizer as the updates before t left them, in mode "A" as
+    they were; running statistics keep what they saw, as torch's batch norm does.
     """
     _check(net, x, mode, backward_steps)
     steps = len(x)
