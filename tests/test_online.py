@@ -180,6 +180,9 @@ def test_trainer_resumes_bitwise():
     [
         ("ottt", {"mode": "B"}, "mode is 'B'"),
         ("ottt", {"backward_steps": 0}, "backward_steps is 0"),
+        ("ottt", {"clip": 0.0}, "clip is 0.0"),
+        ("ottt", {"clip": -1.0}, "clip is -1.0"),
+        ("ottt", {"clip": float("nan")}, "clip is NaN"),
         ("ottt", {"backward_steps": T + 1}, "backward_steps is 6"),
         ("bptt", {"mode": "O"}, "mode='A'"),
         ("bptt", {"mode": "A", "backward_steps": 1}, "random back-propagation"),

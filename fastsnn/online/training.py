@@ -16,6 +16,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from ..nn import EMPF, LIF, plain, reset
 from ..nn.neuron import Neuron
 from ..nn.osr import OSR
+from ..ops.types import number
 from ..optim import STGR
 from .graph import GraphedUpdates
 from .losses import hits, predictions
@@ -77,13 +78,17 @@ def evaluating(net: nn.Module) -> Iterator[None]:
             module.training = training
 
 
-def _check(net: nn.Module, x: Sequence[Tensor] | Tensor, mode: str, backward_steps: int | None) -> None:
+def _check(
+    net: nn.Module, x: Sequence[Tensor] | Tensor, mode: str, backward_steps: int | None, clip: float | None
+) -> None:
     if mode not in ("O", "A"):
         raise ValueError(f"mode is {mode!r}; allowed: 'O' (an update each step) and 'A' (one update a batch)")
     if len(x) < 1:
         raise ValueError("x has no time steps; it must hold one input a step, [T, N, *]")
     if backward_steps is not None and not 1 <= backward_steps <= len(x):
         raise ValueError(f"backward_steps is {backward_steps}; it must be in 1..T = {len(x)}, or None for all")
+    if clip is not None and not number("clip", clip) > 0:
+        raise ValueError(f"clip is {clip}; it must be > 0, the largest norm of the gradient, or None for no clipping")
     if _whole_sequences(net) and (mode == "O" or backward_steps is not None):
         raise ValueError(
             "the network's neurons have step_mode 'm' and take all steps in one call, which has one backward: use "
@@ -123,11 +128,11 @@ def train_batch(
     `regularisation(net)` joins each step's loss, undivided; what is returned is the loss alone. With an `optim.STGR`
     the two have a backward each, as g_{t-1} is of the loss alone.
 
-    Raises ValueError for a mode, K, T or rule that do not fit together, FloatingPointError for a loss that is not
+    Raises ValueError for a mode, K, T, clip or rule that do not fit together, FloatingPointError for a loss that is not
     finite. Whatever is raised in step t leaves weights and optimizer as the updates before t left them, in mode "A" as
     they were; running statistics keep what they saw, as torch's batch norm does.
     """
-    _check(net, x, mode, backward_steps)
+    _check(net, x, mode, backward_steps, clip)
     steps = len(x)
     kept = range(steps) if backward_steps is None else torch.randperm(steps, generator=generator)[:backward_steps]
     losses, correct = update(net, x, y, optimizer, {int(t) for t in kept}, mode=mode, loss=loss, clip=clip)
@@ -323,7 +328,7 @@ class Trainer:
             self.net.train()
         if self._graphs is None or not self._graphs.takes(x, y, self.options):
             return train_batch(self.net, x, y, self.optimizer, **self.options)
-        _check(self.net, x, self.options.get("mode", "O"), None)
+        _check(self.net, x, self.options.get("mode", "O"), None, self.options.get("clip"))
         chosen = set(range(len(x)))
         options: dict[str, Any] = {"mode": "O", "loss": mixed_loss, "clip": None}
         options |= {name: self.options[name] for name in options.keys() & self.options.keys()}

@@ -100,8 +100,12 @@ class Recipe:
         ):
             if not least <= getattr(self, name) <= most or getattr(self, name) == math.inf:
                 self._wrong(name, f"it must be in {least}..{most}")
-        if self.lr == 0:
-            self._wrong("lr", "it must be positive")
+        for name in ("lr", "clip"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < math.inf:
+                self._wrong(name, "it must be positive")
+        if self.decay_by is not None and not 0 < self.decay_by <= 1:
+            self._wrong("decay_by", "it must be in 0..1, what the learning rate is multiplied by")
         for name, keys in (("mpdr", MPDR_KEYS), ("stgr", STGR_KEYS), ("ftrl", FTRL_KEYS)):
             _among(f"a key of {name}", getattr(self, name) or (), keys)
         self._fit()
