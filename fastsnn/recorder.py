@@ -29,7 +29,8 @@ class Record:
         if potentials and any(neuron.step_mode == "m" for neuron in self.neurons.values()):
             raise ValueError("potentials are recorded step by step and the network has step_mode 'm': set 's'")
         if traces and not any(isinstance(n, LIF) and RULES[n.rule].traced() for n in self.neurons.values()):
-            raise ValueError("no neuron of net makes a trace: rules with one are ottt, ndot and ndot_released")
+            traced = ", ".join(name for name, rule in RULES.items() if rule.traced())
+            raise ValueError(f"no neuron of net makes a trace: rules with one are {traced}")
         # a fused layer does not call the neuron that it holds
         self._called = {n: self.neurons.get(n, m) for n, m in net.named_modules() if n in self.neurons}
         for name, module in net.named_modules():

@@ -22,7 +22,6 @@ from .types import (
     EMPTY,
     FIELDS,
     FLOATING,
-    MORE,
     Forward,
     LIFParams,
     LIFState,
@@ -226,28 +225,42 @@ def run(
         x, state = layout.aligned(x, state, sequence)
     kernels = backends.select("mpdr" if mpdr else "lif", x)
     moments = room(x, sequence) if mpdr else None
-    wanted = {"moments_out": moments} if mpdr else {}
     if p.online:
-        large = spare is not None and not sequence and x.numel() >= memory.WORTH_ASKING
-        into = _reusable(spare, x) if large and spare is not None else EMPTY
-        out = kernels.forward(p, x, state, sequence, v_seq, into, **wanted)
-        spikes, u, v, slots = out
-        if x.requires_grad and torch.is_grad_enabled():
-            call = Call(p, kernels, state, sequence, v_seq, out, moments, apart)
-            spikes, moments, u = OnlineLIF.apply(x, call, *(() if apart is None else apart.parameters))
-            u = u.detach()
-        trace = slots[0] if p.traced else None
-        if sequence and trace is not None:
-            slots = [trace[-1].clone(), *slots[1:]]
-        # as state_of, without its calls
-        fields = [u, False, None, None, state.keep, *MORE]
-        for place, slot in zip(p.places, slots):  # noqa: B905 (strict costs in a hot path)
-            fields[place] = slot
-        after = tuple.__new__(LIFState, fields)
-        # what others hold must be another tensor of the same memory for `_reusable` to see it
-        if not large:
-            return Ran(spikes, after, trace, v, kernels.NAME, moments)
-        return Ran(spikes, after.map(Tensor.detach), trace, v, kernels.NAME, moments, replaced(state, keep=None))
+        return _run_online(p, kernels, x, state, sequence, v_seq, spare, moments, apart)
+    return _run_through_time(p, kernels, x, state, sequence, v_seq, moments)
+
+
+def _run_online(
+    p: LIFParams,
+    kernels: Any,
+    x: Tensor,
+    state: LIFState,
+    sequence: bool,
+    v_seq: bool,
+    spare: LIFState | None,
+    moments: Tensor | None,
+    apart: Any,
+) -> Ran:
+    wanted = {} if moments is None else {"moments_out": moments}
+    large = spare is not None and not sequence and x.numel() >= memory.WORTH_ASKING
+    into = _reusable(spare, x) if large and spare is not None else EMPTY
+    out = kernels.forward(p, x, state, sequence, v_seq, into, **wanted)
+    spikes, u = out.spikes, out.u
+    if x.requires_grad and torch.is_grad_enabled():
+        call = Call(p, kernels, state, sequence, v_seq, out, moments, apart)
+        spikes, moments, u = OnlineLIF.apply(x, call, *(() if apart is None else apart.parameters))
+        u = u.detach()
+    ran = _online(p, spikes, u, out, state, sequence, kernels.NAME, moments)
+    if not large:
+        return ran
+    # what others hold must be another tensor of the same memory for `_reusable` to see it
+    return ran._replace(state=ran.state.map(Tensor.detach), spare=replaced(state, keep=None))
+
+
+def _run_through_time(
+    p: LIFParams, kernels: Any, x: Tensor, state: LIFState, sequence: bool, v_seq: bool, moments: Tensor | None
+) -> Ran:
+    wanted = {} if moments is None else {"moments_out": moments}
     start = settled(p, state)
     v_first: Any = start.potential
     given = slots_at(p.drive, start)
@@ -277,11 +290,21 @@ def _ready(x: Tensor, state: LIFState, sequence: bool) -> bool:
     return True
 
 
-def _online(p: LIFParams, out: Forward, state: LIFState, sequence: bool, name: str, moments: Tensor | None) -> Ran:
+def _online(
+    p: LIFParams,
+    spikes: Tensor,
+    u: Tensor | None,
+    out: Forward,
+    state: LIFState,
+    sequence: bool,
+    name: str,
+    moments: Tensor | None,
+) -> Ran:
+    """After a call from `state`; spikes and u: of `out`, as autograd has them and as the state keeps it."""
     slots, trace = out.slots, out.slots[0] if p.traced else None
     if sequence and trace is not None:
         slots = [trace[-1].clone(), *slots[1:]]
-    return Ran(out.spikes, state_of(p.places, out.u, False, slots, state.keep), trace, out.v, name, moments)
+    return Ran(spikes, state_of(p.places, u, False, slots, state.keep), trace, out.v, name, moments)
 
 
 def _through_time(
@@ -309,7 +332,7 @@ def _by_operators(
         state = settled(p, state)
     out, moments = registered.forward(p, x, state, sequence, v_seq, mpdr)
     if p.online:
-        return _online(p, out, state, sequence, registered.NAME, moments)
+        return _online(p, out.spikes, out.u, out, state, sequence, registered.NAME, moments)
     return _through_time(p, out.spikes, out.v, out.slots, state, v_seq, registered.NAME, moments)
 
 

@@ -77,6 +77,9 @@ class Rule:
         for parameter in cls.parameters:
             if parameter.default is None:
                 raise TypeError(f"{here}: parameter {parameter.name!r} has no default")
+        for slot in cls.slots:
+            if slot.start == float("inf") and cls.first is Rule.first:
+                raise TypeError(f"{here}: slot {slot.name!r} starts at infinity and the rule has no `first`")
         if cls.traced() == (cls.untraced == cls.name):
             raise TypeError(f"{here}: `untraced` is {cls.untraced!r}; it must name the rule without the trace")
 
@@ -109,7 +112,7 @@ class Rule:
 
     def first(self, p: LIFParams, v: Tensor) -> Tensor:
         """After its first step, the slot whose start is infinite."""
-        raise NotImplementedError
+        raise TypeError(f"rule {self.name!r} has no slot whose start is infinite")
 
     def reset_derivative(self, p: LIFParams, u: Tensor, sg: Tensor) -> Tensor:
         """dv/du: 1 - th*sg (soft), (1 - s) + (r - u)*sg (hard); detach_reset drops the sg term."""

@@ -3,6 +3,7 @@
 import pickle
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -25,6 +26,10 @@ def ottt_with(**changes):
         ({"parameters": (Parameter("rho"),)}, "'changed' .*test_rules.py.*parameter 'rho' has no default"),
         ({"slots": (Slot("trace", every_step=True), Slot("late", every_step=True))}, "'changed'.*slot 'late'.*first"),
         ({"untraced": "changed"}, "'changed'.*`untraced` is 'changed'"),
+        (
+            {"slots": (Slot("trace", every_step=True), Slot("late", start=float("inf")))},
+            "'changed'.*slot 'late' starts at infinity and the rule has no `first`",
+        ),
     ],
 )
 def test_a_wrong_declaration_is_an_error_at_import(changes, message):
@@ -96,3 +101,10 @@ def test_the_list_needs_no_torch():
     code = "import sys, fastsnn.rules; assert 'torch' not in sys.modules, 'torch'; print(*fastsnn.rules.RULES)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == [*RULES]
+
+
+def test_a_rule_whose_slot_drives_spikes_needs_its_file_alone():
+    """Gradient through potential and slot, steps, sequences, states, evaluation: against autograd of the equations."""
+    program = Path(__file__).with_name("planted.py")
+    done = subprocess.run([sys.executable, program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

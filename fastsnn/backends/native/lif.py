@@ -13,6 +13,7 @@ from ...reference.surrogate import SHAPES
 from .operands import DTYPES, room_of_blocks
 
 KERNELS = ("none", "ottt", "ndot", "ndot_released")
+SLOTS = 2  # that a call has room for
 
 
 def _empty_float(x: Tensor) -> Tensor:
@@ -71,15 +72,16 @@ class LIFKernels:
             u = empty(x if u_seq else one)
         if v_seq or not p.online:
             v = empty(x if v_seq else one)
-        before: tuple[Any, ...] = ()
-        after: tuple[Any, ...] = ()
+        before: list[Any] = []
+        after: list[Any] = []
         first, like = False, x if p.traced else one
         for place in p.places:
             given, taken = state[place], into[place]
             first = first or given is None
-            before = (*before, given)
-            after = (*after, empty(like) if taken is None else taken)
+            before.append(given)
+            after.append(empty(like) if taken is None else taken)
             like = one
+        absent = (None,) * (SLOTS - len(after))
         arguments = (
             self._params(p),
             self._where(x),
@@ -90,14 +92,16 @@ class LIFKernels:
             state[1],
             x,
             state[0],
-            *(*before, None, None)[:2],  # two slots of any rule
+            *before,
+            *absent,
             state[4],
             spikes,
             None if u_seq else u,
             u if u_seq else None,
             None if v_seq else v,
             v if v_seq else None,
-            *(*after, None, None)[:2],
+            *after,
+            *absent,
         )
         if moments_out is None:
             self._core.lif_forward(*arguments)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ...ops.stats import Affine, Moments
 from ...ops.types import Forward, LIFParams, LIFState, slots_at, state_dtype
-from .lif import LIFKernels
+from .lif import SLOTS, LIFKernels
 from .operands import DTYPES, room_of_blocks
 
 
@@ -96,12 +96,12 @@ class OSRKernels:
             *sums,
             state.potential,
             *before,
-            *[None] * (2 - len(before)),
+            *[None] * (SLOTS - len(before)),
             state.keep,
             spikes,
             u,
             *slots,
-            *[None] * (2 - len(slots)),
+            *[None] * (SLOTS - len(slots)),
         )
         return Forward(spikes, u, None, slots), own
 
