@@ -20,17 +20,28 @@ from .resnet import (
     spiking_resnet34,
 )
 from .style import NORMS, Style
-from .transformer import SpikingAttention, spikformer
+from .transformer import (
+    Masked,
+    SpikeDrivenAttention,
+    SpikingAttention,
+    TokenAttention,
+    qkformer,
+    spike_driven_transformer,
+    spikformer,
+)
 from .vgg import VGGFeedback, vgg, vgg11, vgg13, vgg_f, vggsnn
 
 __all__ = [
     "NORMS",
     "Delay",
     "EMPFBlock",
+    "Masked",
     "NFBlock",
     "Recurrent",
+    "SpikeDrivenAttention",
     "SpikingAttention",
     "Style",
+    "TokenAttention",
     "VGGFeedback",
     "create_model",
     "digits_conv",
@@ -49,10 +60,12 @@ __all__ = [
     "nf_resnet34",
     "preact_resnet18",
     "preact_resnet34",
+    "qkformer",
     "r400",
     "sew_resnet18",
     "sew_resnet34",
     "shd",
+    "spike_driven_transformer",
     "spikformer",
     "spiking_resnet18",
     "spiking_resnet19",

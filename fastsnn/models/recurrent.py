@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 
 from ..nn import Stateful, TracedSpikes
+from ..nn.state import of_samples
 from .registry import register
 from .style import Style
 
@@ -56,10 +57,7 @@ class Delay(Stateful):
 
     def restarted(self, mask: Tensor) -> DelayState:
         """The state where the samples of mask [N] fired nothing. Raises ValueError where mask does not fit."""
-        spikes = self.state.spikes
-        if spikes is not None and spikes.shape[:1] != mask.shape:
-            raise ValueError(f"mask has {len(mask)} samples and the state has shape {tuple(spikes.shape)}, [N, *]")
-        return self.state.map(lambda kept: kept.masked_fill(mask.to(kept.device).view(-1, *[1] * (kept.dim() - 1)), 0))
+        return self.state.map(lambda kept: kept.masked_fill(of_samples(mask, kept), 0))
 
     def detach(self) -> None:
         self.state = self.state.map(Tensor.detach)

@@ -76,7 +76,11 @@ class Style:
         """A neuron, its output scaled under weight standardisation."""
         threshold = {"threshold": "ots"} if self.norm == "osr+ots" else {}
         lif = LIF.for_rule(self.rule, **SOFT | threshold | self.neuron)
-        return nn.Sequential(lif, Scale()) if self.standardised else lif
+        return nn.Sequential(lif, self.scale()) if self.standardised else lif
+
+    def scale(self) -> nn.Module:
+        """Behind spikes, under weight standardisation."""
+        return Scale() if self.standardised else nn.Identity()
 
     def fire(self, channels: int) -> nn.Module:
         """A current's norm and the neuron behind it: OSR and LIF are one layer where they are fused."""

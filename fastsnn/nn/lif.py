@@ -32,6 +32,7 @@ from ..reference.lif import settled
 from ..reference.mpdr import z_score
 from .neuron import Neuron
 from .ots import ThresholdStabilizer
+from .state import of_samples
 from .traced import TracedSpikes, plain
 
 __all__ = ["LIF"]
@@ -298,10 +299,7 @@ class LIF(Neuron):
         held = [value for value in state if isinstance(value, Tensor)]
         if not held:
             return state
-        shape = held[0].shape
-        if shape[:1] != mask.shape:
-            raise ValueError(f"mask has {len(mask)} samples and the state has shape {tuple(shape)}, [N, *]")
-        again = mask.to(held[0].device).view(-1, *[1] * (len(shape) - 1))
+        again = of_samples(mask, held[0])
 
         def anew(value: Tensor | None, start: Any) -> Tensor | None:
             return None if value is None else torch.where(again, start, value)

@@ -57,6 +57,13 @@ class Stateful(nn.Module, ABC):
             running(self)
 
 
+def of_samples(mask: Tensor, kept: Tensor) -> Tensor:
+    """mask [N] as it spreads over what is kept of N samples, [N, *]. Raises ValueError where it does not fit."""
+    if kept.shape[:1] != mask.shape:
+        raise ValueError(f"mask has {len(mask)} samples and the state has shape {tuple(kept.shape)}, [N, *]")
+    return mask.to(kept.device).view(-1, *[1] * (kept.dim() - 1))
+
+
 def counted(steps: int | Tensor, beside: Tensor) -> int | Tensor:
     """Steps as they are kept: inside a graph of torch.compile in a tensor, as a number would make a graph of its own
     each; else as they are."""

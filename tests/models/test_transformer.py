@@ -7,17 +7,45 @@ from torch.testing import assert_close
 
 import fastsnn
 from fastsnn import models, online
-from fastsnn.models.transformer import SCALE, THRESHOLD, SpikingAttention
+from fastsnn.models.transformer import (
+    SCALE,
+    THRESHOLD,
+    Masked,
+    SpikeDrivenAttention,
+    SpikingAttention,
+    TokenAttention,
+    by_head,
+)
 
 LAM = 0.5
 LOW = 0.2  # a threshold at which little networks fire
 
 
-@pytest.mark.parametrize(("options", "parameters"), [({}, 4.15e6), ({"channels": 384, "heads": 12}, 9.32e6)])
-def test_sizes_are_those_of_the_paper(options, parameters):
-    """Zhou et al. 2023, table 2: as many digits as it prints."""
-    net = models.create_model("spikformer", norm="bn", **options)
-    assert sum(p.numel() for p in net.parameters()) == pytest.approx(parameters, abs=1e4)
+SIZES = [
+    ("spikformer", {}, 4.15e6),
+    ("spikformer", {"channels": 384, "heads": 12}, 9.32e6),
+    ("spike_driven_transformer", {"num_classes": 100}, 10.28e6),
+    ("spike_driven_transformer", {"depth": 6, "channels": 512, "poolings": 4, "num_classes": 1000}, 23.37e6),
+    ("spike_driven_transformer", {"depth": 8, "channels": 768, "poolings": 4, "num_classes": 1000}, 66.34e6),
+    ("qkformer", {"num_classes": 100}, 6.74e6),
+    ("qkformer", {"channels": 384, "depths": (1, 2, 7), "stem": "imagenet", "num_classes": 1000}, 16.47e6),
+    ("qkformer", {"channels": 512, "depths": (1, 2, 7), "stem": "imagenet", "num_classes": 1000}, 29.08e6),
+    ("qkformer", {"channels": 768, "depths": (1, 2, 7), "stem": "imagenet", "num_classes": 1000}, 64.96e6),
+]
+
+
+def idle_biases(net):
+    """Of 1x1 convolutions but q, k, v and shortcuts: the released code has them, a norm takes them away."""
+    named = {name: m for name, m in net.named_modules() if isinstance(m, nn.Conv2d) and m.kernel_size == (1, 1)}
+    return sum(m.out_channels for name, m in named.items() if not name.endswith(("q.0", "k.0", "v.0", "shortcut.0")))
+
+
+@pytest.mark.parametrize(("name", "options", "parameters"), SIZES, ids=lambda value: str(value))
+def test_sizes_are_those_of_the_papers(name, options, parameters):
+    """As many digits as their tables print (Zhou et al. 2023, Yao et al. 2023, Zhou et al. 2024)."""
+    with torch.device("meta"):
+        net = models.create_model(name, norm="bn", **options)
+    assert sum(p.numel() for p in net.parameters()) + idle_biases(net) == pytest.approx(parameters, abs=5e3)
 
 
 class TwoPass:
@@ -44,14 +72,56 @@ class TwoPass:
             + (0 if conv.bias is None else conv.bias.detach().view(1, -1, 1, 1))
         )
 
+    def masked(self, name, mask, spikes):
+        product = mask * spikes
+        self.a[name] = (LAM * self.a.get(name, 0) + product).detach()
+        return product, self.a[name]
 
-@pytest.mark.parametrize("heads", [1, 2])
-def test_attention_has_the_gradient_of_two_passes(heads):
-    """Synapses before and behind the product take their weight gradient from traces, the product is differentiated as
-    it stands and has no trace of its own."""
+
+def spiking_by_hand(attention, hand, x):
+    """Zhou et al. 2023, eq. 6 to 9."""
+    into = hand.fire("x", x)
+    q, k, v = (hand.fire(n, hand.synapse(getattr(attention, n)[0], into), LOW)[0] for n in "qkv")
+    q, k, v = (by_head(s, attention.heads) for s in (q, k, v))
+    pair = hand.fire("attention", ((v @ (k.transpose(-2, -1) @ q)) * SCALE).reshape(x.shape), THRESHOLD)
+    return hand.fire("proj", hand.synapse(attention.proj[0], pair), LOW)[0]
+
+
+def token_by_hand(attention, hand, x):
+    """QKTA of Zhou et al. 2024."""
+    into = hand.fire("x", x)
+    q, k = (hand.fire(n, hand.synapse(getattr(attention, n)[0], into), LOW)[0] for n in "qk")
+    q, k = (by_head(s, attention.heads) for s in (q, k))
+    mask, _ = hand.fire("mask", q.sum(2, keepdim=True), THRESHOLD)
+    pair = [half.reshape(x.shape) for half in hand.masked("masked", mask, k)]
+    return hand.fire("proj", hand.synapse(attention.proj[0], pair), LOW)[0]
+
+
+def spike_driven_by_hand(attention, hand, x):
+    """SDSA of Yao et al. 2023, behind the neurons of a membrane shortcut."""
+    first = hand.fire("first", hand.fire("x", x)[0], LOW)
+    q, k, v = (hand.fire(n, hand.synapse(getattr(attention, n)[0], first), LOW)[0] for n in "qkv")
+    mask, _ = hand.fire("mask", (q * k).sum((2, 3), keepdim=True), THRESHOLD)
+    return hand.synapse(attention.proj[0], hand.masked("masked", mask, v))
+
+
+ATTENTIONS = {
+    "spiking-1": (lambda style: SpikingAttention(4, 1, style), spiking_by_hand),
+    "spiking-2": (lambda style: SpikingAttention(4, 2, style), spiking_by_hand),
+    "token-1": (lambda style: TokenAttention(4, 1, style), token_by_hand),
+    "token-2": (lambda style: TokenAttention(4, 2, style), token_by_hand),
+    "spike-driven": (lambda style: SpikeDrivenAttention(4, style), spike_driven_by_hand),
+}
+
+
+@pytest.mark.parametrize("name", ATTENTIONS)
+def test_attention_has_the_gradient_of_two_passes(name):
+    """Synapses before and behind a product take their weight gradient from traces, the product is differentiated as it
+    stands; a mask that goes into weights at once has a trace of its own."""
+    make, by_hand = ATTENTIONS[name]
     torch.manual_seed(2)
     style = models.Style("ottt", "none", None, {"v_threshold": LOW})
-    attention = SpikingAttention(4, heads, style).double()
+    attention = make(style).double()
     with torch.no_grad():
         for p in attention.parameters():
             p.mul_(3)
@@ -59,33 +129,62 @@ def test_attention_has_the_gradient_of_two_passes(heads):
     x = 3 * torch.rand(3, 2, 4, 3, 3, dtype=torch.float64)
     weight = torch.randn(2, 4, 3, 3, dtype=torch.float64)
     hand = TwoPass()
-    total = 0.0
+    outputs = []
     for x_t in x:
-        (fastsnn.nn.plain(attention(first(x_t))) * weight).sum().backward()
+        outputs.append(fastsnn.nn.plain(attention(first(x_t))))
+        (outputs[-1] * weight).sum().backward()
     expected = {name: p.grad.clone() for name, p in attention.named_parameters()}
     attention.zero_grad()
-    for x_t in x:
-        into = hand.fire("x", x_t)
-        q, k, v = (hand.fire(n, hand.synapse(getattr(attention, n)[0], into), LOW)[0] for n in "qkv")
-        q, k, v = (s.reshape(2, heads, 4 // heads, 9) for s in (q, k, v))
-        current = (v @ (k.transpose(-2, -1) @ q)) * SCALE
-        pair = hand.fire("attention", current.reshape(2, 4, 3, 3), THRESHOLD)
-        out, _ = hand.fire("proj", hand.synapse(attention.proj[0], pair), LOW)
-        total += float(out.detach().sum())
+    for x_t, output in zip(x, outputs, strict=True):
+        out = by_hand(attention, hand, x_t)
+        assert output.abs().sum() > 0
+        assert_close(out, output, atol=1e-10, rtol=1e-10)
         (out * weight).sum().backward()
-    assert total > 0
     for name, p in attention.named_parameters():
         assert p.grad.abs().sum() > 0, name
         assert_close(expected[name], p.grad, atol=1e-10, rtol=1e-10)
 
 
-@pytest.mark.parametrize("mode", ["O", "A"])
-@pytest.mark.parametrize("rule", ["ottt", "sltt", "ndot"])
-def test_a_small_one_learns(rule, mode):
+def test_a_mask_decays_with_the_neurons_and_starts_anew_for_some_samples():
+    style = models.Style("ottt", "none", None, {"tau": 4.0})
+    masked = Masked(style)
+    ones, half = torch.ones(2, 3), torch.tensor([[1.0, 0.0, 1.0], [0.0, 0.0, 1.0]])
+    assert_close(masked(ones, half).trace, half)
+    kept = fastsnn.states(masked)
+    assert_close(masked(half, ones).trace, 1.75 * half)
+    fastsnn.load_states(masked, kept)
+    fastsnn.reset(masked, torch.tensor([True, False]))
+    assert_close(masked(ones, ones).trace, torch.stack([ones[0], 1 + 0.75 * half[1]]))
+    with pytest.raises(ValueError, match="mask has 3 samples"):
+        fastsnn.reset(masked, torch.zeros(3, dtype=torch.bool))
+    fastsnn.reset(masked)
+    assert_close(masked(ones, half).trace, half)
+    assert not isinstance(masked.eval()(ones, half), fastsnn.nn.TracedSpikes)
+
+
+@pytest.mark.parametrize("name", ["qkformer", "spike_driven_transformer"])
+@pytest.mark.parametrize("rule", ["ndot", "ndot_released"])
+def test_a_trace_of_potentials_has_no_mask(name, rule):
+    with pytest.raises(ValueError, match=f"rule is '{rule}'.*allowed here: bptt, sltt, ottt"):
+        models.create_model(name, rule=rule)
+
+
+SMALL = {"channels": 16, "in_channels": 1}
+NETWORKS = {
+    "spikformer": {"depth": 1, "heads": 2, "poolings": 0},
+    "qkformer": {"depths": (1, 1, 1), "heads": 2},
+    "spike_driven_transformer": {"depth": 1, "poolings": 0},
+}
+
+
+LEARN = [("spikformer", rule, mode) for rule in ("ottt", "sltt", "ndot") for mode in ("O", "A")]
+LEARN += [(name, "ottt", "O") for name in ("qkformer", "spike_driven_transformer")]
+
+
+@pytest.mark.parametrize(("name", "rule", "mode"), LEARN)
+def test_a_small_one_learns(name, rule, mode):
     torch.manual_seed(0)
-    net = models.create_model(
-        "spikformer", rule=rule, norm="sws", channels=16, depth=1, heads=2, in_channels=1, poolings=0
-    )
+    net = models.create_model(name, rule=rule, norm="sws", **SMALL, **NETWORKS[name])
     optimizer = torch.optim.SGD(net.parameters(), 0.05, momentum=0.9)
     x, y = torch.randn(8, 1, 6, 6).expand(3, -1, -1, -1, -1), torch.arange(8)
     losses = [online.train_batch(net, x, y, optimizer, mode=mode).loss for _ in range(40)]
@@ -113,13 +212,14 @@ def saved_bytes(net, steps):
     return peak
 
 
+@pytest.mark.parametrize("name", NETWORKS)
 @pytest.mark.parametrize("rule", ["ottt", "sltt", "bptt"])
-def test_the_memory_of_graphs_is_flat_in_t_but_for_bptt(rule):
+def test_the_memory_of_graphs_is_flat_in_t_but_for_bptt(rule, name):
     sizes = []
     for steps in (4, 16):
         torch.manual_seed(0)
-        options = {"norm": "osr", "steps": steps, "channels": 16, "heads": 2, "in_channels": 1, "poolings": 0}
-        sizes.append(saved_bytes(models.create_model("spikformer", rule=rule, depth=2, **options), steps))
+        net = models.create_model(name, rule=rule, norm="osr", steps=steps, **SMALL, **NETWORKS[name])
+        sizes.append(saved_bytes(net, steps))
     grown = sizes[1] / sizes[0]
     assert grown > 3 if rule == "bptt" else grown <= 1.02
 
@@ -132,6 +232,13 @@ def test_heads_and_poolings_that_do_not_fit_are_named():
     ):
         with pytest.raises(ValueError, match=said):
             models.create_model("spikformer", **options)
+    for options, said in (
+        ({"heads": 7}, "channels is 96 and heads is 7"),
+        ({"depths": (1, 2)}, r"depths \(1, 2\); channels must be a multiple of 8, depths three numbers"),
+        ({"stem": "mnist"}, "stem is 'mnist'; allowed: cifar, imagenet"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            models.create_model("qkformer", **options)
 
 
 def test_a_maximum_of_traced_spikes_stays_refused_before_a_synapse():
