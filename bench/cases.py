@@ -20,8 +20,8 @@ from torch import Tensor, nn
 
 import fastsnn
 from fastsnn.nn import plain
-from fastsnn.ops.types import LIFParams, LIFState, state_of
 from fastsnn.reference import lif
+from fastsnn.types import LIFParams, LIFState, state_of
 
 T = 16
 OSR_CHANNELS = 128

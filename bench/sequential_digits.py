@@ -6,7 +6,7 @@ sequential_digits.csv (one row a run) and sequential_digits.md (mean and spread)
 
 from __future__ import annotations
 
-from fastsnn.ops.types import RULES
+from fastsnn.types import RULES
 
 from .accuracy import compare
 

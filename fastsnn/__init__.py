@@ -26,10 +26,7 @@ def _hand_over() -> None:
 if (pathlib.Path(__file__).parents[1] / "setup.py").exists():
     _hand_over()
 
-try:
-    __version__ = importlib.metadata.version(__name__)
-except importlib.metadata.PackageNotFoundError:
-    raise ImportError(f"fastsnn is not installed: run `pip install .` in {pathlib.Path(__file__).parents[1]}") from None
+from .version import __version__  # noqa: E402 (the installed package's, after it took over)
 
 if typing.TYPE_CHECKING or sys.modules.get("torch"):
     from . import backends, data, deploy, functional, models, online, optim, surrogate
@@ -63,6 +60,8 @@ else:
 
     def __getattr__(name: str) -> object:
         """A submodule, or what `nn` or `backends` names so."""
+        if name == "backends":
+            importlib.import_module(f"{__name__}.ops")  # whose kernels register there
         if importlib.util.find_spec(f"{__name__}.{name}"):
             return importlib.import_module(f"{__name__}.{name}")
         if name not in __all__:

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from . import __version__, backends, deploy, plots, summaries
+from . import backends, deploy, plots, summaries
 from .boards import Board
 from .config import Config
 from .errors import RunError
@@ -25,6 +25,7 @@ from .online import evaluate, gradient_alignment
 from .profiling import profile
 from .recipes import Recipe
 from .threads import POLICY, crowded, sleeps
+from .version import __version__
 
 OF_SUMMARY = 64  # samples of the test split
 

@@ -11,7 +11,7 @@ from torch.optim import SGD, Optimizer
 
 from . import backends
 from .ops.layout import is_dense, like
-from .ops.types import flag, number
+from .types import flag, number
 
 __all__ = ["STGR", "rho"]
 

@@ -10,10 +10,10 @@ from torch import Tensor
 
 from .nn import LIF, plain
 from .ops.mpdr import MPDR
-from .ops.stats import Moments, merge
-from .ops.types import state_dtype
 from .reference import lif, stats
 from .reference import mpdr as formulas
+from .stats import Moments, merge
+from .types import state_dtype
 
 
 class Potentials(NamedTuple):

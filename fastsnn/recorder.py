@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from .nn import EMPF, LIF, OSRLIF, TracedSpikes, plain
-from .ops.types import RULES
+from .types import RULES
 
 __all__ = ["Record", "record"]
 

@@ -7,7 +7,7 @@ import torch
 
 import fastsnn
 from fastsnn import backends, surrogate
-from fastsnn.ops.types import RULES, state_dtype
+from fastsnn.types import RULES, state_dtype
 
 from .gpuless import cuda_host, fake_device, toolkit
 

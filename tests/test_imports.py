@@ -1,4 +1,4 @@
-"""No circle among the files that import each other."""
+"""No circle among the files that import each other, and in fastsnn none against the order of its packages."""
 
 import ast
 from collections.abc import Iterator
@@ -7,15 +7,24 @@ from pathlib import Path
 
 import pytest
 
+# packages and files of fastsnn: each imports only those before it
+ORDER = (
+    *("_cpu", "_cuda", "errors", "files", "rules", "names", "threads", "version"),
+    *("surrogate", "types", "stats", "reference"),
+    *("backends", "kernels", "ops", "functional"),
+    *("nn", "optim", "online", "models", "data", "deploy", "recorder", "summaries", "fastsnn"),
+    *("config", "recipes", "checkpoints", "assembly", "potentials", "experiment", "profiling", "boards", "plots"),
+    *("commands", "cli", "__main__"),
+)
 ROOT = Path(__file__).parents[1]
 if not (ROOT / "setup.py").exists():
     pytest.skip("needs the source tree", allow_module_level=True)
 
 
 def modules(folder: str) -> dict[tuple[str, ...], Path]:
-    """name -> file of a package."""
+    """name -> file of a package; a core is its stub."""
     found = {}
-    for path in (ROOT / folder).rglob("*.py"):
+    for path in [*(ROOT / folder).rglob("*.py"), *(ROOT / folder).rglob("*.pyi")]:
         *parents, name = path.relative_to(ROOT).with_suffix("").parts
         found[(*parents, name) if name != "__init__" else tuple(parents)] = path
     return found
@@ -44,7 +53,24 @@ def graph(folder: str) -> dict[tuple[str, ...], set[tuple[str, ...]]]:
     }
 
 
-@pytest.mark.parametrize("folder", ["bench", "triton_kernels"])
+def package_of(name: tuple[str, ...]) -> str:
+    """fastsnn's package or file that holds a file."""
+    return name[1] if len(name) > 1 else "fastsnn"
+
+
+def test_every_package_imports_only_those_before_it():
+    arrows = graph("fastsnn")
+    assert {package_of(name) for name in arrows} == {*ORDER}
+    against = [
+        f"{'.'.join(name)} imports {'.'.join(target)}"
+        for name, targets in arrows.items()
+        for target in targets
+        if ORDER.index(package_of(target)) > ORDER.index(package_of(name))
+    ]
+    assert not against
+
+
+@pytest.mark.parametrize("folder", ["fastsnn", "bench", "triton_kernels"])
 def test_no_file_imports_itself_in_a_circle(folder):
     arrows = graph(folder)
     assert any(arrows.values())

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 import fastsnn
 from fastsnn.nn import plain
-from fastsnn.ops.types import RULES
+from fastsnn.types import RULES
 
 from .target import DTYPES, Stage, Target
 

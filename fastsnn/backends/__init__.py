@@ -1,4 +1,4 @@
-"""One registry: operation family -> backend -> kernels, with a reason for every refusal (DESIGN: dispatch).
+"""One registry: operation family -> backend -> kernels, with a reason for every refusal. Families register here.
 
 Order for a CPU tensor: cpu, reference; for a CUDA tensor: cuda, triton, and reference for the families that
 neither holds. The reference runs after one warning that names the reason. A backend forced by
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
@@ -20,11 +20,14 @@ from ..errors import BackendError
 from ..names import BACKENDS
 from ..threads import crowded
 from . import cpu, cuda, reference, triton
+from .core import Core
 
 __all__ = ["BackendError", "available", "explain", "running", "select", "use_backend"]
 
 # each has refusal(device) -> reason | None and KERNELS: family -> kernels
 REGISTRY: dict[str, Any] = dict(zip(BACKENDS, (cuda, triton, cpu, reference), strict=True))
+CORES = (cuda.CORE, triton.CORE, cpu.CORE)
+FAMILIES: dict[str, Callable[[Core], Any]] = {}  # -> its kernels on a core
 ORDER = {"cpu": ("cpu",), "cuda": ("cuda", "triton")}
 
 
@@ -39,6 +42,15 @@ _forced: ContextVar[str | None] = ContextVar("fastsnn_backend", default=None)
 _last: str | None = None  # what use_backend was given last, anywhere: graphs of torch.compile guard on it
 _warned: set[str] = set()
 _chosen: dict[tuple[str, torch.device, str | None], Any] = {}
+
+
+def register(family: str, native: Callable[[Core], Any], reference: Any = None, cores: Sequence[Core] = CORES) -> None:
+    """The kernels of a family: `native(core)` on each of these cores, and the reference where it has one."""
+    FAMILIES[family] = native
+    for core in cores:
+        REGISTRY[core.name].KERNELS[family] = native(core)
+    if reference is not None:
+        REGISTRY["reference"].KERNELS[family] = reference
 
 
 def forced() -> str | None:
@@ -56,7 +68,7 @@ def refusal(family: str, backend: str, device: torch.device) -> str | None:
 def available() -> dict[str, str]:
     """Every backend and 'available', or the reason why it is not."""
     home = {"cuda": "cuda", "triton": "cuda"}
-    return {name: refusal("lif", name, torch.device(home.get(name, "cpu"))) or "available" for name in REGISTRY}
+    return {name: REGISTRY[name].refusal(torch.device(home.get(name, "cpu"))) or "available" for name in REGISTRY}
 
 
 def _order(family: str, device: torch.device) -> tuple[str, ...]:
@@ -69,7 +81,13 @@ def _order(family: str, device: torch.device) -> tuple[str, ...]:
 
 
 def explain(family: str, device: str | torch.device) -> list[tuple[str, str]]:
-    """(backend, 'runs' | 'not reached' | reason) in order of choice for tensors of `device`."""
+    """(backend, 'runs' | 'not reached' | reason) in order of choice for tensors of `device`.
+
+    Raises BackendError for a family that is not registered: fastsnn's own are with `import fastsnn.ops`.
+    """
+    if not any(family in backend.KERNELS for backend in REGISTRY.values()):
+        names = ", ".join(FAMILIES) or "none before `import fastsnn.ops`"
+        raise BackendError(f"family is {family!r}; registered are: {names}")
     device = torch.device(device)
     rows, found = [], False
     for backend in _order(family, device):

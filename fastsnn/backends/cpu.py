@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import native
+from .core import Core
 
 try:
     from .. import _cpu
@@ -35,14 +35,5 @@ def _threads(_: Tensor) -> int:
 
 
 # the T loop runs in cache, so a sequence's potentials are recomputed from x
-_LIF = native.LIFKernels("cpu", _cpu, _threads, saves_u=False)
-KERNELS: dict[str, Any] = {
-    "lif": _LIF,
-    "mpdr": _LIF,
-    "standardize": native.StandardizeKernels("cpu", _cpu, _threads),
-    "empf": native.EMPFKernels("cpu", _cpu, _threads),
-    "binary": native.BinaryKernels("cpu", _cpu, _threads),
-    "osr": native.OSRKernels(_LIF, _cpu, _threads),
-    "ots": native.OTSKernels(_LIF, _cpu, _threads),
-    "stgr": native.STGRKernels("cpu", _cpu, _threads),
-}
+CORE = Core("cpu", _cpu, _threads, saves_u=False)
+KERNELS: dict[str, Any] = {}  # by family

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import native
+from .core import Core
 
 try:
     from .. import _cuda
@@ -42,16 +42,6 @@ def _stream(x: Tensor) -> tuple[int, int]:
     return index, torch._C._cuda_getCurrentRawStream(index)
 
 
-BLOCKS = 1024  # of a sum over channels
-
 # a thread walks T once, so the backward through time reads the potentials that the forward stored
-_LIF = native.LIFKernels("cuda", _cuda, _stream, saves_u=True, room=True)
-KERNELS: dict[str, Any] = {
-    "lif": _LIF,
-    "mpdr": _LIF,
-    "standardize": native.StandardizeKernels("cuda", _cuda, _stream),
-    "empf": native.EMPFKernels("cuda", _cuda, _stream, blocks=BLOCKS),
-    "osr": native.OSRKernels(_LIF, _cuda, _stream, BLOCKS),
-    "ots": native.OTSKernels(_LIF, _cuda, _stream, room=True),
-    "binary": native.BinaryKernels("cuda", _cuda, _stream),
-}
+CORE = Core("cuda", _cuda, _stream, saves_u=True, blocks=1024)
+KERNELS: dict[str, Any] = {}  # by family

@@ -6,20 +6,9 @@ from typing import Any
 
 import torch
 
-from ..reference import binary, empf, lif, mpdr, osr, ots, standardize
+KERNELS: dict[str, Any] = {}  # family -> module of fastsnn.reference
 
 
 def refusal(device: torch.device) -> str | None:
     """Nothing is refused."""
     return None
-
-
-KERNELS: dict[str, Any] = {
-    "lif": lif,
-    "mpdr": mpdr,
-    "standardize": standardize,
-    "empf": empf,
-    "binary": binary,
-    "osr": osr,
-    "ots": ots,
-}

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from . import native
+from .core import Core
 
 _core: Any = None
 _version: tuple[int, ...] = ()
@@ -21,7 +21,6 @@ except ImportError as error:
 
 VERSION = (3, 4)  # named tuples inside kernels
 CAPABILITY = (7, 5)
-PROGRAMS = 1024  # of a sum
 NEEDS_CUDA = (
     "the triton backend takes CUDA tensors and this one is on cpu; "
     "for tests set TRITON_INTERPRET=1 before Python starts"
@@ -59,13 +58,5 @@ def _dotted(numbers: tuple[int, ...]) -> str:
 
 
 # recomputing u in reverse would need memory for it: a sequence's potentials are saved
-_LIF = native.LIFKernels("triton", _core, torch.cuda.device_of, saves_u=True, room=True)
-KERNELS: dict[str, Any] = {
-    "lif": _LIF,
-    "mpdr": _LIF,
-    "osr": native.OSRKernels(_LIF, _core, torch.cuda.device_of, PROGRAMS),
-    "ots": native.OTSKernels(_LIF, _core, torch.cuda.device_of, room=True),
-    "standardize": native.StandardizeKernels("triton", _core, torch.cuda.device_of),
-    "empf": native.EMPFKernels("triton", _core, torch.cuda.device_of, PROGRAMS),
-    "binary": native.BinaryKernels("triton", _core, torch.cuda.device_of),
-}
+CORE = Core("triton", _core, torch.cuda.device_of, saves_u=True, blocks=1024)
+KERNELS: dict[str, Any] = {}  # by family

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ..nn import LIF, OSRLIF, Scale, WSConv2d, WSLinear
 from ..nn.osr import OSR, VanillaBN
-from ..ops.types import RULES
+from ..types import RULES
 
 __all__ = ["NORMS", "Style"]
 

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..ops.binary import binarize
-from ..ops.types import flag
+from ..types import flag
 from .traced import plain
 
 __all__ = ["BinaryConv2d", "BinaryLinear"]

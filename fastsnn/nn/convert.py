@@ -11,7 +11,7 @@ from torch.nn.modules.lazy import LazyModuleMixin
 from torch.nn.utils import fusion
 from torch.nn.utils.parametrize import is_parametrized
 
-from ..ops.stats import group_of_all
+from ..stats import group_of_all
 from .binary import BinaryConv2d, BinaryLinear
 from .osr import OSR, OSR1d, OSR2d, OSR3d
 from .tree import hooked, replace

@@ -11,7 +11,7 @@ from .. import backends
 from ..names import VERSIONS
 from ..ops import empf as op
 from ..ops.lif import check_input
-from ..ops.types import flag, number, replaced
+from ..types import flag, number, replaced
 from .neuron import Neuron
 from .state import counted
 from .traced import plain

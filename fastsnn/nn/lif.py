@@ -15,7 +15,9 @@ from ..ops import lif as op
 from ..ops import ots
 from ..ops.dispatch import by_operators
 from ..ops.mpdr import MPDR, Apart, apart_of
-from ..ops.types import (
+from ..reference.lif import settled
+from ..reference.mpdr import z_score
+from ..types import (
     EMPTY,
     RULES,
     LIFParams,
@@ -28,8 +30,6 @@ from ..ops.types import (
     state_dtype,
     state_of,
 )
-from ..reference.lif import settled
-from ..reference.mpdr import z_score
 from .neuron import Neuron
 from .ots import ThresholdStabilizer
 from .state import of_samples

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..ops.types import number, replaced, state_dtype
+from ..types import number, replaced, state_dtype
 from .state import Stateful
 
 __all__ = ["Neuron"]

@@ -10,8 +10,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..ops import lif as op_lif
 from ..ops import osr as op
-from ..ops.stats import Moments, merge, pooled
-from ..ops.types import flag, map_tensors, number
+from ..stats import Moments, merge, pooled
+from ..types import flag, map_tensors, number
 from .lif import LIF, defaults_of
 from .state import Stateful, counted
 from .traced import TracedSpikes, TraceError

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..ops.stats import Moments
-from ..ops.types import map_tensors
+from ..stats import Moments
+from ..types import map_tensors
 from .state import Stateful, counted
 
 

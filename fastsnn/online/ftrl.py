@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ..ops.types import number
+from ..types import number
 
 __all__ = ["FTRL"]
 

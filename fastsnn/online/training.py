@@ -16,8 +16,8 @@ from torch.optim.lr_scheduler import LRScheduler
 from ..nn import EMPF, LIF, plain, reset
 from ..nn.neuron import Neuron
 from ..nn.osr import OSR
-from ..ops.types import number
 from ..optim import STGR
+from ..types import number
 from .graph import GraphedUpdates
 from .losses import hits, predictions
 from .losses import loss as mixed_loss

@@ -1,1 +1,9 @@
-"""One file per family: the operation's types and checks, its autograd.Function and its functional entry."""
+"""Operations as pure functions with explicit state, per family: checks, autograd and entry."""
+
+import sys
+
+from .. import kernels as kernels
+from .. import stats, types
+
+for _module in (stats, types):  # pickles of fastsnn 0.1 name their classes by these paths
+    sys.modules[f"{__name__}.{_module.__name__.rpartition('.')[2]}"] = _module

@@ -10,12 +10,12 @@ from torch import Tensor
 from .. import backends
 from ..reference import binary as reference
 from ..reference.binary import OUTPUTS, Geometry, output_shape
+from ..types import FLOATING
 from .autograd import first_order
 from .dispatch import by_operators
 from .passes import binary as passes
 from .registered import binary as registered
 from .registered import call
-from .types import FLOATING
 
 SPIKES = (torch.float32, torch.bfloat16, torch.float16)  # what packed weights multiply
 LARGEST = 2**31 - 1  # fan-in

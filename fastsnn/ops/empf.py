@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 
 from .. import backends
+from ..types import LIFState
 from . import layout
 from .autograd import of_neuron
 from .dispatch import by_operators
 from .lif import check_input, check_state
 from .passes import empf as passes
 from .registered import empf as registered
-from .types import LIFState
 
 __all__ = ["EMPFNormResult", "EMPFResult", "empf_norm_step", "empf_sequence", "empf_step"]
 

@@ -13,12 +13,7 @@ from .. import backends, surrogate
 from ..reference import mpdr as formulas
 from ..reference.lif import settled, settled_drive
 from ..rules import RULES, SLOTS, Rule
-from . import layout, memory
-from .autograd import of_neuron
-from .dispatch import by_operators, traced_by_jit
-from .passes.mpdr import room
-from .registered import lif as registered
-from .types import (
+from ..types import (
     EMPTY,
     FIELDS,
     FLOATING,
@@ -35,6 +30,11 @@ from .types import (
     state_dtype,
     state_of,
 )
+from . import layout, memory
+from .autograd import of_neuron
+from .dispatch import by_operators, traced_by_jit
+from .passes.mpdr import room
+from .registered import lif as registered
 
 __all__ = ["LIFResult", "lif_sequence", "lif_step", "run"]
 

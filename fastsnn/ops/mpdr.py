@@ -11,9 +11,9 @@ from torch import Tensor
 from torch.autograd.graph import get_gradient_edge
 
 from ..reference import mpdr as formulas
+from ..types import flag, number
 from . import empf, lif, osr, ots
 from .autograd import up_to_neurons
-from .types import flag, number
 
 __all__ = ["MPDR", "Apart", "apart_of"]
 

@@ -9,6 +9,8 @@ from torch import Tensor
 
 from .. import backends
 from ..reference import osr as reference
+from ..stats import Affine, Moments, group_of_all
+from ..types import FLOATING, LIFParams, LIFState, slots_at, state_of
 from . import layout
 from .autograd import first_order, of_neuron
 from .dispatch import by_operators
@@ -16,8 +18,6 @@ from .lif import Ran
 from .passes import osr as passes
 from .passes.osr import Coming, Running
 from .registered import osr as registered
-from .stats import Affine, Moments, group_of_all
-from .types import FLOATING, LIFParams, LIFState, slots_at, state_of
 
 
 def check_input(x: Tensor, channels: int, dims: tuple[int, ...] | None) -> None:

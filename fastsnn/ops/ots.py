@@ -10,13 +10,13 @@ from torch import Tensor
 
 from .. import backends
 from ..reference.lif import settled
+from ..stats import Moments
+from ..types import LIFParams, LIFState
 from . import layout
 from .autograd import of_neuron
 from .dispatch import by_operators
 from .lif import Ran, check_input, check_state
 from .registered import ots as registered
-from .stats import Moments
-from .types import LIFParams, LIFState
 
 RULES = ("sltt", "ottt")
 

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from .. import backends
+from ..types import FLOATING
 from .autograd import first_order
 from .dispatch import by_operators
 from .registered import call
 from .registered import standardize as registered
-from .types import FLOATING
 
 EPS = 1e-4
 

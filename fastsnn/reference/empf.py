@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..ops.types import state_dtype
+from ..types import state_dtype
 
 NAME = "reference"
 

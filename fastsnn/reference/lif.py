@@ -13,10 +13,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..ops.types import EMPTY, Forward, LIFParams, LIFState, Saved, replaced, slots_at, state_dtype, state_of
 from ..rules import RULES, Rule
 from ..rules.rule import Now, Slots
-from . import surrogate
+from ..surrogate import formulas
+from ..types import EMPTY, Forward, LIFParams, LIFState, Saved, replaced, slots_at, state_dtype, state_of
 
 NAME = "reference"
 SAVES_U = False
@@ -160,7 +160,7 @@ def backward(
     g_rows = us.new_zeros(us.shape) if g_s is None else g_s.to(us.dtype).reshape(us.shape)
     if saved.keep is not None:
         g_rows = g_rows * saved.keep
-    sg = surrogate.derivative(us - p.threshold, p.shape, p.height, p.slope)
+    sg = formulas.derivative(us - p.threshold, p.shape, p.height, p.slope)
     if p.online:
         g_us = g_rows * sg
         g_x = p.gain * (g_us if g_u_more is None else g_us + g_u_more)

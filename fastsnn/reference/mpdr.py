@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..ops.types import EMPTY, Forward, LIFParams, LIFState, Pull, Saved, replaced
+from ..types import EMPTY, Forward, LIFParams, LIFState, Pull, Saved, replaced
 from . import lif
 
 NAME = lif.NAME

@@ -10,8 +10,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..ops.stats import Affine, Moments
-from ..ops.types import Forward, LIFParams, LIFState, Saved, replaced, state_dtype
+from ..stats import Affine, Moments
+from ..types import Forward, LIFParams, LIFState, Saved, replaced, state_dtype
 from . import lif, stats
 
 NAME = "reference"

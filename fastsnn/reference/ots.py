@@ -5,9 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..ops.stats import Moments
-from ..ops.types import LIFParams, state_dtype
-from . import lif, stats, surrogate
+from ..stats import Moments
+from ..surrogate import formulas
+from ..types import LIFParams, state_dtype
+from . import lif, stats
 
 NAME = "reference"
 
@@ -36,6 +37,6 @@ def backward(
     p: LIFParams, u: Tensor, threshold: Tensor, keep: Tensor | None, g_s: Tensor, dtype: torch.dtype
 ) -> Tensor:
     """g_x = gain * g_s * sg(u - th[t]); the threshold has no gradient."""
-    sg = surrogate.derivative(u - threshold.to(u.dtype), p.shape, p.height, p.slope)
+    sg = formulas.derivative(u - threshold.to(u.dtype), p.shape, p.height, p.slope)
     masked = g_s.to(u.dtype) if keep is None else g_s.to(u.dtype) * keep
     return (p.gain * (masked * sg)).to(dtype)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from ..ops.stats import Moments
+from ..stats import Moments
 
 
 def per_channel(x: Tensor) -> Moments:

@@ -5,12 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from .ottt import PAPER
-from .rule import Now, Rule, Slot, Slots
+from .rule import Neuron, Now, Rule, Slot, Slots
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from ..ops.types import LIFParams
 
 OF_SOFT_RESET = "its ratio is that of potentials after soft reset"
 
@@ -29,13 +27,13 @@ class NDOT(Rule):
     soft_reset = OF_SOFT_RESET
     paper = PAPER
 
-    def advance(self, p: LIFParams, now: Now, slots: Slots) -> Slots:
+    def advance(self, p: Neuron, now: Now, slots: Slots) -> Slots:
         r_prev = now.v_prev.new_ones(()) if now.first else now.v_prev
         r = now.v / r_prev
         total = r.new_full((), p.leak).where(now.u_prev >= 0, r.new_full((), -p.leak))
         ratio = total.where(r_prev == 0, r.clamp(-p.leak, p.leak))
         return {"trace": slots["ratio"] * slots["trace"] + now.s, "ratio": ratio}
 
-    def first(self, p: LIFParams, v: Tensor) -> Tensor:
+    def first(self, p: Neuron, v: Tensor) -> Tensor:
         """e[1] = v[1]/1."""
         return v.clamp(-p.leak, p.leak)

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from .ndot import OF_SOFT_RESET
 from .ottt import PAPER
-from .rule import Now, Rule, Slot, Slots
-
-if TYPE_CHECKING:
-    from ..ops.types import LIFParams
+from .rule import Neuron, Now, Rule, Slot, Slots
 
 
 class NDOTReleased(Rule):
@@ -24,7 +19,7 @@ class NDOTReleased(Rule):
     soft_reset = OF_SOFT_RESET
     paper = PAPER
 
-    def advance(self, p: LIFParams, now: Now, slots: Slots) -> Slots:
+    def advance(self, p: Neuron, now: Now, slots: Slots) -> Slots:
         num, den = (now.v - p.threshold * now.s).where(now.fired, now.v), slots["ratio"]
         quotient = num / den
         usable = (den != 0) & num.isfinite() & den.isfinite() & quotient.isfinite()

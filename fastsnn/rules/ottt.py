@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from .rule import Now, Rule, Slot, Slots
-
-if TYPE_CHECKING:
-    from ..ops.types import LIFParams
+from .rule import Neuron, Now, Rule, Slot, Slots
 
 PAPER = {"decay_input": False, "v_reset": None, "surrogate_function": ("Sigmoid", 4.0)}
 
@@ -22,5 +17,5 @@ class OTTT(Rule):
     untraced = "sltt"
     paper = PAPER
 
-    def advance(self, p: LIFParams, now: Now, slots: Slots) -> Slots:
+    def advance(self, p: Neuron, now: Now, slots: Slots) -> Slots:
         return {"trace": p.leak * slots["trace"] + now.s}

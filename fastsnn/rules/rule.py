@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from ..ops.types import LIFParams
 
 Slots = dict[str, Any]  # name -> tensor
 
@@ -51,10 +49,29 @@ class Now(NamedTuple):
     first: bool
 
 
+class Neuron(Protocol):
+    """What a rule reads of a neuron (`fastsnn.types.LIFParams`)."""
+
+    @property
+    def leak(self) -> float: ...
+    @property
+    def gain(self) -> float: ...
+    @property
+    def bias(self) -> float: ...
+    @property
+    def threshold(self) -> float: ...
+    @property
+    def v_reset(self) -> float | None: ...
+    @property
+    def reset_grad(self) -> float: ...
+    @property
+    def of_rule(self) -> tuple[float, ...]: ...
+
+
 class Rule:
     """u[t] = lam*v[t-1] + gain*x[t] + bias, s[t] = H(u[t] - th), v[t] = reset of u[t] (equations/lif.md).
 
-    A subclass names itself and says what differs. `p` is a LIFParams, `slots` name -> tensor.
+    A subclass names itself and says what differs. `p` is the neuron, `slots` name -> tensor.
     """
 
     name: ClassVar[str]
@@ -88,42 +105,42 @@ class Rule:
         """Whether the first slot is a trace."""
         return bool(cls.slots) and cls.slots[0].every_step
 
-    def charge(self, p: LIFParams, v: Tensor, x: Tensor, slots: Slots) -> Tensor:
+    def charge(self, p: Neuron, v: Tensor, x: Tensor, slots: Slots) -> Tensor:
         """u[t], as it is compared with th."""
         return (p.leak * v + p.gain * x) + p.bias
 
-    def fire(self, p: LIFParams, u: Tensor) -> Tensor:
+    def fire(self, p: Neuron, u: Tensor) -> Tensor:
         """s[t] = H(u[t] - th), equality fires."""
         return u >= p.threshold
 
-    def reset(self, p: LIFParams, u: Tensor, fired: Tensor) -> Tensor:
+    def reset(self, p: Neuron, u: Tensor, fired: Tensor) -> Tensor:
         """u[t] - th, or v_reset, where it fired."""
         if p.v_reset is None:
             return (u - p.threshold).where(fired, u)
         return u.masked_fill(fired, p.v_reset)
 
-    def settle(self, p: LIFParams, u: Tensor, fired: Tensor, slots: Slots) -> tuple[Tensor, Slots]:
+    def settle(self, p: Neuron, u: Tensor, fired: Tensor, slots: Slots) -> tuple[Tensor, Slots]:
         """v[t], and after the spike the slots that drive spikes."""
         return self.reset(p, u, fired), {}
 
-    def advance(self, p: LIFParams, now: Now, slots: Slots) -> Slots:
+    def advance(self, p: Neuron, now: Now, slots: Slots) -> Slots:
         """The slots that drive nothing, after the step."""
         return {}
 
-    def first(self, p: LIFParams, v: Tensor) -> Tensor:
+    def first(self, p: Neuron, v: Tensor) -> Tensor:
         """After its first step, the slot whose start is infinite."""
         raise TypeError(f"rule {self.name!r} has no slot whose start is infinite")
 
-    def reset_derivative(self, p: LIFParams, u: Tensor, sg: Tensor) -> Tensor:
+    def reset_derivative(self, p: Neuron, u: Tensor, sg: Tensor) -> Tensor:
         """dv/du: 1 - th*sg (soft), (1 - s) + (r - u)*sg (hard); detach_reset drops the sg term."""
         if p.v_reset is None:
             return 1 - p.reset_grad * sg
         return (~self.fire(p, u)).to(u) + p.reset_grad * ((p.v_reset - u) * sg)
 
-    def bptt_gradient(self, p: LIFParams, g_s: Tensor, g_v: Tensor, g_slots: Slots, u: Tensor, sg: Tensor) -> Tensor:
+    def bptt_gradient(self, p: Neuron, g_s: Tensor, g_v: Tensor, g_slots: Slots, u: Tensor, sg: Tensor) -> Tensor:
         """g_u[t] from the gradients of s[t] (dropout on it), v[t] and the settled slots."""
         return g_s * sg + g_v * self.reset_derivative(p, u, sg)
 
-    def carry(self, p: LIFParams, g_u: Tensor, g_v: Tensor, g_slots: Slots) -> Slots:
+    def carry(self, p: Neuron, g_u: Tensor, g_v: Tensor, g_slots: Slots) -> Slots:
         """Gradients of the settled slots of t-1."""
         return {}

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import torch
 
+from fastsnn import backends
 from fastsnn.backends import cuda
-from fastsnn.backends.native import BinaryKernels, EMPFKernels, LIFKernels, OSRKernels, OTSKernels, StandardizeKernels
 
 from . import toolkit
 
@@ -95,13 +95,5 @@ class Backend:
 
     @functools.cached_property
     def KERNELS(self):
-        lif = LIFKernels("cuda-host", core(), _where, saves_u=True, room=True)
-        return {
-            "lif": lif,
-            "mpdr": lif,
-            "standardize": StandardizeKernels("cuda-host", core(), _where),
-            "empf": EMPFKernels("cuda-host", core(), _where, blocks=cuda.BLOCKS),
-            "osr": OSRKernels(lif, core(), _where, cuda.BLOCKS),
-            "ots": OTSKernels(lif, core(), _where, room=True),
-            "binary": BinaryKernels("cuda-host", core(), _where),
-        }
+        host = cuda.CORE._replace(name="cuda-host", module=core(), where=_where)
+        return {family: backends.FAMILIES[family](host) for family in cuda.KERNELS}

@@ -15,7 +15,6 @@ import torch
 
 import fastsnn
 from fastsnn import backends
-from fastsnn.backends.native import LIFKernels, StandardizeKernels
 
 from . import cuda_host, ptx, toolkit
 
@@ -65,8 +64,8 @@ class Core:
 
     @functools.cached_property
     def KERNELS(self):
-        core = "cuda-ptx", self, lambda _: (0, 0)
-        return {"lif": LIFKernels(*core, saves_u=True), "standardize": StandardizeKernels(*core)}
+        core = backends.cuda.CORE._replace(name="cuda-ptx", module=self, where=lambda _: (0, 0))
+        return {family: backends.FAMILIES[family](core) for family in ("lif", "standardize")}
 
 
 @functools.cache

@@ -9,8 +9,8 @@ import torch
 
 from fastsnn import backends, surrogate
 from fastsnn.functional import lif_sequence, standardize
-from fastsnn.ops.stats import Affine
-from fastsnn.ops.types import RULES, LIFParams, LIFState, Pull, Saved, state_dtype
+from fastsnn.stats import Affine
+from fastsnn.types import RULES, LIFParams, LIFState, Pull, Saved, state_dtype
 
 from ..cases import DTYPES, assert_same, current, dtype_id, keep_of, on_reference, sequence, steps
 from . import cuda_host, triton_ptx

@@ -27,10 +27,10 @@ from triton.runtime.jit import JITFunction, create_function_from_signature
 from fastsnn import surrogate
 from fastsnn.backends.triton import KERNELS
 from fastsnn.ops.binary import words_shape
-from fastsnn.ops.stats import Affine
-from fastsnn.ops.types import RULES, LIFParams, LIFState, Pull, Saved, state_dtype, state_of
 from fastsnn.reference.binary import Geometry
 from fastsnn.reference.empf import Norm
+from fastsnn.stats import Affine
+from fastsnn.types import RULES, LIFParams, LIFState, Pull, Saved, state_dtype, state_of
 
 ARCHS = (75, 80, 86, 89, 90, 100, 120)
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)

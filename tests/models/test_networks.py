@@ -15,7 +15,7 @@ from fastsnn import models, online
 from fastsnn.models.registry import MODELS
 from fastsnn.models.vgg import features
 from fastsnn.nn.osr import OSR
-from fastsnn.ops.types import RULES
+from fastsnn.types import RULES
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 SMALL = (8, 8, 12, 16)

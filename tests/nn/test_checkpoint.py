@@ -9,7 +9,7 @@ from torch.utils.checkpoint import checkpoint as torch_checkpoint
 
 import fastsnn
 from fastsnn.ops import memory
-from fastsnn.ops.types import RULES
+from fastsnn.types import RULES
 
 from ..cases import assert_same, current
 

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 import fastsnn
 from fastsnn import TracedSpikes, surrogate
 from fastsnn.nn import plain
-from fastsnn.ops.types import RULES, LIFState, replaced
+from fastsnn.types import RULES, LIFState, replaced
 
 from ..cases import ONLINE, assert_same, compiled, current, graphs
 from .training import held, one_call, train_by_step

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 import fastsnn
-from fastsnn.ops.types import RULES
+from fastsnn.types import RULES
 
 from ..cases import DTYPES, ONLINE, TRACED, assert_same, configurations, current, dtype_id
 

@@ -11,7 +11,7 @@ from torch.autograd.graph import saved_tensors_hooks
 
 import fastsnn
 from fastsnn.ops import memory
-from fastsnn.ops.types import RULES
+from fastsnn.types import RULES
 
 from ..cases import ONLINE, TRACED, assert_same, current
 

@@ -8,8 +8,8 @@ from torch import nn
 
 import fastsnn
 from fastsnn.nn.ots import OTSState
-from fastsnn.ops.stats import Moments
-from fastsnn.ops.types import RULES
+from fastsnn.stats import Moments
+from fastsnn.types import RULES
 
 from ..cases import assert_same, current
 

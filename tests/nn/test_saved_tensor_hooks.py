@@ -7,7 +7,7 @@ from torch.autograd.graph import save_on_cpu, saved_tensors_hooks
 
 import fastsnn
 from fastsnn.functional import standardize
-from fastsnn.ops.types import RULES
+from fastsnn.types import RULES
 
 from ..cases import assert_same, current
 

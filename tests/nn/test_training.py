@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import fastsnn
-from fastsnn.ops.types import RULES
+from fastsnn.types import RULES
 
 from ..cases import ONLINE, TRACED, assert_same, current
 from . import ddp_worker

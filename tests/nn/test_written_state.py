@@ -11,7 +11,7 @@ from torch import nn
 
 import fastsnn
 from fastsnn.ops import memory
-from fastsnn.ops.types import RULES
+from fastsnn.types import RULES
 
 from ..cases import ONLINE, TRACED, assert_same, current
 

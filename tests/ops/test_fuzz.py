@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastsnn.functional import lif_sequence, lif_step, standardize
-from fastsnn.ops.types import RULES, state_dtype
+from fastsnn.types import RULES, state_dtype
 
 FLOATING = [torch.float32, torch.float64, torch.float16, torch.bfloat16]
 DTYPES = st.sampled_from([*FLOATING, *FLOATING, torch.int32, torch.bool])

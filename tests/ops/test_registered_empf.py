@@ -7,7 +7,7 @@ from torch.library import opcheck
 import fastsnn
 from fastsnn.ops import empf
 from fastsnn.ops.registered import empf as registered
-from fastsnn.ops.types import state_dtype
+from fastsnn.types import state_dtype
 
 from ..cases import DTYPES, LAYOUTS, assert_same, current, dtype_id
 

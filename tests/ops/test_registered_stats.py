@@ -5,10 +5,11 @@ import torch
 from torch.library import opcheck
 
 import fastsnn
-from fastsnn.ops import osr, ots, types
+from fastsnn import types
+from fastsnn.ops import osr, ots
 from fastsnn.ops.passes.osr import Running
 from fastsnn.ops.registered import osr as registered
-from fastsnn.ops.types import EMPTY, LIFParams, state_dtype
+from fastsnn.types import EMPTY, LIFParams, state_dtype
 
 from ..cases import DTYPES, LAYOUTS, ONLINE, assert_same, current, dtype_id, keep_of
 

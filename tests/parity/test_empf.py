@@ -6,7 +6,7 @@ import torch
 import fastsnn
 from fastsnn import backends
 from fastsnn.functional import empf_norm_step, empf_sequence, empf_step
-from fastsnn.ops.types import state_dtype
+from fastsnn.types import state_dtype
 
 from ..cases import DTYPES, LAYOUTS, assert_same, current, dtype_id, on_reference
 

@@ -5,8 +5,8 @@ import torch
 
 import fastsnn
 from fastsnn import backends
-from fastsnn.ops.types import EMPTY, LIFParams, state_of
 from fastsnn.reference import lif as reference
+from fastsnn.types import EMPTY, LIFParams, state_of
 
 from ..cases import (
     DTYPES,

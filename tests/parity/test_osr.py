@@ -5,7 +5,7 @@ import torch
 
 import fastsnn
 from fastsnn import backends, surrogate
-from fastsnn.ops.stats import Affine
+from fastsnn.stats import Affine
 
 from ..cases import (
     DTYPES,
@@ -166,8 +166,8 @@ def test_fused_with_a_neuron_equals_the_two_layers_bitwise(variant, rule, reset,
 @pytest.mark.parametrize("shape", [(9, 5), (4, 6, 5, 3)], ids=str)
 def test_fused_half_types(variant, shape, dtype):
     found, truth = kernels(variant), on_reference(lambda: kernels("reference"))
-    p = fastsnn.ops.types.LIFParams(rule="ottt", v_reset=None, surrogate=EXACT)
-    x, affine, state = current(*shape, dtype=dtype), affine_of(shape[1]), fastsnn.ops.types.EMPTY
+    p = fastsnn.types.LIFParams(rule="ottt", v_reset=None, surrogate=EXACT)
+    x, affine, state = current(*shape, dtype=dtype), affine_of(shape[1]), fastsnn.types.EMPTY
     (out, own), (expected, truly) = (which.lif_forward(p, x, affine, state, True) for which in (found, truth))
     assert_same(out._replace(v=None), expected._replace(v=None))
     assert_same(tuple(own), tuple(truly), rtol=1e-11, atol=1e-12)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from fastsnn import surrogate
-from fastsnn.ops.types import LIFParams
+from fastsnn.types import LIFParams
 
 from ..cases import DTYPES, LAYOUTS, assert_same, current, dtype_id, keep_of, on_reference
 from ..nn.test_ots import neuron, run

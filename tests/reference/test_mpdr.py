@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from fastsnn.online import MPDR
-from fastsnn.ops.types import Pull
 from fastsnn.reference import mpdr
+from fastsnn.types import Pull
 
 from ..cases import assert_same
 

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from fastsnn.ops.stats import Affine, Moments, merge
 from fastsnn.reference import osr, stats
+from fastsnn.stats import Affine, Moments, merge
 
 
 def moments(count, mean, m2):

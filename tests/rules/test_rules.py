@@ -9,11 +9,11 @@ import pytest
 import torch
 
 import fastsnn
-from fastsnn.ops.types import PLACES, LIFParams, LIFState, slots_at
 from fastsnn.reference import lif as reference
 from fastsnn.rules import RULES, SLOTS
 from fastsnn.rules.ottt import OTTT
 from fastsnn.rules.rule import Parameter, Rule, Slot
+from fastsnn.types import PLACES, LIFParams, LIFState, slots_at
 
 
 def ottt_with(**changes):

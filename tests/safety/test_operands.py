@@ -114,7 +114,7 @@ def short_lif_operand(**given):
     names = ("x", "potential", "trace", "ratio", "keep", "spikes", "u_last", "u_seq", "v_last", "v_seq")
     names += ("trace_seq", "ratio_last")
     operands = {"x": x, "spikes": torch.zeros(8), **given}
-    p = backends.cpu._LIF._params(fastsnn.LIF()._params)
+    p = backends.cpu.KERNELS["lif"]._params(fastsnn.LIF()._params)
     core.lif_forward(p, 1, 1, 8, 0, True, False, *(operands.get(name) for name in names))
 
 
@@ -182,7 +182,7 @@ def test_a_call_names_the_operand_that_does_not_fit(name):
 
 def test_sizes_that_overflow_are_refused():
     core, x = backends.cpu._cpu, torch.zeros(8)
-    p = backends.cpu._LIF._params(fastsnn.LIF()._params)
+    p = backends.cpu.KERNELS["lif"]._params(fastsnn.LIF()._params)
     for T, n in ((2**40, 2**40), (-1, 8), (1, -8), (2**62, 4)):
         with pytest.raises(ValueError, match="lif_forward: the sizes of x are negative or overflow"):
             core.lif_forward(p, 1, T, n, 0, True, False, x, *[None] * 4, x, *[None] * 6)

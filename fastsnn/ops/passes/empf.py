@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from ...reference.empf import Norm
+from ...types import state_dtype
 from .. import layout
-from ..types import state_dtype
 
 View = tuple[int, int, int, int]
 

@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from ...stats import Affine, Gathering, Moments, sum_over
+from ...types import Forward, LIFParams, LIFState
 from .. import layout
-from ..stats import Affine, Gathering, Moments, sum_over
-from ..types import Forward, LIFParams, LIFState
 
 
 class Running(NamedTuple):

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ... import backends
 from ...rules import RULES, SLOTS, Rule
-from ..types import LIFParams, LIFState, slots_at, state_dtype
+from ...types import LIFParams, LIFState, slots_at, state_dtype
 
 NAME = "torch.compile"
 

@@ -11,10 +11,10 @@ from ... import backends
 from ...reference import mpdr as formulas
 from ...reference.lif import settled_drive
 from ...rules import Rule
+from ...types import EMPTY, Forward, LIFParams, LIFState, Pull, Saved, params_of
 from .. import layout
 from ..autograd import first_order
 from ..passes.mpdr import room
-from ..types import EMPTY, Forward, LIFParams, LIFState, Pull, Saved, params_of
 from . import (
     MORE,
     MORE_GIVEN,

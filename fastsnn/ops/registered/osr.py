@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from ... import backends
+from ...stats import Moments, group_of_all
+from ...types import Forward, LIFParams, LIFState, params_of
 from .. import layout
 from ..autograd import first_order
 from ..passes import osr as passes
 from ..passes.osr import Running, Used
-from ..stats import Moments, group_of_all
-from ..types import Forward, LIFParams, LIFState, params_of
 from . import (
     MORE_GIVEN,
     MORE_RETURNED,

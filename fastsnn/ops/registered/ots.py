@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from ... import backends
+from ...stats import Moments
+from ...types import LIFParams, LIFState, params_of
 from .. import layout
 from ..autograd import first_order
-from ..stats import Moments
-from ..types import LIFParams, LIFState, params_of
 from . import NAME, PARAMS, call, define, differentiate, empty_like, rule_of
 
 __all__ = ["NAME", "charge", "fire"]

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ...ops.types import state_dtype
-from ...reference.empf import Norm
+from ..backends import register
+from ..backends.core import Core
+from ..reference import empf as reference
+from ..reference.empf import Norm
+from ..types import state_dtype
 from .operands import DTYPES
 
 
 class EMPFKernels:
-    """EM-PF kernels of one core; signatures as fastsnn.reference.empf.
+    """EM-PF kernels of one core; signatures as fastsnn.reference.empf. Sums come in several parts a channel."""
 
-    blocks: of how many, for all channels, a pass with sums makes use; its sums come in as many parts a channel.
-    """
-
-    def __init__(self, name: str, core: Any, where: Callable[[Tensor], Any], blocks: int = 1) -> None:
-        self.NAME, self._core, self._where, self._blocks = name, core, where, blocks
+    def __init__(self, core: Core) -> None:
+        self.NAME, self._core, self._where, self._blocks = core.name, core.module, core.where, core.blocks
 
     def _run(self, kernel: str, x: Tensor, dtype: torch.dtype, *operands: Any) -> None:
         sizes = [self._parts(x), *[1] * (4 - x.dim()), *x.shape]
@@ -88,3 +87,6 @@ class EMPFKernels:
         g_x, g_leak = torch.empty_like(g_s), self._sums(k.m, k.mean)
         self._run("empf_norm_backward", k.m, g_s.dtype, *k, g_s, v, v_prev, pull, pull_xhat, g_x, g_leak)
         return g_x, self._total(g_leak, k.mean)
+
+
+register("empf", EMPFKernels, reference)

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..rules import RULES, SLOTS, Rule
-from ..surrogate import Sigmoid, Surrogate, coerce
+from .rules import RULES, SLOTS, Rule
+from .surrogate import Sigmoid, Surrogate, coerce
 
 FLOATING = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 

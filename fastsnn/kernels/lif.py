@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ...ops.types import EMPTY, Forward, LIFParams, LIFState, Pull, Saved, state_dtype
-from ...reference.surrogate import SHAPES
+from ..backends import register
+from ..backends.core import Core
+from ..reference import lif, mpdr
+from ..surrogate.formulas import SHAPES
+from ..types import EMPTY, Forward, LIFParams, LIFState, Pull, Saved, state_dtype
 from .operands import DTYPES, room_of_blocks
 
 KERNELS = ("none", "ottt", "ndot", "ndot_released")
@@ -21,19 +24,11 @@ def _empty_float(x: Tensor) -> Tensor:
 
 
 class LIFKernels:
-    """LIF kernels of one core; signatures as fastsnn.reference.lif, and fastsnn.reference.mpdr where the core has it.
-    `where(x)` is the core's Execution for x; room: whether it needs that for the blocks of a sum."""
+    """LIF kernels of one core; signatures as fastsnn.reference.lif, and fastsnn.reference.mpdr."""
 
-    def __init__(
-        self,
-        name: str,
-        core: Any,
-        where: Callable[[Tensor], Any],
-        saves_u: bool,
-        room: bool = False,
-    ) -> None:
-        self.NAME, self.SAVES_U, self._room = name, saves_u, room
-        self._core, self._where, self._cached = core, where, f"_native_{name}"
+    def __init__(self, core: Core) -> None:
+        self.NAME, self.SAVES_U, self._room = core.name, core.saves_u, core.blocks > 1
+        self._core, self._where, self._cached = core.module, core.where, f"_native_{core.name}"
 
     def _params(self, p: LIFParams) -> Any:
         native = p.__dict__.get(self._cached)
@@ -149,3 +144,7 @@ class LIFKernels:
         local = torch.empty_like(g_x) if pull.local else None
         self._core.mpdr_backward(*arguments, pull.rows, local)
         return g_x, g_v_first, (), local
+
+
+register("lif", LIFKernels, lif)
+register("mpdr", LIFKernels, mpdr)

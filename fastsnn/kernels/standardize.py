@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import torch
 from torch import Tensor
 
+from ..backends import register
+from ..backends.core import Core
+from ..reference import standardize as reference
 from .operands import DTYPES
 
 
 class StandardizeKernels:
     """Weight-standardisation kernels of one core; signatures as fastsnn.reference.standardize."""
 
-    def __init__(self, name: str, core: Any, where: Callable[[Tensor], Any]) -> None:
-        self.NAME, self._core, self._where = name, core, where
+    def __init__(self, core: Core) -> None:
+        self.NAME, self._core, self._where = core.name, core.module, core.where
 
     def forward(self, weight: Tensor, gain: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
         rows, cols = len(weight), weight[0].numel()
@@ -34,3 +34,6 @@ class StandardizeKernels:
         operands = (weight, gain, mean, inverse, g_out, g_weight, g_gain)
         self._core.standardize_backward(self._where(weight), rows, cols, DTYPES[weight.dtype], eps, *operands)
         return g_weight, g_gain
+
+
+register("standardize", StandardizeKernels, reference)

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 from torch import Tensor
 
+from ..backends import cpu, register
+from ..backends.core import Core
 from .operands import DTYPES
 
 
 class STGRKernels:
     """One pass over the tensors of a parameter; dense, of one memory order, float32 or float64."""
 
-    def __init__(self, name: str, core: Any, where: Callable[[Tensor], Any]) -> None:
-        self.NAME, self._core, self._where = name, core, where
+    def __init__(self, core: Core) -> None:
+        self.NAME, self._core, self._where = core.name, core.module, core.where
 
     def sgd(self, p: Tensor, tensors: tuple[Tensor, ...], first: bool, nesterov: bool, *scalars: float) -> None:
         """p and, of tensors, W_ema, the previous gradient and the momentum buffer change in place. tensors: gradient
@@ -22,3 +21,6 @@ class STGRKernels:
         gradient, *kept = tensors
         sizes = p.numel(), DTYPES[p.dtype]
         self._core.stgr_sgd(self._where(p), *sizes, first, nesterov, *scalars, gradient, p, *kept)
+
+
+register("stgr", STGRKernels, cores=[cpu.CORE])

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from ...reference.binary import Geometry, output_shape
+from ..backends import register
+from ..backends.core import Core
+from ..reference import binary as reference
+from ..reference.binary import Geometry, output_shape
 from .operands import DTYPES
 
 POINT = (1, 1)  # a plane, or a kernel, of one pixel
@@ -17,8 +19,8 @@ POINT = (1, 1)  # a plane, or a kernel, of one pixel
 class BinaryKernels:
     """Binary synapses on one core; signatures as fastsnn.reference.binary."""
 
-    def __init__(self, name: str, core: Any, where: Callable[[Tensor], Any]) -> None:
-        self.NAME, self._core, self._where = name, core, where
+    def __init__(self, core: Core) -> None:
+        self.NAME, self._core, self._where = core.name, core.module, core.where
 
     def forward(self, weight: Tensor, scaled: bool) -> tuple[Tensor, Tensor]:
         out, scale = torch.empty_like(weight), weight.new_empty(len(weight), dtype=torch.float64)
@@ -72,3 +74,6 @@ class BinaryKernels:
             y,
         )
         return y
+
+
+register("binary", BinaryKernels, reference)

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 import torch
 
-from .reference import surrogate as reference
+from . import formulas
 
 __all__ = [
     "ATan",
@@ -56,11 +56,11 @@ class Surrogate:
 
     def __call__(self, z: torch.Tensor) -> torch.Tensor:
         """Spikes of z = u - th: 1 where z >= 0, with this surrogate's derivative in backward."""
-        return reference.Heaviside.apply(z, self.shape, self.height, self.slope)
+        return formulas.Heaviside.apply(z, self.shape, self.height, self.slope)
 
     def derivative(self, z: torch.Tensor) -> torch.Tensor:
         """sg(z), elementwise."""
-        return reference.derivative(z, self.shape, self.height, self.slope)
+        return formulas.derivative(z, self.shape, self.height, self.slope)
 
 
 @dataclass(frozen=True)

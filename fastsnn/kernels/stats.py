@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import torch
 from torch import Tensor
 
-from ...ops.stats import Affine, Moments
-from ...ops.types import Forward, LIFParams, LIFState, slots_at, state_dtype
+from ..backends import register
+from ..backends.core import Core
+from ..reference import osr, ots
+from ..stats import Affine, Moments
+from ..types import Forward, LIFParams, LIFState, slots_at, state_dtype
 from .lif import SLOTS, LIFKernels
 from .operands import DTYPES, room_of_blocks
 
@@ -36,12 +36,11 @@ def _step_moments(x: Tensor) -> Moments:
 
 
 class OSRKernels:
-    """OSR kernels of one core; signatures as fastsnn.reference.osr. `lif`: the core's LIF kernels; blocks: of how many,
-    for all channels, a pass makes use."""
+    """OSR kernels of one core; signatures as fastsnn.reference.osr."""
 
-    def __init__(self, lif: LIFKernels, core: Any, where: Callable[[Tensor], Any], blocks: int = 1) -> None:
-        self.NAME, self._lif, self._core = lif.NAME, lif, core
-        self._where, self._blocks = where, blocks
+    def __init__(self, core: Core) -> None:
+        self.NAME, self._lif, self._core = core.name, LIFKernels(core), core.module
+        self._where, self._blocks = core.where, core.blocks
 
     def _sizes(self, x: Tensor) -> tuple[list[int], int]:
         """parts, outer, channels, inner; and the dtype's code."""
@@ -115,11 +114,11 @@ class OSRKernels:
 
 
 class OTSKernels:
-    """OTS kernels of one core; signatures as fastsnn.reference.ots. `lif`: the core's LIF kernels; room: whether it
-    needs that for the blocks of a sum."""
+    """OTS kernels of one core; signatures as fastsnn.reference.ots."""
 
-    def __init__(self, lif: LIFKernels, core: Any, where: Callable[[Tensor], Any], room: bool = False) -> None:
-        self.NAME, self._lif, self._core, self._where, self._room = lif.NAME, lif, core, where, room
+    def __init__(self, core: Core) -> None:
+        self.NAME, self._lif, self._core = core.name, LIFKernels(core), core.module
+        self._where, self._room = core.where, core.blocks > 1
 
     def _call(self, kernel: str, p: LIFParams, u: Tensor, dtype: torch.dtype, *operands: Tensor | None) -> None:
         run = getattr(self._core, kernel)
@@ -146,3 +145,7 @@ class OTSKernels:
         g_x = torch.empty_like(u, dtype=dtype)
         self._call("ots_backward", p, u, dtype, threshold, u, g_s, keep, g_x)
         return g_x
+
+
+register("osr", OSRKernels, osr)
+register("ots", OTSKernels, ots)
