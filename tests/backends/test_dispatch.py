@@ -36,6 +36,18 @@ def test_the_core_runs_by_default():
     assert neuron.explain() == "last call: cpu\ncpu: runs\nreference: not reached"
 
 
+def test_an_unknown_family_is_an_error_that_names_those_there_are():
+    with pytest.raises(fastsnn.BackendError, match=r"family is 'lief'; registered are: .*\blif\b"):
+        backends.explain("lief", "cpu")
+
+
+@pytest.mark.parametrize("line", ["import fastsnn", "from fastsnn import backends; import fastsnn"])
+def test_families_are_registered_for_who_asks_for_the_registry_first(line):
+    program = f"{line}; print(fastsnn.backends.explain('lif', 'cpu')[-1])"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "('reference', 'not reached')\n"
+
+
 def test_a_forced_backend_runs():
     neuron = fastsnn.LIF()
     with fastsnn.use_backend("reference"):

@@ -156,6 +156,17 @@ def test_copies_go_on_from_the_same_state_on_their_own(net, how):
     graph.sum().backward()
 
 
+@pytest.mark.parametrize("module", ["types", "stats"])
+def test_pickles_of_0_1_load(net, module):
+    x = inputs()
+    run(net, x[:3])
+    kept = net[1]._params, fastsnn.states(net), fastsnn.stats.Moments(*x[:3])
+    now, before = (f"c{package}.{module}\n".encode() for package in ("fastsnn", "fastsnn.ops"))
+    renamed = pickle.dumps(kept, protocol=0).replace(now, before)
+    assert before in renamed
+    assert_same(pickle.loads(renamed), kept)
+
+
 def test_to_moves_the_state(net):
     x = inputs()
     run(net, x[:3])
