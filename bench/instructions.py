@@ -7,6 +7,7 @@ of two loops. Needs valgrind with its headers, and g++.
 
 import argparse
 import ctypes
+import inspect
 import os
 import re
 import subprocess
@@ -32,7 +33,7 @@ class Recorder:
 
     def __getattr__(self, name):
         function = getattr(self.core, name)
-        if name == "LifParams":
+        if not inspect.isroutine(function):
             return function
 
         def record(*args):

@@ -20,9 +20,13 @@ class LifParams:
         height: float,
         slope: float,
         reset: int,
-        trace: int,
+        rule: int,
         surrogate: int,
+        of_rule: Sequence[float],
     ) -> None: ...
+
+# by name, in the order of their codes: slots as (name, drives, every_step), and the number of parameters
+rules: dict[str, tuple[tuple[tuple[str, bool, bool], ...], int]]
 
 # operands: in the order in which csrc/core declares them; errors name operand, what was given and what is needed
 def lif_forward(

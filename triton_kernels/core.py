@@ -1,7 +1,7 @@
 """All launches, as a native core has them (fastsnn/_cpu.pyi), with their operands checked."""
 
 from . import launch, launch_binary, launch_mpdr, launch_osr, launch_ots
-from .launch import INTERPRETED, LifParams
+from .launch import INTERPRETED, LifParams, rules
 from .operands import checked
 
 binarize_backward = checked(launch_binary.binarize_backward)
@@ -52,6 +52,7 @@ __all__ = [
     "ots_charge",
     "ots_fire",
     "packed_product",
+    "rules",
     "standardize_backward",
     "standardize_forward",
 ]

@@ -13,6 +13,7 @@ import triton
 from torch import Tensor
 
 from fastsnn._cpu import LifParams as NativeParams
+from fastsnn._cpu import rules as native_rules
 
 from . import empf, lif, standardize
 
@@ -36,12 +37,18 @@ def bits_of_float32(number: float) -> int:
     return c_int32.from_buffer(c_float(number)).value
 
 
+# those whose step lif.py has, by the codes of trace.py
+rules = {name: native_rules[name] for name in ("none", "ottt", "ndot", "ndot_released")}
+SLOTS = 2  # of a kernel: trace and ratio
+
+
 class LifParams:
     """Parameters of the rules, ready for a launch."""
 
-    def __init__(self, reset: bool, trace: int, surrogate: int, **numbers: float) -> None:
-        self.native = NativeParams(reset=reset, trace=trace, surrogate=surrogate, **numbers)
-        self.reset, self.trace, self.surrogate = reset, trace, surrogate
+    def __init__(self, reset: bool, rule: int, surrogate: int, of_rule: tuple[float, ...], **numbers: float) -> None:
+        self.native = NativeParams(reset=reset, rule=rule, surrogate=surrogate, of_rule=of_rule, **numbers)
+        self.reset, self.trace, self.surrogate = reset, rule, surrogate
+        self.slots = len([*rules.values()][rule][0])
         self._float64 = SimpleNamespace(**{name: bits(number) for name, number in numbers.items()})
         self._float32 = SimpleNamespace(**{name: bits_of_float32(number) for name, number in numbers.items()})
 
@@ -58,6 +65,12 @@ def block_of(n: int, x: Tensor, of_state: bool = False) -> int:
     return WARPS * 32 * 16 // max(x.element_size(), 4 if of_state else 1)
 
 
+def with_all_slots(p: LifParams, operands: tuple[Tensor | None, ...]) -> tuple[Tensor | None, ...]:
+    """operands, which begin and end with the slots of a rule, with None for those that it has not."""
+    absent = (None,) * (SLOTS - p.slots)
+    return *operands[: p.slots], *absent, *operands[p.slots :], *absent
+
+
 def lif_forward(
     p: LifParams,
     device: AbstractContextManager,
@@ -68,16 +81,7 @@ def lif_forward(
     potential_is_v: bool,
     x: Tensor,
     potential: Tensor | None,
-    trace: Tensor | None,
-    ratio: Tensor | None,
-    keep: Tensor | None,
-    spikes: Tensor,
-    u_last: Tensor | None,
-    u_seq: Tensor | None,
-    v_last: Tensor | None,
-    v_seq: Tensor | None,
-    trace_seq: Tensor | None,
-    ratio_last: Tensor | None,
+    *others: Tensor | None,
     room: Tensor | None = None,
 ) -> None:
     if n == 0:
@@ -88,16 +92,7 @@ def lif_forward(
         lif.lif_forward[(triton.cdiv(n, block),)](
             x,
             potential,
-            trace,
-            ratio,
-            keep,
-            spikes,
-            u_last,
-            u_seq,
-            v_last,
-            v_seq,
-            trace_seq,
-            ratio_last,
+            *with_all_slots(p, others),
             room,
             T,
             n,

@@ -9,7 +9,7 @@ import triton
 from torch import Tensor
 
 from . import osr
-from .launch import CROWDED, INTERPRETED, OPTIONS, WARPS
+from .launch import CROWDED, INTERPRETED, OPTIONS, WARPS, with_all_slots
 
 MERGE = {"BLOCK_P": 16, "BLOCK_C": 16, **OPTIONS}
 
@@ -75,7 +75,7 @@ def osr_lif_forward(
     m2: Tensor,
     room: Tensor | None,
     potential: Tensor | None,
-    *outputs: Tensor | None,
+    *others: Tensor | None,
 ) -> None:
     if x.numel() == 0:
         return
@@ -85,7 +85,7 @@ def osr_lif_forward(
     numbers = (q.leak, q.gain, q.bias, q.threshold, q.v_reset)
     with device:
         osr.osr_lif_forward[grid](
-            *(x, center, factor, shift, room, potential, *outputs, *sizes[1:], *numbers),
+            *(x, center, factor, shift, room, potential, *with_all_slots(p, others), *sizes[1:], *numbers),
             FIRST=first,
             GIVEN_V=potential_is_v or potential is None,
             HARD=p.reset,

@@ -5,7 +5,7 @@ import triton.language as tl
 
 from .surrogate import divide
 
-# the codes of csrc/core/trace.h
+# the codes of csrc/core/rules/list.h
 NONE, OTTT, NDOT, NDOT_RELEASED = (tl.constexpr(code) for code in range(4))
 
 

@@ -37,10 +37,10 @@ void bind_osr(py::module_& m) {
   });
   m.def("osr_lif_forward", [](const LifParams& p, Execution on, StatsSizes sizes, int dtype, bool first,
                               bool potential_is_v, const py::args& operands) {
-    const OsrLifForward k{{channels_of(sizes, dtype)}, first, potential_is_v};
+    const OsrLifForward k{{channels_of(sizes, dtype)}, p.rule, first, potential_is_v};
     const auto fits = [&](const OsrLifForward& k) {
       check_moments(k);
-      require(!traced(p) || k.empty() || k.trace_out, "a traced rule needs trace_out");
+      check_forward(p, k.neuron());
     };
     call<Core>("osr_lif_forward", on, k, operands, fits,
                [&](const OsrLifForward& k) { Core::osr_lif_forward(p, k, k.neuron(), on); });
@@ -54,14 +54,13 @@ void bind_osr(py::module_& m) {
 template <class Core>
 void bind_ots(py::module_& m) {
   using Execution = typename Core::Execution;
-  using FASTSNN_ISA::Trace;
   m.def("ots_charge", [](const LifParams& p, Execution on, int64_t n, int dtype, const py::args& operands) {
     call<Core>("ots_charge", on, OtsCharge{n, dtype_of(dtype)}, operands,
                [&](const OtsCharge& k) { Core::ots_charge(p, k, on); });
   });
   m.def("ots_fire", [](const LifParams& p, Execution on, int64_t n, int dtype, const py::args& operands) {
     const auto fits = [&](const OtsFire& k) {
-      require(p.trace == int(Trace::none) ? !k.trace_out : p.trace == int(Trace::ottt) && (k.empty() || k.trace_out),
+      require(p.rule == int(Rule::none) ? !k.trace_out : p.rule == int(Rule::ottt) && (k.empty() || k.trace_out),
               "the rule must be without a trace, or ottt with trace_out");
     };
     call<Core>("ots_fire", on, OtsFire{n, dtype_of(dtype)}, operands, fits,

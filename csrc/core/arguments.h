@@ -1,6 +1,7 @@
 #pragma once
 
 #include "operands.h"
+#include "rules/list.h"
 
 // What every core's kernels take. Pointers are raw, sizes int64, `n` neurons are contiguous,
 // sequences are [T, n]. A null optional pointer means: not wanted (outputs) or zero (inputs).
@@ -13,26 +14,48 @@ struct LifParams {
   double leak, gain, bias, threshold, v_reset;
   double reset_grad;
   double height, slope;
-  int reset, trace, surrogate;  // enums of this folder
+  int reset, rule, surrogate;  // enums of this folder
+  double of_rule[FASTSNN_ISA::kMostParameters];
 };
+
+using FASTSNN_ISA::kMostSlots;
+
+// Takes a rule's slots, of T steps that which is kept of every one.
+template <class Take, class P>
+void take_slots(Take&& take, int rule, P* (&slots)[kMostSlots], int64_t T, int64_t n) {
+  const auto& traits = FASTSNN_ISA::kRules[rule];
+  for (int j = 0; j < traits.count; j++) {
+    const int64_t steps = traits.slots[j].every_step ? T : 1;
+    take(traits.slots[j].name, slots[j], Holds::state, elements({steps, n}), Need::optional);
+  }
+}
+
+// Takes those that spikes depend on, one after another.
+template <class Take, class P>
+void take_driving(Take&& take, int rule, P* (&slots)[kMostSlots], int64_t n) {
+  const auto& traits = FASTSNN_ISA::kRules[rule];
+  P** next = slots;
+  for (int j = 0; j < traits.count; j++) {
+    if (traits.slots[j].drives) take(traits.slots[j].name, *next++, Holds::state, n, Need::optional);
+  }
+}
 
 struct LifForward {
   int64_t T, n;
   Dtype dtype;
-  bool first;             // t = 1 of a sequence: r[0] = 1 (ndot)
-  bool potential_is_v;    // the potential was already reset
-  const void* x;          // [T, n]
-  const void* potential;  // [n], u[t-1] or v[t-1]; null: v_reset, or 0
-  const void* trace;      // [n], a[t-1]
-  const void* ratio;      // [n], e[t-1] (ndot), den (ndot_released)
-  const void* keep;       // [n], dropout mask in the state's type, already scaled; null: ones
-  void* spikes;           // [T, n]
-  void* u_last;           // [n], optional; u_seq ends with it
-  void* u_seq;            // [T, n], optional
-  void* v_last;           // [n], optional; v_seq ends with it
-  void* v_seq;            // [T, n], optional
-  void* trace_seq;        // [T, n]
-  void* ratio_last;       // [n] (ndot rules)
+  int rule;
+  bool first;                     // t = 1 of a sequence: r[0] = 1 (ndot)
+  bool potential_is_v;            // the potential was already reset
+  const void* x;                  // [T, n]
+  const void* potential;          // [n], u[t-1] or v[t-1]; null: v_reset, or 0
+  const void* slots[kMostSlots];  // [n], the rule's before the first step; null: 0
+  const void* keep;               // [n], dropout mask in the state's type, already scaled; null: ones
+  void* spikes;                   // [T, n]
+  void* u_last;                   // [n], optional; u_seq ends with it
+  void* u_seq;                    // [T, n], optional
+  void* v_last;                   // [n], optional; v_seq ends with it
+  void* v_seq;                    // [T, n], optional
+  void* slots_out[kMostSlots];    // [n], or [T, n] of a trace; may be the memory of `slots`
 
   bool empty() const { return T == 0 || n == 0; }
   template <class Take>
@@ -40,32 +63,34 @@ struct LifForward {
     const int64_t all = elements({T, n});
     take("x", x, Holds::input, all);
     take("potential", potential, Holds::state, n, Need::optional);
-    take("trace", trace, Holds::state, n, Need::optional);
-    take("ratio", ratio, Holds::state, n, Need::optional);
+    take_slots(take, rule, slots, 1, n);
     take("keep", keep, Holds::state, n, Need::optional);
     take("spikes", spikes, Holds::input, all);
     take("u_last", u_last, Holds::state, n, Need::optional);
     take("u_seq", u_seq, Holds::state, all, Need::optional);
     take("v_last", v_last, Holds::state, n, Need::optional);
     take("v_seq", v_seq, Holds::state, all, Need::optional);
-    take("trace_seq", trace_seq, Holds::state, all, Need::optional);
-    take("ratio_last", ratio_last, Holds::state, n, Need::optional);
+    take_slots(take, rule, slots_out, T, n);
   }
 };
 
 struct LifBackward {
   int64_t T, n;
   Dtype dtype;
+  int rule;
   bool potential_is_v;
-  const void* g_spikes;   // [T, n], optional
-  const void* keep;       // [n], optional
-  const void* u;          // [T, n]; null: recomputed from x and potential
-  const void* x;          // [T, n]
-  const void* potential;  // [n]
-  const void* g_v_last;   // [n], optional (BPTT)
-  const void* g_v_seq;    // [T, n], optional (BPTT)
-  void* g_x;              // [T, n]
-  void* g_v_first;        // [n], optional (BPTT)
+  const void* g_spikes;                  // [T, n], optional
+  const void* keep;                      // [n], optional
+  const void* u;                         // [T, n]; null: recomputed from x and the state before it
+  const void* x;                         // [T, n]
+  const void* potential;                 // [n]
+  const void* slots[kMostSlots];         // [n], optional, those that spikes depend on, as the next two
+  const void* g_v_last;                  // [n], optional (BPTT)
+  const void* g_slots_last[kMostSlots];  // [n], optional (BPTT)
+  const void* g_v_seq;                   // [T, n], optional (BPTT)
+  void* g_x;                             // [T, n]
+  void* g_v_first;                       // [n], optional (BPTT)
+  void* g_slots_first[kMostSlots];       // [n], optional (BPTT)
 
   bool empty() const { return T == 0 || n == 0; }
   template <class Take>
@@ -76,10 +101,13 @@ struct LifBackward {
     take("u", u, Holds::state, all, Need::optional);
     take("x", x, Holds::input, all, Need::optional);
     take("potential", potential, Holds::state, n, Need::optional);
+    take_driving(take, rule, slots, n);
     take("g_v_last", g_v_last, Holds::state, n, Need::optional);
+    take_driving(take, rule, g_slots_last, n);
     take("g_v_seq", g_v_seq, Holds::state, all, Need::optional);
     take("g_x", g_x, Holds::input, all);
     take("g_v_first", g_v_first, Holds::state, n, Need::optional);
+    take_driving(take, rule, g_slots_first, n);
   }
 };
 

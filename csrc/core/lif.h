@@ -1,15 +1,12 @@
 #pragma once
 
 #include "arguments.h"
-#include "platform.h"
+#include "rules/list.h"
 #include "surrogate.h"
-#include "trace.h"
 
-// The LIF neuron, one element and one step at a time (equations/lif.md).
+// The LIF neuron under any rule, one element and one step at a time (equations/lif.md).
 namespace fastsnn {
 namespace FASTSNN_ISA {
-
-enum class Reset : int { soft, hard, count };
 
 template <class S>
 struct Lif {
@@ -20,53 +17,40 @@ struct Lif {
   S v_reset;     // r
   S reset_grad;  // soft: th, hard: 1; 0 with detach_reset
   S height, slope;
+  S of_rule[kMostParameters];  // the rule's own parameters
 };
 
 template <class S>
 Lif<S> lif_of(const LifParams& p) {
-  return Lif<S>{S(p.leak),    S(p.gain),       S(p.bias),   S(p.threshold),
-                S(p.v_reset), S(p.reset_grad), S(p.height), S(p.slope)};
-}
-
-// u[t] = lam * v[t-1] + gain * x[t] + bias
-template <class S>
-FASTSNN_HD S charge(S v, S x, const Lif<S>& p) {
-  return (p.leak * v + p.gain * x) + p.bias;
-}
-
-template <Reset reset, class S>
-FASTSNN_HD S potential_after(S u, bool fired, const Lif<S>& p) {
-  const S after = reset == Reset::soft ? u - p.threshold : p.v_reset;
-  return fired ? after : u;
+  Lif<S> o{S(p.leak), S(p.gain), S(p.bias), S(p.threshold), S(p.v_reset), S(p.reset_grad), S(p.height), S(p.slope)};
+  for (int i = 0; i < kMostParameters; i++) o.of_rule[i] = S(p.of_rule[i]);
+  return o;
 }
 
 template <class S>
 struct Step {
   S s, u, v;
-  S a, e;  // trace and ratio, of the rules that have one
 };
 
-// One neuron, one step. u_prev is u[t-1], or v[t-1] with threshold_prev = NaN, which nothing reaches; keep is the
-// dropout mask.
-template <Reset reset, Trace trace, class S>
-FASTSNN_HD Step<S> advance(const Lif<S>& p, S x, S keep, S u_prev, S a_prev, S e_prev, S threshold_prev, bool first) {
-  const S v_prev = potential_after<reset>(u_prev, u_prev >= threshold_prev, p);
-  Step<S> o{};
-  o.u = charge(v_prev, x, p);
-  const bool fired = o.u >= p.threshold;
-  o.v = potential_after<reset>(o.u, fired, p);
-  o.s = fired ? keep : S(0);
-  if constexpr (trace == Trace::ottt) {
-    o.a = p.leak * a_prev + o.s;
-  } else if constexpr (trace == Trace::ndot) {
-    o.a = e_prev * a_prev + o.s;
-    o.e = ratio(o.v, first ? S(1) : v_prev, u_prev, p.leak);
-  } else if constexpr (trace == Trace::ndot_released) {
-    const S num = fired ? o.v - p.threshold * o.s : o.v;
-    o.a = ratio_released(num, e_prev, p.leak) * a_prev + o.s;
-    o.e = num;
+// One neuron, one step of rule R, whose slots m move on. u_prev is u[t-1], or v[t-1] with threshold_prev = NaN, which
+// nothing reaches: slots that drive spikes are then those after that reset. keep is the dropout mask.
+template <Reset reset, class R, class S>
+FASTSNN_HD Step<S> advance(const Lif<S>& p, S x, S keep, S u_prev, S threshold_prev, bool first, Slots<R, S>& m) {
+  const bool fired_prev = u_prev >= threshold_prev;
+  Slots<R, S> moved = m;
+  S v_prev = R::template settle<reset>(p, u_prev, fired_prev, moved);
+  if constexpr (R::Dynamics::count > 0) {
+    const bool settled = !(threshold_prev == threshold_prev);
+    v_prev = settled ? u_prev : v_prev;
+    for (int j = 0; j < R::count; j++) m.at[j] = settled ? m.at[j] : moved.at[j];
   }
-  return o;
+  const S u = R::charge(p, v_prev, x, m);
+  const bool fired = u >= p.threshold;
+  moved = m;
+  const S v = R::template settle<reset>(p, u, fired, moved);
+  const S s = fired ? keep : S(0);
+  R::advance(p, Now<S>{s, fired, u, v, v_prev, u_prev, first}, m);
+  return {s, u, v};
 }
 
 // g_x[t] = gain * g_s[t] * sg(u[t] - th)
@@ -75,21 +59,21 @@ FASTSNN_HD S online_gradient(const Lif<S>& p, S g_s, S keep, S sg) {
   return p.gain * ((g_s * keep) * sg);
 }
 
-// dv/du of the reset, BPTT only
-template <Reset reset, class S>
-FASTSNN_HD S reset_derivative(S u, S sg, const Lif<S>& p) {
-  if constexpr (reset == Reset::soft) {
-    return S(1) - p.reset_grad * sg;
-  } else {
-    const S kept = u >= p.threshold ? S(0) : S(1);
-    return kept + p.reset_grad * ((p.v_reset - u) * sg);
+// What else g_u[t] has: nothing. (That of MPDR: core/mpdr.h.)
+struct Nothing {
+  template <class S>
+  FASTSNN_HD S add_to(S g_u, S) const {
+    return g_u;
   }
-}
+};
 
-// g_u = g_s*sg + g_v*dv/du ; g_x = gain*g_u ; g_v[t-1] = lam*g_u
-template <Reset reset, class S>
-FASTSNN_HD S potential_gradient(const Lif<S>& p, S g_s, S keep, S g_v, S u, S sg) {
-  return (g_s * keep) * sg + g_v * reset_derivative<reset>(u, sg, p);
+// One step back in time: g_x[t] = gain * g_u[t]. g_v and g_m, of v[t] and of the settled slots, become those of t-1.
+template <Reset reset, class R, class More, class S>
+FASTSNN_HD S step_back(const Lif<S>& p, const More& more, S g_s, S u, S sg, S& g_v, Slots<R, S>& g_m) {
+  const S g_u = more.add_to(R::template bptt_gradient<reset>(p, g_s, g_v, g_m, u, sg), u);
+  R::carry(p, g_u, g_v, g_m);
+  g_v = p.leak * g_u;
+  return p.gain * g_u;
 }
 
 }  // namespace FASTSNN_ISA

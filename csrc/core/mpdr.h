@@ -46,9 +46,13 @@ FASTSNN_HD double variance(const Moments& m) {
   return var <= rounding * rounding ? 0.0 : var;
 }
 
+// dL/du through the moments
 template <class S>
 struct Pull {
   S mean, offset, slope;
+
+  FASTSNN_HD S at(S u) const { return offset + slope * (u - mean); }
+  FASTSNN_HD S add_to(S g_u, S u) const { return g_u + at(u); }
 };
 
 template <class S>
@@ -57,28 +61,16 @@ FASTSNN_HD Pull<S> pull_at(const MpdrBackward& k, int64_t t) {
   return {S(row[0]), S(row[1]), S(row[2])};
 }
 
-// dL/du through the moments
-template <class S>
-FASTSNN_HD S pull(const Pull<S>& q, S u) {
-  return q.offset + q.slope * (u - q.mean);
-}
-
 // Its part of g_x
 template <class S>
 FASTSNN_HD S local_gradient(const Lif<S>& p, const Pull<S>& q, S u) {
-  return p.gain * pull(q, u);
+  return p.gain * q.at(u);
 }
 
 // g_x = gain * (g_s*sg + dL/du)
 template <class S>
 FASTSNN_HD S pulled_gradient(const Lif<S>& p, const Pull<S>& q, S g_s, S keep, S u, S sg) {
-  return p.gain * ((g_s * keep) * sg + pull(q, u));
-}
-
-// g_u of BPTT
-template <Reset reset, class S>
-FASTSNN_HD S pulled_potential_gradient(const Lif<S>& p, const Pull<S>& q, S g_s, S keep, S g_v, S u, S sg) {
-  return potential_gradient<reset>(p, g_s, keep, g_v, u, sg) + pull(q, u);
+  return p.gain * q.add_to((g_s * keep) * sg, u);
 }
 
 }  // namespace FASTSNN_ISA

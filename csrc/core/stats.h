@@ -50,27 +50,27 @@ struct OsrForward : Channels {
 
 // The same with one step of the neuron on y, which has no memory
 struct OsrLifForward : OsrForward {
+  int rule;
   bool first, potential_is_v;
-  const void *potential, *trace, *ratio, *keep;  // [n], as LifForward's
-  void *spikes, *u, *trace_out, *ratio_out;      // [n]
+  const void *potential, *slots[kMostSlots], *keep;  // [n], as LifForward's
+  void *spikes, *u, *slots_out[kMostSlots];          // [n]
 
   template <class Take>
   void operands(Take&& take) {
     normalisation(take);
     moments(take);
     take("potential", potential, Holds::state, n(), Need::optional);
-    take("trace", trace, Holds::state, n(), Need::optional);
-    take("ratio", ratio, Holds::state, n(), Need::optional);
+    take_slots(take, rule, slots, 1, n());
     take("keep", keep, Holds::state, n(), Need::optional);
     take("spikes", spikes, Holds::input, n());
     take("u", u, Holds::state, n());
-    take("trace_out", trace_out, Holds::state, n(), Need::optional);
-    take("ratio_out", ratio_out, Holds::state, n(), Need::optional);
+    take_slots(take, rule, slots_out, 1, n());
   }
 
   LifForward neuron() const {
-    LifForward lif{1, n(), dtype, first, potential_is_v, nullptr, potential, trace, ratio, keep, spikes};
-    lif.u_last = u, lif.trace_seq = trace_out, lif.ratio_last = ratio_out;
+    LifForward lif{1, n(), dtype, rule, first, potential_is_v, nullptr, potential};
+    lif.keep = keep, lif.spikes = spikes, lif.u_last = u;
+    for (int j = 0; j < kMostSlots; j++) lif.slots[j] = slots[j], lif.slots_out[j] = slots_out[j];
     return lif;
   }
 };
@@ -112,7 +112,7 @@ struct OsrLifReduce : OsrReduce {
   }
 
   LifBackward neuron() const {
-    LifBackward lif{1, n(), dtype, false, g_spikes, keep, u};
+    LifBackward lif{1, n(), dtype, int(Rule::none), false, g_spikes, keep, u};
     lif.g_x = g_y;
     return lif;
   }

@@ -3,7 +3,6 @@
 #include <limits>
 
 #include "../core/lif.h"
-#include "../core/trace.h"
 #include "loops.h"
 
 // LIF forward and backward: the T loop runs inside a chunk of neurons whose state stays in L1.
@@ -14,50 +13,45 @@ template <class S>
 struct ForwardRow {
   S threshold_prev;  // NaN where the potential was already reset
   bool first;
-  const S *x, *keep, *u_prev, *a_prev, *e_prev;
-  S *s, *u, *v, *a, *e;
+  const S *x, *keep, *u_prev;
+  const S* m_prev[kMostSlots];
+  S *s, *u, *v;
+  S* m[kMostSlots];
 };
 
-template <class S, Reset reset, Trace trace>
+template <class S, Reset reset, class R>
 void forward_block(const Lif<S> p, const ForwardRow<S> r, int64_t begin, int64_t end) {
   FASTSNN_SIMD
   for (int64_t i = begin; i < end; i++) {
-    const S a_prev = trace == Trace::none ? S(0) : r.a_prev[i];
-    const S e_prev = has_ratio(trace) ? r.e_prev[i] : S(0);
-    const auto o = advance<reset, trace>(p, r.x[i], r.keep[i], r.u_prev[i], a_prev, e_prev, r.threshold_prev, r.first);
-    if constexpr (trace != Trace::none) r.a[i] = o.a;
-    if constexpr (has_ratio(trace)) r.e[i] = o.e;
+    Slots<R, S> m{};
+    for (int j = 0; j < R::count; j++) m.at[j] = r.m_prev[j][i];
+    const auto o = advance<reset, R>(p, r.x[i], r.keep[i], r.u_prev[i], r.threshold_prev, r.first, m);
+    for (int j = 0; j < R::count; j++) r.m[j][i] = m.at[j];
     r.u[i] = o.u;
     r.v[i] = o.v;
     r.s[i] = o.s;
   }
 }
 
-template <class S, Reset reset, Trace trace>
+template <class S, Reset reset, class R>
 void forward_row(const Lif<S>& p, const ForwardRow<S>& r, int64_t n) {
   for (int64_t i = 0; i < n; i += kBlock) {
     prefetch_all(i, r.x, r.u_prev, r.s);
-    if constexpr (trace != Trace::none) prefetch_all(i, r.a_prev);
-    if constexpr (has_ratio(trace)) prefetch_all(i, r.e_prev);
-    forward_block<S, reset, trace>(p, r, i, std::min(n, i + kBlock));
+    for (int j = 0; j < R::count; j++) prefetch_all(i, r.m_prev[j]);
+    forward_block<S, reset, R>(p, r, i, std::min(n, i + kBlock));
   }
 }
 
 template <class S>
 using ForwardRowFn = void (*)(const Lif<S>&, const ForwardRow<S>&, int64_t);
 
-template <class S, Reset reset>
-ForwardRowFn<S> forward_row_of(Trace trace) {
-  switch (trace) {
-    case Trace::ottt:
-      return forward_row<S, reset, Trace::ottt>;
-    case Trace::ndot:
-      return forward_row<S, reset, Trace::ndot>;
-    case Trace::ndot_released:
-      return forward_row<S, reset, Trace::ndot_released>;
-    default:
-      return forward_row<S, reset, Trace::none>;
-  }
+template <class S>
+ForwardRowFn<S> forward_row_of(const LifParams& params) {
+  ForwardRowFn<S> row = nullptr;
+  with_rule(params.rule, Reset(params.reset) == Reset::hard, [&](auto rule, auto reset) {
+    row = forward_row<S, decltype(reset)::value, RuleType<decltype(rule)::value>>;
+  });
+  return row;
 }
 
 // Where step t of a state goes: into its sequence, to its last value, or nowhere that lasts.
@@ -71,14 +65,15 @@ S* row_at(void* sequence, void* last, int64_t t, const LifForward& k, int64_t i,
 template <class T, class Each, class S = typename StateOf<T>::type>
 void lif_forward_chunks(const LifParams& params, const LifForward& k, int64_t begin, int64_t end, const Each& each) {
   const Lif<S> p = lif_of<S>(params);
-  const Trace trace = Trace(params.trace);
   const bool hard = Reset(params.reset) == Reset::hard;
-  const auto row_fn = hard ? forward_row_of<S, Reset::hard>(trace) : forward_row_of<S, Reset::soft>(trace);
+  const auto row_fn = forward_row_of<S>(params);
+  const auto& rule = kRules[params.rule];
   const bool given_v = k.potential_is_v || !k.potential;
 
-  Scratch<S> scratch(9, end - begin);
-  S *x = scratch.row(), *s = scratch.row(), *u = scratch.row(), *v = scratch.row(), *a = scratch.row();
-  S* e = scratch.row();
+  Scratch<S> scratch(7 + rule.count, end - begin);
+  S *x = scratch.row(), *s = scratch.row(), *u = scratch.row(), *v = scratch.row();
+  S* m[kMostSlots];
+  for (int j = 0; j < rule.count; j++) m[j] = scratch.row();
   const S *ones = scratch.row_of(S(1)), *zeros = scratch.row_of(S(0));
   const S* start = scratch.row_of(hard ? p.v_reset : S(0));
 
@@ -88,8 +83,7 @@ void lif_forward_chunks(const LifParams& params, const LifForward& k, int64_t be
     row.threshold_prev = given_v ? std::numeric_limits<S>::quiet_NaN() : p.threshold;
     row.keep = at_or(static_cast<const S*>(k.keep), i, ones);
     row.u_prev = at_or(static_cast<const S*>(k.potential), i, start);
-    row.a_prev = at_or(static_cast<const S*>(k.trace), i, zeros);
-    row.e_prev = at_or(static_cast<const S*>(k.ratio), i, zeros);
+    for (int j = 0; j < rule.count; j++) row.m_prev[j] = at_or(static_cast<const S*>(k.slots[j]), i, zeros);
     row.first = k.first;
     for (int64_t t = 0; t < k.T; t++) {
       T* spikes = static_cast<T*>(k.spikes) + t * k.n + i;
@@ -97,16 +91,17 @@ void lif_forward_chunks(const LifParams& params, const LifForward& k, int64_t be
       row.s = store_target(spikes, s);
       row.u = row_at(k.u_seq, k.u_last, t, k, i, u);
       row.v = row_at(k.v_seq, k.v_last, t, k, i, v);
-      row.a = k.trace_seq ? static_cast<S*>(k.trace_seq) + t * k.n + i : a;
-      row.e = row_at(nullptr, k.ratio_last, t, k, i, e);
+      for (int j = 0; j < rule.count; j++) {
+        const bool every_step = rule.slots[j].every_step;
+        row.m[j] = row_at(every_step ? k.slots_out[j] : nullptr, k.slots_out[j], t, k, i, m[j]);
+      }
       row_fn(p, row, n);
       each(t, i, static_cast<const S*>(row.u), n);
       store(spikes, s, n);
       row.threshold_prev = p.threshold;
       row.first = false;
       row.u_prev = row.u;
-      row.a_prev = row.a;
-      row.e_prev = row.e;
+      for (int j = 0; j < rule.count; j++) row.m_prev[j] = row.m[j];
     }
   }
 }
@@ -119,37 +114,84 @@ void lif_forward(const LifParams& p, const LifForward& k, int threads) {
   });
 }
 
-// u[t] of one row, as the forward computed it
-template <class S, Reset reset>
-void potential_row(const Lif<S>& p, S threshold_prev, const S* u_prev, const S* x, S* u, int64_t n) {
+// u[t] of one row, as the forward computed it; the rule's slots move on in place
+template <class S, Reset reset, class R>
+void potential_row(const Lif<S>& p, S threshold_prev, const S* u_prev, const S* x, S* u, S* const* slots, int64_t n) {
   const Lif<S> q = p;
+  S* own[kMostSlots]{};
+  for (int j = 0; j < R::count; j++) own[j] = slots[j];
   FASTSNN_SIMD
   for (int64_t i = 0; i < n; i++) {
-    const S v = potential_after<reset>(u_prev[i], u_prev[i] >= threshold_prev, q);
-    u[i] = charge(v, x[i], q);
+    Slots<R, S> m{};
+    for (int j = 0; j < R::count; j++) m.at[j] = own[j][i];
+    u[i] = advance<reset, R>(q, x[i], S(1), u_prev[i], threshold_prev, false, m).u;
+    for (int j = 0; j < R::count; j++) own[j][i] = m.at[j];
+  }
+}
+
+template <class S>
+using PotentialRowFn = void (*)(const Lif<S>&, S, const S*, const S*, S*, S* const*, int64_t);
+
+template <class S>
+PotentialRowFn<S> potential_row_of(const LifParams& params) {
+  PotentialRowFn<S> row = nullptr;
+  with_rule(params.rule, Reset(params.reset) == Reset::hard, [&](auto rule, auto reset) {
+    row = potential_row<S, decltype(reset)::value, typename RuleType<decltype(rule)::value>::Dynamics>;
+  });
+  return row;
+}
+
+// A chunk of an optional array
+template <class S>
+void copy_or_zero(const void* from, int64_t i, int64_t n, S* to) {
+  if (from) {
+    std::copy_n(static_cast<const S*>(from) + i, n, to);
+  } else {
+    std::fill_n(to, n, S(0));
   }
 }
 
 // Walks the potentials of a chunk: reads them where they were saved, else recomputes them from x.
 template <class T, class S>
-struct Potentials {
-  const LifBackward& k;
-  const Lif<S>& p;
-  bool hard;
-  int64_t i, n;
-  S* x;
-  const S* start;
+class Potentials {
+ public:
+  Potentials(const LifParams& params, const LifBackward& k, int64_t most)
+      : k_(k),
+        p_(lif_of<S>(params)),
+        driving_(kRules[k.rule].driving),
+        advance_(potential_row_of<S>(params)),
+        scratch_(2 + driving_, most) {
+    x_ = scratch_.row();
+    start_ = scratch_.row_of(Reset(params.reset) == Reset::hard ? p_.v_reset : S(0));
+    for (int j = 0; j < driving_; j++) slots_[j] = scratch_.row();
+  }
+
+  void begin(int64_t i, int64_t n) {
+    i_ = i, n_ = n;
+    if (k_.u) return;
+    for (int j = 0; j < driving_; j++) copy_or_zero(k_.slots[j], i, n, slots_[j]);
+  }
 
   const S* row(int64_t t, const S* u_prev, S* into) const {
-    if (k.u) return static_cast<const S*>(k.u) + t * k.n + i;
-    const bool given_v = t == 0 && (k.potential_is_v || !k.potential);
-    if (t == 0) u_prev = at_or(static_cast<const S*>(k.potential), i, start);
-    const S threshold_prev = given_v ? std::numeric_limits<S>::quiet_NaN() : p.threshold;
-    const S* input = load(static_cast<const T*>(k.x) + t * k.n + i, x, n);
-    const auto advance = hard ? potential_row<S, Reset::hard> : potential_row<S, Reset::soft>;
-    advance(p, threshold_prev, u_prev, input, into, n);
+    if (k_.u) return static_cast<const S*>(k_.u) + t * k_.n + i_;
+    const bool given_v = t == 0 && (k_.potential_is_v || !k_.potential);
+    if (t == 0) u_prev = at_or(static_cast<const S*>(k_.potential), i_, start_);
+    const S threshold_prev = given_v ? std::numeric_limits<S>::quiet_NaN() : p_.threshold;
+    const S* input = load(static_cast<const T*>(k_.x) + t * k_.n + i_, x_, n_);
+    advance_(p_, threshold_prev, u_prev, input, into, slots_, n_);
     return into;
   }
+
+ private:
+  const LifBackward& k_;
+  const Lif<S> p_;
+  const int driving_;
+  PotentialRowFn<S> advance_;
+  Scratch<S> scratch_;
+  S* x_;
+  const S* start_;
+  S* slots_[kMostSlots];
+  int64_t i_ = 0, n_ = 0;
 };
 
 template <class S, Surrogate shape>
@@ -168,23 +210,31 @@ void online_row(const Lif<S>& p, const S* g_s, const S* keep, const S* u, S* g_x
   }
 }
 
-template <class S, Reset reset, Surrogate shape>
-void bptt_block(const Lif<S> p, const S* g_s, const S* keep, const S* g_v_out, const S* u, S* g_v, S* g_x,
-                int64_t begin, int64_t end) {
+template <class S>
+struct BackwardRow {
+  const S *g_s, *keep, *g_v_out, *u;
+  S *g_x, *g_v, *g_m[kMostSlots];  // those that go back in time: of v, and of slots that spikes depend on
+};
+
+template <class S, Reset reset, class R, class More, Surrogate shape>
+void bptt_block(const Lif<S> p, const More more, const BackwardRow<S> r, int64_t begin, int64_t end) {
   FASTSNN_SIMD
   for (int64_t i = begin; i < end; i++) {
-    const S sg = surrogate<shape>(u[i] - p.threshold, p.height, p.slope);
-    const S g_u = potential_gradient<reset>(p, g_s[i], keep[i], g_v[i] + g_v_out[i], u[i], sg);
-    g_x[i] = p.gain * g_u;
-    g_v[i] = p.leak * g_u;
+    Slots<R, S> g_m{};
+    for (int j = 0; j < R::count; j++) g_m.at[j] = r.g_m[j][i];
+    const S sg = surrogate<shape>(r.u[i] - p.threshold, p.height, p.slope);
+    S g_v = r.g_v[i] + r.g_v_out[i];
+    r.g_x[i] = step_back<reset>(p, more, r.g_s[i] * r.keep[i], r.u[i], sg, g_v, g_m);
+    r.g_v[i] = g_v;
+    for (int j = 0; j < R::count; j++) r.g_m[j][i] = g_m.at[j];
   }
 }
 
-template <class S, Reset reset, Surrogate shape>
-void bptt_row(const Lif<S>& p, const S* g_s, const S* keep, const S* g_v_out, const S* u, S* g_v, S* g_x, int64_t n) {
+template <class S, Reset reset, class R, class More, Surrogate shape>
+void bptt_row(const Lif<S>& p, const More& more, const BackwardRow<S>& r, int64_t n) {
   for (int64_t i = 0; i < n; i += kBlock) {
-    prefetch_all(i, g_s, u, g_x);
-    bptt_block<S, reset, shape>(p, g_s, keep, g_v_out, u, g_v, g_x, i, std::min(n, i + kBlock));
+    prefetch_all(i, r.g_s, r.u, r.g_x);
+    bptt_block<S, reset, R, More, shape>(p, more, r, i, std::min(n, i + kBlock));
   }
 }
 
@@ -217,31 +267,39 @@ struct Online {
     static constexpr auto fn = online_row<S, shape>;
   };
 };
-template <class S, Reset reset>
+template <class S, Reset reset, class R, class More>
 struct Bptt {
   template <Surrogate shape>
   struct Row {
-    static constexpr auto fn = bptt_row<S, reset, shape>;
+    static constexpr auto fn = bptt_row<S, reset, R, More, shape>;
   };
 };
+
+// The row that goes back in time, of a rule and a surrogate; More: what else g_u has
+template <class S, class More>
+auto bptt_row_of(const LifParams& params) {
+  void (*row)(const Lif<S>&, const More&, const BackwardRow<S>&, int64_t) = nullptr;
+  with_dynamics(params.rule, Reset(params.reset) == Reset::hard, [&](auto rule, auto reset) {
+    using Rows = Bptt<S, decltype(reset)::value, RuleType<decltype(rule)::value>, More>;
+    row = pick_surrogate<Rows::template Row>(params.surrogate);
+  });
+  return row;
+}
 
 // row(t, at, g_s, keep, u, g_x, n, spare) computes step t of a chunk, which lies at `at` in [T, n]; spare: a row's
 // room.
 template <class T, class Row, class S = typename StateOf<T>::type>
 void lif_backward_online_chunks(const LifParams& params, const LifBackward& k, int64_t begin, int64_t end,
                                 const Row& row) {
-  const Lif<S> p = lif_of<S>(params);
-  const bool hard = Reset(params.reset) == Reset::hard;
-
-  Scratch<S> scratch(8, end - begin);
-  S *x = scratch.row(), *g_s = scratch.row(), *g_x = scratch.row(), *u_buffer = scratch.row(), *spare = scratch.row();
+  Scratch<S> scratch(6, end - begin);
+  S *g_s = scratch.row(), *g_x = scratch.row(), *u_buffer = scratch.row(), *spare = scratch.row();
   const S *ones = scratch.row_of(S(1)), *zeros = scratch.row_of(S(0));
-  const S* start = scratch.row_of(hard ? p.v_reset : S(0));
+  Potentials<T, S> potentials(params, k, end - begin);
 
   for (int64_t i = begin; i < end; i += kChunk) {
     const int64_t n = std::min(kChunk, end - i);
     const S* keep = at_or(static_cast<const S*>(k.keep), i, ones);
-    const Potentials<T, S> potentials{k, p, hard, i, n, x, start};
+    potentials.begin(i, n);
     const S* u = nullptr;
     for (int64_t t = 0; t < k.T; t++) {
       const int64_t at = t * k.n + i;
@@ -275,57 +333,61 @@ inline int64_t bptt_chunk(int64_t T) {
   return std::max<int64_t>(64, std::min<int64_t>(kChunk, kBudget / std::max<int64_t>(T, 1)));
 }
 
-// row(t, g_s, keep, g_v_out, u, g_v, g_x, n) computes step t of a chunk.
-template <class T, class Row, class S = typename StateOf<T>::type>
+// more(t): what else g_u of step t has
+template <class T, class More, class S = typename StateOf<T>::type>
 void lif_backward_bptt_chunks(const LifParams& params, const LifBackward& k, int64_t begin, int64_t end,
-                              const Row& row) {
+                              const More& more) {
   const Lif<S> p = lif_of<S>(params);
-  const bool hard = Reset(params.reset) == Reset::hard;
+  const auto row_fn = bptt_row_of<S, decltype(more(0))>(params);
   const int64_t chunk = std::min(bptt_chunk(k.T), end - begin);
+  const int driving = kRules[k.rule].driving;
   std::vector<S> u_rows(k.u ? 0 : chunk * k.T);
 
-  Scratch<S> scratch(7, chunk);
-  S *x = scratch.row(), *g_s = scratch.row(), *g_x = scratch.row(), *g_v = scratch.row();
+  Scratch<S> scratch(5 + driving, chunk);
+  S *g_s = scratch.row(), *g_x = scratch.row();
   const S *ones = scratch.row_of(S(1)), *zeros = scratch.row_of(S(0));
-  const S* start = scratch.row_of(hard ? p.v_reset : S(0));
+  BackwardRow<S> row;
+  row.g_v = scratch.row();
+  for (int j = 0; j < driving; j++) row.g_m[j] = scratch.row();
+  Potentials<T, S> potentials(params, k, chunk);
 
   for (int64_t i = begin; i < end; i += chunk) {
     const int64_t n = std::min(chunk, end - i);
-    const S* keep = at_or(static_cast<const S*>(k.keep), i, ones);
-    const Potentials<T, S> potentials{k, p, hard, i, n, x, start};
+    row.keep = at_or(static_cast<const S*>(k.keep), i, ones);
+    potentials.begin(i, n);
     if (!k.u) {
       const S* u = nullptr;
       for (int64_t t = 0; t < k.T; t++) u = potentials.row(t, u, u_rows.data() + t * chunk);
     }
-    std::copy_n(at_or(static_cast<const S*>(k.g_v_last), i, zeros), n, g_v);
+    copy_or_zero(k.g_v_last, i, n, row.g_v);
+    for (int j = 0; j < driving; j++) copy_or_zero(k.g_slots_last[j], i, n, row.g_m[j]);
     for (int64_t t = k.T - 1; t >= 0; t--) {
       const int64_t at = t * k.n + i;
-      const S* u = k.u ? static_cast<const S*>(k.u) + at : u_rows.data() + t * chunk;
-      const S* g = k.g_spikes ? load(static_cast<const T*>(k.g_spikes) + at, g_s, n) : zeros;
-      const S* g_v_out = at_or(static_cast<const S*>(k.g_v_seq), at, zeros);
+      row.u = k.u ? static_cast<const S*>(k.u) + at : u_rows.data() + t * chunk;
+      row.g_s = k.g_spikes ? load(static_cast<const T*>(k.g_spikes) + at, g_s, n) : zeros;
+      row.g_v_out = at_or(static_cast<const S*>(k.g_v_seq), at, zeros);
       T* out = static_cast<T*>(k.g_x) + at;
-      row(t, g, keep, g_v_out, u, g_v, store_target(out, g_x), n);
+      row.g_x = store_target(out, g_x);
+      row_fn(p, more(t), row, n);
       store(out, g_x, n);
     }
-    if (k.g_v_first) std::copy_n(g_v, n, static_cast<S*>(k.g_v_first) + i);
+    if (k.g_v_first) std::copy_n(row.g_v, n, static_cast<S*>(k.g_v_first) + i);
+    for (int j = 0; j < driving; j++) {
+      if (k.g_slots_first[j]) std::copy_n(row.g_m[j], n, static_cast<S*>(k.g_slots_first[j]) + i);
+    }
   }
 }
 
-template <class T, class S = typename StateOf<T>::type>
-void lif_backward_bptt_of(const LifParams& params, const LifBackward& k, int threads) {
-  const Lif<S> p = lif_of<S>(params);
-  const bool hard = Reset(params.reset) == Reset::hard;
-  const auto row_fn = hard ? pick_surrogate<Bptt<S, Reset::hard>::template Row>(params.surrogate)
-                           : pick_surrogate<Bptt<S, Reset::soft>::template Row>(params.surrogate);
-  const auto row = [&](int64_t, const S* g, const S* keep, const S* g_v_out, const S* u, S* g_v, S* g_x, int64_t n) {
-    row_fn(p, g, keep, g_v_out, u, g_v, g_x, n);
-  };
+template <class T, class More>
+void lif_backward_bptt_of(const LifParams& params, const LifBackward& k, int threads, const More& more) {
   parallel_chunks(k.n, bptt_chunk(k.T), k.n * k.T, threads,
-                  [&](int64_t begin, int64_t end) { lif_backward_bptt_chunks<T>(params, k, begin, end, row); });
+                  [&](int64_t begin, int64_t end) { lif_backward_bptt_chunks<T>(params, k, begin, end, more); });
 }
 
 void lif_backward_bptt(const LifParams& p, const LifBackward& k, int threads) {
-  with_dtype(k.dtype, [&](auto zero) { lif_backward_bptt_of<decltype(zero)>(p, k, threads); });
+  with_dtype(k.dtype, [&](auto zero) {
+    lif_backward_bptt_of<decltype(zero)>(p, k, threads, [](int64_t) { return Nothing(); });
+  });
 }
 
 }  // namespace FASTSNN_ISA

@@ -49,34 +49,11 @@ void pull_row(const Lif<S> p, const Pull<S> q, const S* u, S* g_local, int64_t n
   for (int64_t i = 0; i < n; i++) g_local[i] = local_gradient(p, q, u[i]);
 }
 
-template <class S, Reset reset, Surrogate shape>
-void pulled_bptt_row(const Lif<S> p, const Pull<S> q, const S* g_s, const S* keep, const S* g_v_out, const S* u, S* g_v,
-                     S* g_x, int64_t n) {
-  for (int64_t i = 0; i < n; i += kBlock) {
-    prefetch_all(i, g_s, u, g_x);
-    const int64_t end = std::min(n, i + kBlock);
-    FASTSNN_SIMD
-    for (int64_t j = i; j < end; j++) {
-      const S sg = surrogate<shape>(u[j] - p.threshold, p.height, p.slope);
-      const S g_u = pulled_potential_gradient<reset>(p, q, g_s[j], keep[j], g_v[j] + g_v_out[j], u[j], sg);
-      g_x[j] = p.gain * g_u;
-      g_v[j] = p.leak * g_u;
-    }
-  }
-}
-
 template <class S>
 struct PulledOnline {
   template <Surrogate shape>
   struct Row {
     static constexpr auto fn = pulled_online_row<S, shape>;
-  };
-};
-template <class S, Reset reset>
-struct PulledBptt {
-  template <Surrogate shape>
-  struct Row {
-    static constexpr auto fn = pulled_bptt_row<S, reset, shape>;
   };
 };
 
@@ -104,26 +81,16 @@ void mpdr_backward_online_of(const LifParams& params, const MpdrBackward& k, int
                   [&](int64_t begin, int64_t end) { lif_backward_online_chunks<T>(params, k, begin, end, row); });
 }
 
-template <class T, class S = typename StateOf<T>::type>
-void mpdr_backward_bptt_of(const LifParams& params, const MpdrBackward& k, int threads) {
-  const Lif<S> p = lif_of<S>(params);
-  const auto pulls = pulls_of<S>(k);
-  const bool hard = Reset(params.reset) == Reset::hard;
-  const auto fn = hard ? pick_surrogate<PulledBptt<S, Reset::hard>::template Row>(params.surrogate)
-                       : pick_surrogate<PulledBptt<S, Reset::soft>::template Row>(params.surrogate);
-  const auto row = [&](int64_t t, const S* g, const S* keep, const S* g_v_out, const S* u, S* g_v, S* g_x, int64_t n) {
-    fn(p, pulls[t], g, keep, g_v_out, u, g_v, g_x, n);
-  };
-  parallel_chunks(k.n, bptt_chunk(k.T), k.n * k.T, threads,
-                  [&](int64_t begin, int64_t end) { lif_backward_bptt_chunks<T>(params, k, begin, end, row); });
-}
-
 void mpdr_backward_online(const LifParams& p, const MpdrBackward& k, int threads) {
   with_dtype(k.dtype, [&](auto zero) { mpdr_backward_online_of<decltype(zero)>(p, k, threads); });
 }
 
 void mpdr_backward_bptt(const LifParams& p, const MpdrBackward& k, int threads) {
-  with_dtype(k.dtype, [&](auto zero) { mpdr_backward_bptt_of<decltype(zero)>(p, k, threads); });
+  with_dtype(k.dtype, [&](auto zero) {
+    using T = decltype(zero);
+    const auto pulls = pulls_of<typename StateOf<T>::type>(k);
+    lif_backward_bptt_of<T>(p, k, threads, [&](int64_t t) { return pulls[t]; });
+  });
 }
 
 }  // namespace FASTSNN_ISA

@@ -54,13 +54,13 @@ class LifPanel {
  public:
   using S = typename StateOf<T>::type;
   LifPanel(const OsrForward& norm, const LifParams& params, const LifForward& k)
-      : map_(norm), p_(lif_of<S>(params)), k_(k), scratch_(9, panel_size(norm)) {
+      : map_(norm), p_(lif_of<S>(params)), k_(k), scratch_(7 + kRules[k.rule].count, panel_size(norm)) {
     const bool hard = Reset(params.reset) == Reset::hard;
-    const Trace trace = Trace(params.trace);
-    row_ = hard ? forward_row_of<S, Reset::hard>(trace) : forward_row_of<S, Reset::soft>(trace);
+    row_ = forward_row_of<S>(params);
     const bool given_v = k.potential_is_v || !k.potential;
     threshold_prev_ = given_v ? std::numeric_limits<S>::quiet_NaN() : p_.threshold;
-    for (S** row : {&y_, &s_, &u_, &v_, &a_, &e_}) *row = scratch_.row();
+    for (S** row : {&y_, &s_, &u_, &v_}) *row = scratch_.row();
+    for (int j = 0; j < kRules[k.rule].count; j++) m_[j] = scratch_.row();
     start_ = scratch_.row_of(hard ? p_.v_reset : S(0));
     ones_ = scratch_.row_of(S(1));
     zeros_ = scratch_.row_of(S(0));
@@ -75,13 +75,13 @@ class LifPanel {
     row.x = y_;
     row.keep = at_or(static_cast<const S*>(k_.keep), at, ones_);
     row.u_prev = at_or(static_cast<const S*>(k_.potential), at, start_);
-    row.a_prev = at_or(static_cast<const S*>(k_.trace), at, zeros_);
-    row.e_prev = at_or(static_cast<const S*>(k_.ratio), at, zeros_);
+    for (int j = 0; j < kRules[k_.rule].count; j++) {
+      row.m_prev[j] = at_or(static_cast<const S*>(k_.slots[j]), at, zeros_);
+      row.m[j] = at_or(static_cast<S*>(k_.slots_out[j]), at, m_[j]);
+    }
     row.s = store_target(spikes, s_);
     row.u = at_or(static_cast<S*>(k_.u_last), at, u_);
     row.v = at_or(static_cast<S*>(k_.v_last), at, v_);
-    row.a = at_or(static_cast<S*>(k_.trace_seq), at, a_);
-    row.e = at_or(static_cast<S*>(k_.ratio_last), at, e_);
     row_(p_, row, n);
     store(spikes, s_, n);
   }
@@ -93,7 +93,7 @@ class LifPanel {
   ForwardRowFn<S> row_;
   S threshold_prev_;
   Scratch<S> scratch_;
-  S *y_, *s_, *u_, *v_, *a_, *e_;
+  S *y_, *s_, *u_, *v_, *m_[kMostSlots];
   const S *start_, *ones_, *zeros_;
 };
 

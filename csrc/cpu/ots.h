@@ -27,8 +27,8 @@ Moments charge_block(const LifParams& params, const OtsCharge& k, int64_t begin,
     const int64_t n = std::min(kChunk, end - i);
     const S* v = at_or(static_cast<const S*>(k.v), i, start);
     S* u = u_all + i;
-    potential_row<S, Reset::soft>(p, std::numeric_limits<S>::quiet_NaN(), v,
-                                  load(static_cast<const T*>(k.x) + i, buffer, n), u, n);
+    potential_row<S, Reset::soft, Untraced>(p, std::numeric_limits<S>::quiet_NaN(), v,
+                                            load(static_cast<const T*>(k.x) + i, buffer, n), u, nullptr, n);
     all = merge(all, row_moments(u, n));
   }
   return all;

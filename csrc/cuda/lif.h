@@ -21,26 +21,65 @@ S first_threshold(const LifParams& p, const K& k) {
   return k.potential_is_v || !k.potential ? std::numeric_limits<S>::quiet_NaN() : S(p.threshold);
 }
 
-// One step of a thread's neurons: x becomes s; u, a and e move on.
-template <Reset reset, Trace trace, int V, class S>
+// Slots of a thread's neurons are [slot][neuron]; of none there is one, which nothing reads.
+template <class R>
+constexpr int kRows = R::count > 0 ? R::count : 1;
+
+template <class R, int V, class S>
+__device__ __forceinline__ Slots<R, S> slots_of(const S (&m)[kRows<R>][V], int neuron) {
+  Slots<R, S> own;
+#pragma unroll
+  for (int i = 0; i < R::count; i++) own.at[i] = m[i][neuron];
+  return own;
+}
+
+template <class R, int V, class S>
+__device__ __forceinline__ void load_slots(const void* const (&slots)[kMostSlots], int64_t at, S (&m)[kRows<R>][V]) {
+#pragma unroll
+  for (int i = 0; i < R::count; i++) load_or<S>(slots[i], at, S(0), m[i]);
+}
+
+// The slots but the trace, which every step stores
+template <class R, int V, class S>
+__device__ __forceinline__ void store_slots(void* const (&slots)[kMostSlots], int64_t at, const S (&m)[kRows<R>][V]) {
+#pragma unroll
+  for (int i = R::traced; i < R::count; i++) store_to<S>(slots[i], at, m[i]);
+}
+
+// One step of a thread's neurons: x becomes s; u and the slots move on.
+template <Reset reset, class R, int V, class S>
 __device__ __forceinline__ void advance_all(const Lif<S>& p, const S (&keep)[V], S threshold_prev, bool first,
-                                            S (&x)[V], S (&u)[V], S (&a)[V], S (&e)[V]) {
+                                            S (&x)[V], S (&u)[V], S (&m)[kRows<R>][V]) {
 #pragma unroll
   for (int j = 0; j < V; j++) {
-    const auto o = advance<reset, trace>(p, x[j], keep[j], u[j], a[j], e[j], threshold_prev, first);
+    Slots<R, S> own = slots_of<R>(m, j);
+    const auto o = advance<reset, R>(p, x[j], keep[j], u[j], threshold_prev, first, own);
     x[j] = o.s;
     u[j] = o.u;
-    a[j] = o.a;
-    e[j] = o.e;
+#pragma unroll
+    for (int i = 0; i < R::count; i++) m[i][j] = own.at[i];
   }
 }
 
-template <Reset reset, int V, class S>
-__device__ __forceinline__ S (&potentials_after(const Lif<S>& p, const S (&u)[V], S (&v)[V])) [V] {
-#pragma unroll
-  for (int j = 0; j < V; j++) v[j] = potential_after<reset>(u[j], u[j] >= p.threshold, p);
-  return v;
+// The same for u alone, from x, which is lost
+template <Reset reset, class R, int V, class S>
+__device__ __forceinline__ void advance_potentials(const Lif<S>& p, S threshold_prev, S (&x)[V], S (&u)[V],
+                                                   S (&m)[kRows<R>][V]) {
+  S keep[V];
+  fill(S(1), keep);
+  advance_all<reset, R>(p, keep, threshold_prev, false, x, u, m);
 }
+
+template <Reset reset, class R, int V, class S>
+__device__ __forceinline__ S (&potentials_after(const Lif<S>& p, const S (&u)[V], const S (&m)[kRows<R>][V], S (&v)[V]))
+    [V] {
+#pragma unroll
+      for (int j = 0; j < V; j++) {
+        Slots<R, S> own = slots_of<R>(m, j);
+        v[j] = R::template settle<reset>(p, u[j], u[j] >= p.threshold, own);
+      }
+      return v;
+    }
 
 template <class F>
 void with_reset(const LifParams& p, const F& f) {
@@ -51,19 +90,31 @@ void with_reset(const LifParams& p, const F& f) {
   }
 }
 
-// Calls f(reset, trace) of a neuron's rule.
+// A rule's code -> the rule with the slots that drive spikes alone
+template <class Code>
+using DynamicsOf = typename RuleType<Code::value>::Dynamics;
+
+// Calls f(reset, rule) of a neuron's rule.
 template <class F>
 void with_rule(const LifParams& p, const F& f) {
-  with_reset(p, [&](auto reset) {
-    const auto traced = [&](auto trace) { f(reset, trace); };
-    if constexpr (decltype(reset)::value == Reset::soft) {
-      if (Trace(p.trace) == Trace::ndot) return traced(std::integral_constant<Trace, Trace::ndot>());
-      if (Trace(p.trace) == Trace::ndot_released) return traced(std::integral_constant<Trace, Trace::ndot_released>());
-    }
-    if (has_ratio(Trace(p.trace))) throw std::invalid_argument("ndot rules need soft reset");
-    if (Trace(p.trace) == Trace::ottt) return traced(std::integral_constant<Trace, Trace::ottt>());
-    traced(std::integral_constant<Trace, Trace::none>());
-  });
+  FASTSNN_ISA::with_rule(p.rule, Reset(p.reset) == Reset::hard, [&](auto rule, auto reset) { f(reset, rule); });
+}
+
+template <class... Pointers>
+bool slots_aligned(const Pointers (&... slots)[kMostSlots]) {
+  bool all = true;
+  for (int i = 0; i < kMostSlots; i++) all = all && all_aligned(slots[i]...);
+  return all;
+}
+
+inline bool aligned(const LifForward& k) {
+  return slots_aligned(k.slots, k.slots_out) &&
+         all_aligned(k.x, k.potential, k.keep, k.spikes, k.u_last, k.u_seq, k.v_last, k.v_seq);
+}
+
+inline bool aligned(const LifBackward& k) {
+  return slots_aligned(k.slots, k.g_slots_last, k.g_slots_first) &&
+         all_aligned(k.g_spikes, k.keep, k.u, k.x, k.potential, k.g_v_last, k.g_v_seq, k.g_x, k.g_v_first);
 }
 
 }  // namespace cuda

@@ -4,14 +4,14 @@
 namespace fastsnn {
 namespace cuda {
 
-template <class T, Reset reset, Trace trace, int V, class S = typename StateOf<T>::type>
+// A thread may hold 64 registers, or fewer threads run at once. What would pass that is not kept over the loop: t is an
+// int, `at` is computed again from `row`, and each step reads the dropout mask anew, which is in cache.
+template <class T, Reset reset, class R, int V, class S = typename StateOf<T>::type>
 __device__ __forceinline__ void forward_neurons(const Lif<S>& p, const LifForward& k, S first_threshold, int64_t at) {
-  S u[V], a[V], e[V];
+  S u[V], m[kRows<R>][V];
   load_or<S>(k.potential, at, initial_v<reset>(p), u);
-  if constexpr (trace != Trace::none) load_or<S>(k.trace, at, S(0), a);
-  if constexpr (has_ratio(trace)) load_or<S>(k.ratio, at, S(0), e);
+  load_slots<R>(k.slots, at, m);
   int64_t row = at;
-  // for want of registers t is an int, `at` comes from `row`, and the dropout mask is read again each step
 #pragma unroll 1
   for (int t = 0; t < int(k.T); t++, row += k.n) {
     const S threshold_prev = t == 0 ? first_threshold : p.threshold;
@@ -19,35 +19,33 @@ __device__ __forceinline__ void forward_neurons(const Lif<S>& p, const LifForwar
     S x[V], keep[V];  // x becomes s, then v
     load(static_cast<const T*>(k.x) + row, x);
     load_or<S>(k.keep, row - t * k.n, S(1), keep);
-    advance_all<reset, trace>(p, keep, threshold_prev, first, x, u, a, e);
-    if constexpr (trace != Trace::none) store(static_cast<S*>(k.trace_seq) + row, a);
+    advance_all<reset, R>(p, keep, threshold_prev, first, x, u, m);
+    if constexpr (R::traced) store(static_cast<S*>(k.slots_out[0]) + row, m[0]);
     store_to<S>(k.u_seq, row, u);
     store(static_cast<T*>(k.spikes) + row, x);
-    if (k.v_seq) store(static_cast<S*>(k.v_seq) + row, potentials_after<reset>(p, u, x));
+    if (k.v_seq) store(static_cast<S*>(k.v_seq) + row, potentials_after<reset, R>(p, u, m, x));
   }
   at = row - k.T * k.n;
   S v[V];
   store_to<S>(k.u_last, at, u);
-  if (k.v_last) store(static_cast<S*>(k.v_last) + at, potentials_after<reset>(p, u, v));
-  if constexpr (has_ratio(trace)) store_to<S>(k.ratio_last, at, e);
+  if (k.v_last) store(static_cast<S*>(k.v_last) + at, potentials_after<reset, R>(p, u, m, v));
+  store_slots<R>(k.slots_out, at, m);
 }
 
-template <class T, Reset reset, Trace trace, int V, class S>
+template <class T, Reset reset, class R, int V, class S>
 __global__ void __launch_bounds__(kThreads, kBlocksPerSM)
     lif_forward_kernel(const Lif<S> p, const LifForward k, const S first_threshold) {
   for_each_vector<V>(k.n, [&](int64_t at, auto width) {
-    forward_neurons<T, reset, trace, decltype(width)::value>(p, k, first_threshold, at);
+    forward_neurons<T, reset, R, decltype(width)::value>(p, k, first_threshold, at);
   });
 }
 
-template <class T, Reset reset, Trace trace>
+template <class T, Reset reset, class R>
 void lif_forward_as(const LifParams& params, const LifForward& k, const Stream& on) {
   using S = typename StateOf<T>::type;
-  const bool aligned = all_aligned(k.x, k.potential, k.trace, k.ratio, k.keep, k.spikes, k.u_last, k.u_seq, k.v_last,
-                                   k.v_seq, k.trace_seq, k.ratio_last);
-  with_vector<S>(aligned, k.T, k.n, [&](auto width) {
+  with_vector<S>(aligned(k), k.T, k.n, [&](auto width) {
     constexpr int V = decltype(width)::value;
-    launch(lif_forward_kernel<T, reset, trace, V, S>, blocks_of<V>(k.n), on, lif_of<S>(params), k,
+    launch(lif_forward_kernel<T, reset, R, V, S>, blocks_of<V>(k.n), on, lif_of<S>(params), k,
            first_threshold<S>(params, k));
   });
 }
@@ -59,8 +57,8 @@ void lif_forward(const LifParams& p, const LifForward& k, const Stream& on) {
                                 std::to_string(most) + "; cut the sequence");
   }
   with_dtype(k.dtype, [&](auto zero) {
-    with_rule(p, [&](auto reset, auto trace) {
-      lif_forward_as<decltype(zero), decltype(reset)::value, decltype(trace)::value>(p, k, on);
+    with_rule(p, [&](auto reset, auto rule) {
+      lif_forward_as<decltype(zero), decltype(reset)::value, RuleType<decltype(rule)::value>>(p, k, on);
     });
   });
 }
@@ -94,7 +92,7 @@ std::string refusal(int device) {
   if (device >= devices) return "CUDA finds " + std::to_string(devices) + " device(s)" + versions + ")";
   const DeviceGuard guard(device);
   cudaFuncAttributes attributes;
-  status = cudaFuncGetAttributes(&attributes, lif_forward_kernel<float, Reset::soft, Trace::none, 1, float>);
+  status = cudaFuncGetAttributes(&attributes, lif_forward_kernel<float, Reset::soft, Untraced, 1, float>);
   if (status == cudaSuccess) return "";
   return cudaGetErrorString(status) + versions + ", device of compute capability " + capability(device) + ")";
 }

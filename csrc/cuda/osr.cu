@@ -86,7 +86,7 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerSM)
 }
 
 // A step of the neurons on y, 16 bytes of their state after another, as registers allow; spikes wait in shared memory
-template <class T, Reset reset, Trace trace, int V, class S>
+template <class T, Reset reset, class R, int V, class S>
 __global__ void __launch_bounds__(kThreads, kBlocksPerSM)
     osr_lif_forward_kernel(const Lif<S> p, const OsrForward norm, const LifForward k, const S threshold_prev,
                            const Tiles tiles, const Targets to) {
@@ -97,18 +97,17 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerSM)
 #pragma unroll 1
     for (int c = 0; c < V; c += N) {
       const int64_t at = first + c;
-      S x[N], keep[N], u[N], a[N], e[N];
+      S x[N], keep[N], u[N], m[kRows<R>][N];
       normalized(c, x);
       load_or<S>(k.potential, at, initial_v<reset>(p), u);
       load_or<S>(k.keep, at, S(1), keep);
-      if constexpr (trace != Trace::none) load_or<S>(k.trace, at, S(0), a);
-      if constexpr (has_ratio(trace)) load_or<S>(k.ratio, at, S(0), e);
-      advance_all<reset, trace>(p, keep, threshold_prev, k.first, x, u, a, e);
+      load_slots<R>(k.slots, at, m);
+      advance_all<reset, R>(p, keep, threshold_prev, k.first, x, u, m);
 #pragma unroll
       for (int j = 0; j < N; j++) narrow(x[j], spikes[threadIdx.x].at[c + j]);
       store(static_cast<S*>(k.u_last) + at, u);
-      if constexpr (trace != Trace::none) store(static_cast<S*>(k.trace_seq) + at, a);
-      if constexpr (has_ratio(trace)) store_to<S>(k.ratio_last, at, e);
+      if constexpr (R::traced) store(static_cast<S*>(k.slots_out[0]) + at, m[0]);
+      store_slots<R>(k.slots_out, at, m);
     }
     store(static_cast<T*>(k.spikes) + first, spikes[threadIdx.x]);
   });
@@ -246,17 +245,15 @@ void osr_forward(const OsrForward& k, const Stream& on) {
 }
 
 void osr_lif_forward(const LifParams& params, const OsrForward& k, const LifForward& lif, const Stream& on) {
-  const bool aligned = all_aligned(k.x, lif.potential, lif.trace, lif.ratio, lif.keep, lif.spikes, lif.u_last,
-                                   lif.trace_seq, lif.ratio_last);
   with_dtype(k.dtype, [&](auto zero) {
     using T = decltype(zero);
     using S = typename StateOf<T>::type;
-    with_rule(params, [&](auto reset, auto trace) {
-      with_tile_vector<T>(k, aligned, [&](auto width) {
+    with_rule(params, [&](auto reset, auto rule) {
+      with_tile_vector<T>(k, all_aligned(k.x) && aligned(lif), [&](auto width) {
         constexpr int V = decltype(width)::value;
         const Tiles tiles = tiles_of<V>(k);
-        launch(osr_lif_forward_kernel<T, decltype(reset)::value, decltype(trace)::value, V, S>, blocks_of(tiles), on,
-               lif_of<S>(params), k, lif, first_threshold<S>(params, lif), tiles, targets_of(k));
+        launch(osr_lif_forward_kernel<T, decltype(reset)::value, RuleType<decltype(rule)::value>, V, S>,
+               blocks_of(tiles), on, lif_of<S>(params), k, lif, first_threshold<S>(params, lif), tiles, targets_of(k));
         merge_room(k, tiles, on);
       });
     });

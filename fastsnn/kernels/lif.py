@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,29 +12,53 @@ from torch import Tensor
 
 from ..backends import register
 from ..backends.core import Core
+from ..errors import BackendError
 from ..reference import lif, mpdr
+from ..rules import RULES
 from ..surrogate.formulas import SHAPES
 from ..types import EMPTY, Forward, LIFParams, LIFState, Pull, Saved, state_dtype
 from .operands import DTYPES, room_of_blocks
-
-KERNELS = ("none", "ottt", "ndot", "ndot_released")
-SLOTS = 2  # that a call has room for
 
 
 def _empty_float(x: Tensor) -> Tensor:
     return torch.empty_like(x, dtype=torch.float32)
 
 
+def check_rules(core: Any) -> None:
+    """Raises ImportError, naming rule, slot and file, where a core's step of a rule has other slots or parameters than
+    fastsnn.rules says. A rule whose step it lacks is refused when it is to run."""
+    for rule in RULES.values():
+        here = f"rule {rule.name!r} ({inspect.getsourcefile(type(rule))})"
+        there = f"step {rule.kernel!r} of {core.__name__}"
+        if rule.kernel not in core.rules:
+            continue
+        slots, parameters = core.rules[rule.kernel]
+        for declared, its in itertools.zip_longest(rule.slots, slots):
+            mine = declared and declared[:3]
+            if mine != its:
+                what = "(name, drives, every_step)"
+                raise ImportError(f"{here} declares slot {mine} {what} where {there} has {its}")
+        if parameters != len(rule.parameters):
+            raise ImportError(f"{here} declares {len(rule.parameters)} parameters where {there} has {parameters}")
+
+
 class LIFKernels:
     """LIF kernels of one core; signatures as fastsnn.reference.lif, and fastsnn.reference.mpdr."""
 
     def __init__(self, core: Core) -> None:
+        if core.module is not None:
+            check_rules(core.module)
         self.NAME, self.SAVES_U, self._room = core.name, core.saves_u, core.blocks > 1
         self._core, self._where, self._cached = core.module, core.where, f"_native_{core.name}"
 
     def _params(self, p: LIFParams) -> Any:
         native = p.__dict__.get(self._cached)
         if native is None:
+            if p.kind.kernel not in self._core.rules:
+                raise BackendError(
+                    f"the {self.NAME} backend has no step {p.kind.kernel!r} of rule {p.rule!r}; it has "
+                    f"{', '.join(self._core.rules)}. Use another backend: fastsnn.use_backend('reference')"
+                )
             native = p.__dict__[self._cached] = self._core.LifParams(
                 leak=p.leak,
                 gain=p.gain,
@@ -43,8 +69,9 @@ class LIFKernels:
                 height=p.height,
                 slope=p.slope,
                 reset=p.v_reset is not None,
-                trace=KERNELS.index(p.kind.kernel),
+                rule=list(self._core.rules).index(p.kind.kernel),
                 surrogate=SHAPES.index(p.shape),
+                of_rule=p.of_rule,
             )
         return native
 
@@ -76,7 +103,6 @@ class LIFKernels:
             before.append(given)
             after.append(empty(like) if taken is None else taken)
             like = one
-        absent = (None,) * (SLOTS - len(after))
         arguments = (
             self._params(p),
             self._where(x),
@@ -88,7 +114,6 @@ class LIFKernels:
             x,
             state[0],
             *before,
-            *absent,
             state[4],
             spikes,
             None if u_seq else u,
@@ -96,7 +121,6 @@ class LIFKernels:
             None if v_seq else v,
             v if v_seq else None,
             *after,
-            *absent,
         )
         if moments_out is None:
             self._core.lif_forward(*arguments)
@@ -120,6 +144,13 @@ class LIFKernels:
         one = like[0] if saved.sequence else like
         g_x = torch.empty_like(like) if like.dtype == saved.dtype else torch.empty_like(like, dtype=saved.dtype)
         g_v_first = torch.empty_like(one, dtype=state_dtype(saved.dtype)) if want_v else None
+        drive: Any = saved.drive
+        g_last: Any = g_drive
+        g_first: Any = ()
+        if p.drive:
+            absent = [None] * len(p.drive)
+            drive, g_last = drive or absent, g_last or absent
+            g_first = absent if g_v_first is None else [torch.empty_like(g_v_first) for _ in absent]
         arguments = (
             self._params(p),
             self._where(like),
@@ -133,17 +164,20 @@ class LIFKernels:
             saved.u,
             saved.x,
             saved.potential,
+            *drive,
             g_v,
+            *g_last,
             g_v_seq,
             g_x,
             g_v_first,
+            *g_first,
         )
         if pull is None:
             self._core.lif_backward(*arguments)
-            return g_x, g_v_first, (), None
+            return g_x, g_v_first, g_first, None
         local = torch.empty_like(g_x) if pull.local else None
         self._core.mpdr_backward(*arguments, pull.rows, local)
-        return g_x, g_v_first, (), local
+        return g_x, g_v_first, g_first, local
 
 
 register("lif", LIFKernels, lif)

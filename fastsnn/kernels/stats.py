@@ -10,7 +10,7 @@ from ..backends.core import Core
 from ..reference import osr, ots
 from ..stats import Affine, Moments
 from ..types import Forward, LIFParams, LIFState, slots_at, state_dtype
-from .lif import SLOTS, LIFKernels
+from .lif import LIFKernels
 from .operands import DTYPES, room_of_blocks
 
 
@@ -95,12 +95,10 @@ class OSRKernels:
             *sums,
             state.potential,
             *before,
-            *[None] * (SLOTS - len(before)),
             state.keep,
             spikes,
             u,
             *slots,
-            *[None] * (SLOTS - len(slots)),
         )
         return Forward(spikes, u, None, slots), own
 

@@ -345,6 +345,6 @@ def test_a_core_takes_tensors_alone(operand):
 def test_the_cuda_core_refuses_more_steps_than_it_counts():
     core, x = cuda_host.core(), torch.empty(2**31, dtype=torch.float16)  # nothing touches it
     numbers = dict.fromkeys(("leak", "gain", "bias", "threshold", "v_reset", "reset_grad", "height", "slope"), 1.0)
-    p = core.LifParams(**numbers, reset=0, trace=0, surrogate=0)
+    p = core.LifParams(**numbers, reset=0, rule=0, surrogate=0, of_rule=())
     with pytest.raises(ValueError, match=r"T is 2147483648 steps; allowed on CUDA: at most 2147483647"):
-        core.lif_forward(p, (0, 0), 2**31, 1, 3, True, True, x, *[None] * 4, x, *[None] * 6)
+        core.lif_forward(p, (0, 0), 2**31, 1, 3, True, True, x, None, None, x, *[None] * 4)

@@ -17,7 +17,7 @@ THREADS = 256
 TYPES = {"float": "float32", "double": "float64", "__half": "float16", "__nv_bfloat16": "bfloat16"}
 BYTES = {"float32": 4, "float64": 8, "float16": 2, "bfloat16": 2}
 SECOND_STAGES = ("_merge", "_total")  # of a sum: float64, one by one
-RESETS, TRACES = ("soft", "hard"), ("none", "ottt", "ndot", "ndot_released")
+RESETS = ("soft", "hard")
 
 
 def state_bytes(dtype):
@@ -75,6 +75,12 @@ class Compiled:
         return self.code.loop_bytes[1] / self.width / self.streams[1]
 
 
+def _rule(name):
+    """The step in csrc/core/rules/list.h whose type this is."""
+    snake = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name.rpartition("::")[2]).lower()
+    return "none" if snake == "untraced" else snake
+
+
 def _cuda_name(demangled):
     """(name, dtype, width) from a C++ name."""
     base, arguments = re.match(r"(?:void )?fastsnn::cuda::(\w+)_kernel(?:<(.*?)>)?\(", demangled).groups()
@@ -82,7 +88,8 @@ def _cuda_name(demangled):
         return f"{base} {arguments or ''}".strip(), "float64", 1
     kind, *rest = [part.strip() for part in arguments.split(",")]
     words = [RESETS[int(part[-1])] for part in rest if "Reset" in part]
-    words += [TRACES[int(part[-1])] for part in rest if "Trace" in part]
+    rules = [_rule(part) for part in rest if part.startswith("fastsnn::generic::")]
+    words += [rule for rule in rules if rule != "none" or base.endswith("forward")]
     words += [{"true": "saved", "false": "recomputed"}[part] for part in rest if part in ("true", "false")]
     width, *bits = [int(part) for part in rest if part.isdigit()]
     words += [f"{number} bits" for number in bits]

@@ -16,8 +16,8 @@
 namespace sanitize {
 
 using namespace fastsnn;
+using generic::kRules;
 using generic::Reset;
-using generic::Trace;
 
 // all bytes 0x3f: a finite number of order one in every type; `skew` elements in front break the alignment
 class Buffer {
@@ -35,38 +35,54 @@ class Buffer {
 inline int64_t width(Dtype dtype) { return dtype == Dtype::f64 ? 8 : dtype == Dtype::f32 ? 4 : 2; }
 inline int64_t state_width(Dtype dtype) { return dtype == Dtype::f64 ? 8 : 4; }
 
-inline LifParams params(int reset, int trace, int surrogate) {
-  return LifParams{0.5, 1.0, 0.0, 1.0, 0.0, 1.0, 4.0, 4.0, reset, trace, surrogate};
+inline LifParams params(int reset, Rule rule, int surrogate) {
+  return LifParams{0.5, 1.0, 0.0, 1.0, 0.0, 1.0, 4.0, 4.0, reset, int(rule), surrogate, {}};
 }
+
+// A buffer for every slot of a rule: of one step, of what a forward returns, or of those that spikes depend on
+class SlotBuffers {
+ public:
+  SlotBuffers(int rule, int64_t T, int64_t n, int64_t bytes, int64_t skew, bool driving = false) {
+    for (int j = 0; j < kRules[rule].count; j++) {
+      const Slot& slot = kRules[rule].slots[j];
+      if (slot.drives || !driving) buffers_.emplace_back(slot.every_step ? T * n : n, bytes, skew);
+    }
+  }
+  template <class P>
+  void put(P* (&slots)[kMostSlots], bool wanted = true) {
+    for (size_t j = 0; j < buffers_.size(); j++) slots[j] = buffers_[j].data_if(wanted);
+  }
+
+ private:
+  std::vector<Buffer> buffers_;
+};
 
 template <class Core>
 void lif(const LifParams& p, Dtype dtype, int64_t T, int64_t n, int64_t skew, bool with_state, bool with_options) {
   const int64_t w = width(dtype), sw = state_width(dtype);
   const auto row = [&](int64_t bytes) { return Buffer(n, bytes, skew); };
   const auto rows = [&](int64_t bytes) { return Buffer(T * n, bytes, skew); };
-  Buffer x = rows(w), spikes = rows(w), g_x = rows(w), u_seq = rows(sw), v_seq = rows(sw), a = rows(sw);
-  Buffer u_prev = row(sw), a_prev = row(sw), e_prev = row(sw), keep = row(sw), u = row(sw), v = row(sw), e = row(sw);
-  Buffer g_v = row(sw);
-  Core::lif_forward(p, LifForward{T, n, dtype, !with_state, false, x.data(), u_prev.data_if(with_state),
-                                  a_prev.data_if(with_state), e_prev.data_if(with_state), keep.data_if(with_options),
-                                  spikes.data(), u.data_if(!with_options), u_seq.data_if(with_options),
-                                  v.data_if(!with_options), v_seq.data_if(with_options), a.data(), e.data()});
+  Buffer x = rows(w), spikes = rows(w), g_x = rows(w), u_seq = rows(sw), v_seq = rows(sw);
+  Buffer u_prev = row(sw), keep = row(sw), u = row(sw), v = row(sw), g_v = row(sw);
+  SlotBuffers before(p.rule, 1, n, sw, skew), after(p.rule, T, n, sw, skew), driving(p.rule, T, n, sw, skew, true);
+  LifForward forward{T, n, dtype, p.rule, !with_state, false, x.data(), u_prev.data_if(with_state)};
+  before.put(forward.slots, with_state);
+  after.put(forward.slots_out);
+  forward.keep = keep.data_if(with_options), forward.spikes = spikes.data();
+  forward.u_last = u.data_if(!with_options), forward.u_seq = u_seq.data_if(with_options);
+  forward.v_last = v.data_if(!with_options), forward.v_seq = v_seq.data_if(with_options);
+  Core::lif_forward(p, forward);
   for (bool saved : {true, false}) {
-    const LifBackward k{T,
-                        n,
-                        dtype,
-                        false,
-                        spikes.data(),
-                        keep.data_if(with_options),
-                        u_seq.data_if(saved),
-                        x.data(),
-                        u_prev.data_if(with_state),
-                        g_v.data_if(with_options),
-                        v_seq.data_if(with_options),
-                        g_x.data(),
-                        v.data()};
+    LifBackward k{T,       n, dtype, p.rule, false, spikes.data(), keep.data_if(with_options), u_seq.data_if(saved),
+                  x.data()};
+    k.potential = u_prev.data_if(with_state);
+    k.g_v_last = g_v.data_if(with_options), k.g_v_seq = v_seq.data_if(with_options);
+    k.g_x = g_x.data(), k.g_v_first = v.data();
+    driving.put(k.slots, with_state);
+    driving.put(k.g_slots_last, with_options);
+    driving.put(k.g_slots_first);
     Core::lif_backward_online(p, k);
-    if (saved || Core::kRecomputes) Core::lif_backward_bptt(p, k);
+    if (!kRules[p.rule].traced && (saved || Core::kRecomputes)) Core::lif_backward_bptt(p, k);
   }
 }
 
@@ -112,12 +128,13 @@ void empf(Dtype dtype, int64_t T, int64_t n, int64_t channels, bool innermost, i
 template <class Core>
 void osr(Dtype dtype, int64_t outer, int64_t channels, int64_t inner, int64_t parts, int64_t skew, bool option) {
   const int64_t n = outer * channels * inner, w = width(dtype), sw = state_width(dtype);
-  const LifParams p = params(0, int(Trace::ndot), 0);
+  const LifParams p = params(0, Rule::ndot, 0);
   const Channels k{outer, channels, inner, parts, dtype};
   std::vector<double> a(channels, 1.0), b(channels, 1.0), c(channels, 1.0), mean(channels), m2(channels);
   std::vector<double> sums(2 * channels), room(2 * channels * parts);
   const auto like = [&](int64_t bytes) { return Buffer(n, bytes, skew); };
-  Buffer x = like(w), y = like(w), u = like(sw), state = like(sw), trace = like(sw), ratio = like(sw), keep = like(sw);
+  Buffer x = like(w), y = like(w), u = like(sw), state = like(sw), keep = like(sw);
+  SlotBuffers before(p.rule, 1, n, sw, skew), after(p.rule, 1, n, sw, skew);
   OsrForward forward{k, x.data(), a.data(), b.data(), c.data(), y.data(), nullptr, nullptr, room.data()};
   if (option) forward.mean = mean.data(), forward.m2 = m2.data();
   Core::osr_forward(forward);
@@ -125,9 +142,10 @@ void osr(Dtype dtype, int64_t outer, int64_t channels, int64_t inner, int64_t pa
   Core::osr_reduce(reduce);
   Core::osr_gradient(OsrGradient{k, x.data(), y.data(), a.data(), b.data(), c.data(), sums.data(), y.data()});
   LifForward lif{};
-  lif.T = 1, lif.n = n, lif.dtype = dtype, lif.spikes = y.data(), lif.u_last = u.data(), lif.trace_seq = trace.data();
-  lif.ratio_last = ratio.data();
-  lif.potential = lif.trace = lif.ratio = state.data_if(option), lif.keep = keep.data_if(option);
+  lif.T = 1, lif.n = n, lif.dtype = dtype, lif.rule = p.rule, lif.spikes = y.data(), lif.u_last = u.data();
+  lif.potential = state.data_if(option), lif.keep = keep.data_if(option);
+  before.put(lif.slots, option);
+  after.put(lif.slots_out);
   Core::osr_lif_forward(p, forward, lif);
   LifBackward backward{};
   backward.T = 1, backward.n = n, backward.dtype = dtype, backward.g_spikes = y.data(), backward.u = u.data();
@@ -138,7 +156,7 @@ void osr(Dtype dtype, int64_t outer, int64_t channels, int64_t inner, int64_t pa
 template <class Core>
 void ots(Dtype dtype, int64_t n, int64_t skew, bool option) {
   const int64_t w = width(dtype), sw = state_width(dtype);
-  const LifParams p = params(0, int(Trace::ottt), 0);
+  const LifParams p = params(0, Rule::ottt, 0);
   const double threshold = 1.0;
   std::vector<double> moments(2), room(2 * (n / 256 + 1));
   const auto row = [&](int64_t bytes) { return Buffer(n, bytes, skew); };
@@ -152,15 +170,15 @@ void ots(Dtype dtype, int64_t n, int64_t skew, bool option) {
 template <class Core>
 void mpdr(Dtype dtype, int reset, int64_t T, int64_t n, int64_t skew, bool option) {
   const int64_t w = width(dtype), sw = state_width(dtype);
-  const LifParams p = params(reset, 0, 1);
+  const LifParams p = params(reset, Rule::none, 1);
   const auto rows = [&](int64_t bytes) { return Buffer(T * n, bytes, skew); };
   Buffer x = rows(w), spikes = rows(w), g_x = rows(w), g_local = rows(w), u = rows(sw);
   std::vector<double> moments(2 * T), pulls(3 * T, 0.5), room(2 * T * (n / 256 + 1));
-  LifForward forward{T, n, dtype, true, false, x.data()};
+  LifForward forward{T, n, dtype, p.rule, true, false, x.data()};
   forward.spikes = spikes.data();
   forward.u_seq = u.data();
   Core::mpdr_forward(p, MpdrForward{forward, moments.data(), room.data()});
-  LifBackward backward{T, n, dtype, false, spikes.data()};
+  LifBackward backward{T, n, dtype, p.rule, false, spikes.data()};
   backward.x = x.data();
   backward.u = u.data_if(option);
   backward.g_x = g_x.data();
@@ -196,12 +214,12 @@ int all(const Sizes& sizes) {
               if (n < 5000) empf<Core>(dtype, T, n, 3, innermost, skew, option), runs++;
             }
           }
-          for (int trace = 0; trace < int(Trace::count); trace++) {
+          for (int rule = 0; rule < int(Rule::count); rule++) {
             for (int reset = 0; reset < int(Reset::count); reset++) {
-              if (generic::has_ratio(Trace(trace)) && Reset(reset) == Reset::hard) continue;
-              const int surrogate = (trace * 2 + reset) % int(generic::Surrogate::count);
+              if (kRules[rule].soft_reset && Reset(reset) == Reset::hard) continue;
+              const int surrogate = (rule * 2 + reset) % int(generic::Surrogate::count);
               for (bool option : {false, true}) {
-                lif<Core>(params(reset, trace, surrogate), dtype, T, n, skew, option, option), runs++;
+                lif<Core>(params(reset, Rule(rule), surrogate), dtype, T, n, skew, option, option), runs++;
               }
             }
           }
@@ -216,9 +234,9 @@ int all(const Sizes& sizes) {
 template <class Core>
 void planted() {
   Buffer x(2048, 4, 0), spikes(2047, 4, 0);
-  Core::lif_forward(params(0, 0, 0),
-                    LifForward{1, 2048, Dtype::f32, true, false, x.data(), nullptr, nullptr, nullptr, nullptr,
-                               spikes.data(), nullptr, nullptr, nullptr, nullptr, nullptr, nullptr});
+  LifForward forward{1, 2048, Dtype::f32, int(Rule::none), true, false, x.data()};
+  forward.spikes = spikes.data();
+  Core::lif_forward(params(0, Rule::none, 0), forward);
 }
 
 template <class Core>

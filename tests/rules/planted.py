@@ -11,6 +11,7 @@ from fastsnn.rules.rule import Parameter, Rule, Slot
 class Adaptive(Rule):
     name = "adaptive"
     online = False
+    kernel = "adaptive"
     untraced = "adaptive"
     slots = (Slot("adaptation", drives=True),)
     parameters = (Parameter("rho", 0.9, 0.0, 1.0), Parameter("beta", 0.3, 0.0))

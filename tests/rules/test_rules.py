@@ -4,16 +4,22 @@ import pickle
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 import fastsnn
+from fastsnn import backends
+from fastsnn.kernels.lif import check_rules
+from fastsnn.ops.lif import run
 from fastsnn.reference import lif as reference
 from fastsnn.rules import RULES, SLOTS
 from fastsnn.rules.ottt import OTTT
 from fastsnn.rules.rule import Parameter, Rule, Slot
 from fastsnn.types import PLACES, LIFParams, LIFState, slots_at
+
+from ..gpuless import toolkit
 
 
 def ottt_with(**changes):
@@ -108,3 +114,84 @@ def test_a_rule_whose_slot_drives_spikes_needs_its_file_alone():
     program = Path(__file__).with_name("planted.py")
     done = subprocess.run([sys.executable, program], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.skipif(backends.cpu._cpu is None, reason="needs the CPU core")
+class TestCores:
+    def core_with(self, **changes):
+        return SimpleNamespace(__name__="core", rules={**backends.cpu._cpu.rules, **changes})
+
+    def test_the_native_steps_have_the_slots_and_parameters_of_the_rules(self):
+        check_rules(backends.cpu._cpu)
+        assert {rule.kernel for rule in RULES.values()} == {*backends.cpu._cpu.rules}
+
+    @pytest.mark.parametrize(
+        ("step", "message"),
+        [
+            (
+                ((), 0),
+                r"'ottt' \(.*ottt.py\) declares slot \('trace', .* where step 'ottt' of core has None",
+            ),
+            (((("a", False, True),), 0), r"'ottt' \(.*ottt.py\) declares slot \('trace', .* has \('a', False, True\)"),
+            (((("trace", True, True),), 0), r"'ottt' .*slot \('trace', False, True\).* has \('trace', True, True\)"),
+            (
+                ((("trace", False, True),), 1),
+                r"'ottt' \(.*ottt.py\) declares 0 parameters .*'ottt' of core has 1",
+            ),
+        ],
+    )
+    def test_a_step_with_others_is_an_error_at_import(self, step, message):
+        with pytest.raises(ImportError, match=message):
+            check_rules(self.core_with(ottt=step))
+
+    def test_a_rule_without_a_step_is_refused_by_its_backend_alone(self, monkeypatch):
+        class Python(OTTT):
+            name = kernel = "python"
+
+        monkeypatch.setitem(RULES, "python", Python())
+        x, p = torch.ones(3), LIFParams(v_reset=None, rule="python")
+        with pytest.raises(fastsnn.BackendError, match=r"cpu backend has no step 'python' of rule 'python';"):
+            run(p, x)
+        with fastsnn.use_backend("reference"):
+            assert run(p, x).spikes.shape == x.shape
+
+
+FAULTY = """
+#include <iostream>
+#include "{csrc}/core/rules/check.h"
+using namespace fastsnn;
+using namespace fastsnn::generic;
+struct Silent : Untraced {{
+  static constexpr Slot slots[] = {{kTrace, {{"late"}}}};
+  static constexpr int count = 2;
+  static constexpr bool traced = true;
+  template <class M, class S>
+  static FASTSNN_HD void advance(const Lif<S>&, const Now<S>& now, M& m) {{ m.at[0] = now.s; }}
+}};
+struct Driving : Ottt {{
+  static constexpr Slot slots[] = {{{{"late", true}}}};
+  static constexpr bool traced = false;
+}};
+struct Behind : Ndot {{
+  static constexpr Slot slots[] = {{{{"ratio"}}, kTrace}};
+}};
+int main() {{
+  std::cout << fault_of<Silent>("silent", "silent.h") << "\\n"
+            << fault_of<Driving>("driving", "driving.h") << "\\n"
+            << fault_of<Behind>("behind", "behind.h") << "\\n"
+            << fault_of_rules() << "\\n";
+}}
+"""
+
+
+@pytest.mark.skipif(bool(toolkit.lacks_gxx()), reason=toolkit.lacks_gxx())
+def test_a_native_rule_must_write_what_it_declares(tmp_path):
+    (tmp_path / "faulty.cpp").write_text(FAULTY.format(csrc=Path(__file__).parents[2] / "csrc"))
+    subprocess.run(["g++", "-std=c++17", "faulty.cpp", "-o", "faulty"], check=True, cwd=tmp_path)
+    said = subprocess.run([tmp_path / "faulty"], capture_output=True, text=True, check=True).stdout.splitlines()
+    assert said[:3] == [
+        "rule 'silent' (csrc/core/rules/silent.h): slot 'late' is declared and `advance` does not write it",
+        "rule 'driving' (csrc/core/rules/driving.h): slot 'late' is declared and `settle` does not write it",
+        "rule 'behind' (csrc/core/rules/behind.h): slot 'ratio' is the trace if, and only if, it is the first one",
+    ]
+    assert said[3:] == [""]

@@ -20,7 +20,7 @@ from .guarded import guarded
 REFUSALS = (TypeError, ValueError, RuntimeError, IndexError, MemoryError, OverflowError, NotImplementedError)
 # of calls on a core of another build, whose parameters are another type
 NEURON = {"leak": 0.5, "gain": 1.0, "bias": 0.0, "threshold": 1.0, "v_reset": 0.0, "reset_grad": 1.0}
-NEURON |= {"height": 1.0, "slope": 4.0, "reset": 0, "trace": 1, "surrogate": 0}
+NEURON |= {"height": 1.0, "slope": 4.0, "reset": 0, "rule": 1, "surrogate": 0, "of_rule": ()}
 NUMBERS = (-1, 0, 1, 2, 3, 7, 99, 2**31, 2**40, 2**62, 2**63 - 1)
 
 

@@ -111,8 +111,7 @@ def osr_with_a_short_bias():
 
 def short_lif_operand(**given):
     core, x = backends.cpu._cpu, torch.zeros(8)
-    names = ("x", "potential", "trace", "ratio", "keep", "spikes", "u_last", "u_seq", "v_last", "v_seq")
-    names += ("trace_seq", "ratio_last")
+    names = ("x", "potential", "keep", "spikes", "u_last", "u_seq", "v_last", "v_seq")
     operands = {"x": x, "spikes": torch.zeros(8), **given}
     p = backends.cpu.KERNELS["lif"]._params(fastsnn.LIF()._params)
     core.lif_forward(p, 1, 1, 8, 0, True, False, *(operands.get(name) for name in names))
