@@ -293,7 +293,7 @@ if not PURE_PYTHON and not {"sdist", "egg_info"} & {*sys.argv}:
 CUDA = cuda_build()
 CORES = [] if PURE_PYTHON else ["fastsnn._cpu", *(["fastsnn._cuda"] if CUDA else [])]
 
-OUTSIDE = ["fastsnn._triton", "fastsnn._bench", "fastsnn._bench.device"]
+OUTSIDE = ["fastsnn._triton", "fastsnn._triton.rules", "fastsnn._bench", "fastsnn._bench.device"]
 
 setup(
     packages=[*find_packages(include=["fastsnn", "fastsnn.*"]), *OUTSIDE],

@@ -6,11 +6,24 @@ import triton.language as tl
 
 @triton.jit
 def number(bits, STATE: tl.constexpr):
-    """A parameter from its bits in the state's type."""
+    """A parameter from its bits in the state's type.
+
+    A float comes to a kernel as float32, unless it is declared as float64: every thread would then convert each
+    parameter to float32, of which many GPUs do two in a cycle. Bits of the right type need no conversion.
+    """
     if STATE.primitive_bitwidth == 64:
         return bits.to(tl.int64).to(STATE, bitcast=True)
     else:
         return bits.to(tl.int32).to(STATE, bitcast=True)
+
+
+@triton.jit
+def numbers(bits, STATE: tl.constexpr):
+    """The parameters of a tuple of bits."""
+    values = ()
+    for i in tl.static_range(len(bits)):
+        values += (number(bits[i], STATE),)
+    return values
 
 
 @triton.jit
@@ -27,3 +40,19 @@ def store_if(pointer, offsets, value, mask):
     """Store to an optional array in its own type."""
     if pointer is not None:
         tl.store(pointer + offsets, value.to(pointer.dtype.element_ty), mask)
+
+
+@triton.jit
+def load_slots(pointers, offsets, mask, COUNT: tl.constexpr, STATE: tl.constexpr):
+    """A block for each array of a tuple; 0 where there is no array."""
+    slots = ()
+    for j in tl.static_range(COUNT):
+        slots += (load_or(pointers[j], offsets, mask, 0.0, STATE),)
+    return slots
+
+
+@triton.jit
+def store_slots(pointers, offsets, slots, mask):
+    """Store to those arrays of a tuple that are wanted."""
+    for j in tl.static_range(len(slots)):
+        store_if(pointers[j], offsets, slots[j], mask)

@@ -22,10 +22,18 @@ def kinds(arguments: tuple[Any, ...]) -> tuple[Any, ...]:
             if argument is None
             else (argument == 1, argument & 15 == 0)
             if argument.__class__ is int
+            else kinds_of_tuple(argument)
+            if argument.__class__ is tuple
             else (argument.dtype, argument.data_ptr() & 15 == 0)
             for argument in arguments
         ]
     )
+
+
+def kinds_of_tuple(arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The same of a tuple's elements, whose integers have no declared type: it is int32 where that holds them."""
+    wide = [argument.__class__ is int and not -(1 << 31) <= argument < 1 << 31 for argument in arguments]
+    return kinds(arguments), *wide
 
 
 class Kernel(JITFunction):

@@ -3,6 +3,7 @@ where those take threads."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from ctypes import c_double, c_float, c_int32, c_int64
 from types import SimpleNamespace
@@ -16,6 +17,7 @@ from fastsnn._cpu import LifParams as NativeParams
 from fastsnn._cpu import rules as native_rules
 
 from . import empf, lif, standardize
+from .rules import RULES
 
 BLOCK = 1024
 WARPS = 4
@@ -37,23 +39,25 @@ def bits_of_float32(number: float) -> int:
     return c_int32.from_buffer(c_float(number)).value
 
 
-# those whose step lif.py has, by the codes of trace.py
-rules = {name: native_rules[name] for name in ("none", "ottt", "ndot", "ndot_released")}
-SLOTS = 2  # of a kernel: trace and ratio
+# name -> slots and number of parameters, as a native core has them
+rules = {name: (tuple(slot[:3] for slot in rule.slots), len(rule.parameters)) for name, rule in RULES.items()}
 
 
 class LifParams:
-    """Parameters of the rules, ready for a launch."""
+    """Parameters of a rule, ready for a launch. dynamics: the rule that goes back in time."""
 
-    def __init__(self, reset: bool, rule: int, surrogate: int, of_rule: tuple[float, ...], **numbers: float) -> None:
-        self.native = NativeParams(reset=reset, rule=rule, surrogate=surrogate, of_rule=of_rule, **numbers)
-        self.reset, self.trace, self.surrogate = reset, rule, surrogate
-        self.slots = len([*rules.values()][rule][0])
-        self._float64 = SimpleNamespace(**{name: bits(number) for name, number in numbers.items()})
-        self._float32 = SimpleNamespace(**{name: bits_of_float32(number) for name, number in numbers.items()})
+    def __init__(self, reset: bool, rule: int, surrogate: int, of_rule: Sequence[float], **numbers: float) -> None:
+        self.reset, self.surrogate, self.rule = reset, surrogate, [*RULES.values()][rule]
+        self.dynamics = RULES[self.rule.dynamics]
+        code = [*native_rules].index(self.rule.name)
+        self.native = NativeParams(reset=reset, rule=code, surrogate=surrogate, of_rule=of_rule, **numbers)
+        self._float64, self._float32 = (
+            SimpleNamespace(of_rule=tuple(map(to, of_rule)), **{name: to(value) for name, value in numbers.items()})
+            for to in (bits, bits_of_float32)
+        )
 
     def of(self, x: Tensor) -> Any:
-        """leak, gain, bias, threshold, v_reset, reset_grad, height, slope: bits in the type of x's state."""
+        """leak, gain, bias, threshold, v_reset, reset_grad, height, slope, of_rule: bits in the type of x's state."""
         return self._float64 if x.dtype == torch.float64 else self._float32
 
 
@@ -63,12 +67,6 @@ def block_of(n: int, x: Tensor, of_state: bool = False) -> int:
     if INTERPRETED:
         return max(16, min(triton.next_power_of_2(n), 1 << 14))
     return WARPS * 32 * 16 // max(x.element_size(), 4 if of_state else 1)
-
-
-def with_all_slots(p: LifParams, operands: tuple[Tensor | None, ...]) -> tuple[Tensor | None, ...]:
-    """operands, which begin and end with the slots of a rule, with None for those that it has not."""
-    absent = (None,) * (SLOTS - p.slots)
-    return *operands[: p.slots], *absent, *operands[p.slots :], *absent
 
 
 def lif_forward(
@@ -81,18 +79,22 @@ def lif_forward(
     potential_is_v: bool,
     x: Tensor,
     potential: Tensor | None,
-    *others: Tensor | None,
+    *operands: Tensor | None,
     room: Tensor | None = None,
 ) -> None:
+    """operands: slots, keep, spikes, u_last, u_seq, v_last, v_seq, slots after."""
     if n == 0:
         return
-    aligned = n % ALIGNED == 0
+    count = p.rule.count
+    slots, others, after = operands[:count], operands[count : count + 6], operands[count + 6 :]
     block, q = block_of(n, x, of_state=True), p.of(x)
     with device:
         lif.lif_forward[(triton.cdiv(n, block),)](
             x,
             potential,
-            *with_all_slots(p, others),
+            slots,
+            *others,
+            after,
             room,
             T,
             n,
@@ -101,11 +103,12 @@ def lif_forward(
             q.bias,
             q.threshold,
             q.v_reset,
+            q.of_rule,
             FIRST=first,
             GIVEN_V=potential_is_v or potential is None,
             HARD=p.reset,
-            TRACE=p.trace,
-            ALIGNED=aligned,
+            RULE=p.rule,
+            ALIGNED=n % ALIGNED == 0,
             BLOCK=block,
             **CROWDED,
         )
@@ -124,19 +127,19 @@ def lif_backward(
     u: Tensor | None,
     x: Tensor | None,
     potential: Tensor | None,
-    g_v_last: Tensor | None,
-    g_v_seq: Tensor | None,
-    g_x: Tensor,
-    g_v_first: Tensor | None,
+    *operands: Tensor | None,
     pulls: Tensor | None = None,
     g_local: Tensor | None = None,
 ) -> None:
-    """pulls: of MPDR; g_local: where its part of the gradient goes alone."""
+    """operands: slots that drive spikes, g_v_last, these slots' gradients, g_v_seq, g_x, g_v_first, the gradients of
+    these slots before the first step. pulls: of MPDR; g_local: where its part of the gradient goes alone."""
     if n == 0:
         return
-    aligned = n % ALIGNED == 0
+    count = p.dynamics.count
+    slots, g_v_last, g_slots_last = operands[:count], operands[count], operands[count + 1 : 2 * count + 1]
+    g_v_seq, g_x, g_v_first, *g_slots_first = operands[2 * count + 1 :]
     block, q = block_of(n, g_x, of_state=True), p.of(g_x)
-    grid = (triton.cdiv(n, block),)
+    grid, aligned = (triton.cdiv(n, block),), n % ALIGNED == 0
     with device:
         if bptt:
             lif.lif_backward_bptt[grid](
@@ -144,9 +147,11 @@ def lif_backward(
                 keep,
                 u,
                 g_v_last,
+                g_slots_last,
                 g_v_seq,
                 g_x,
                 g_v_first,
+                tuple(g_slots_first),
                 pulls,
                 T,
                 n,
@@ -157,8 +162,10 @@ def lif_backward(
                 q.reset_grad,
                 q.height,
                 q.slope,
+                q.of_rule,
                 HARD=p.reset,
                 SHAPE=p.surrogate,
+                RULE=p.dynamics,
                 ALIGNED=aligned,
                 BLOCK=block,
                 **OPTIONS,
@@ -170,6 +177,7 @@ def lif_backward(
                 u,
                 x,
                 potential,
+                slots,
                 g_x,
                 pulls,
                 g_local,
@@ -182,9 +190,11 @@ def lif_backward(
                 q.v_reset,
                 q.height,
                 q.slope,
+                q.of_rule,
                 GIVEN_V=potential_is_v or potential is None,
                 HARD=p.reset,
                 SHAPE=p.surrogate,
+                RULE=p.dynamics,
                 ALIGNED=aligned,
                 BLOCK=block,
                 **OPTIONS,

@@ -9,7 +9,7 @@ import triton
 from torch import Tensor
 
 from . import osr
-from .launch import CROWDED, INTERPRETED, OPTIONS, WARPS, with_all_slots
+from .launch import CROWDED, INTERPRETED, OPTIONS, WARPS
 
 MERGE = {"BLOCK_P": 16, "BLOCK_C": 16, **OPTIONS}
 
@@ -75,21 +75,23 @@ def osr_lif_forward(
     m2: Tensor,
     room: Tensor | None,
     potential: Tensor | None,
-    *others: Tensor | None,
+    *operands: Tensor | None,
 ) -> None:
+    """operands: slots, keep, spikes, u, slots after."""
     if x.numel() == 0:
         return
     _check_room(mean is not None, room)
     grid, options = grid_of(sizes, x, neurons=True)
-    q = p.of(x)
-    numbers = (q.leak, q.gain, q.bias, q.threshold, q.v_reset)
+    count, q = p.rule.count, p.of(x)
+    neuron = operands[:count], *operands[count : count + 3], operands[count + 3 :]
+    numbers = (q.leak, q.gain, q.bias, q.threshold, q.v_reset, q.of_rule)
     with device:
         osr.osr_lif_forward[grid](
-            *(x, center, factor, shift, room, potential, *with_all_slots(p, others), *sizes[1:], *numbers),
+            *(x, center, factor, shift, room, potential, *neuron, *sizes[1:], *numbers),
             FIRST=first,
             GIVEN_V=potential_is_v or potential is None,
             HARD=p.reset,
-            TRACE=p.trace,
+            RULE=p.rule,
             **options,
         )
         if room is not None:

@@ -8,9 +8,10 @@ A tile is [BLOCK_J, BLOCK_C]: elements of each channel, channels.
 import triton
 import triton.language as tl
 
-from .arguments import load_or, number, store_if
+from .arguments import load_or, number, numbers, store_if, store_slots
 from .kernel import kernel
-from .lif import State, fire, lif_of, load_state, state_after
+from .lif import advance, load_state, step
+from .rules.rule import Lif
 from .surrogate import surrogate
 
 
@@ -95,7 +96,7 @@ def osr_forward(
         store_moments(parts_p, o_c, channels, end - begin, origin, tl.sum(b_sum, 0), tl.sum(b_squares, 0))
 
 
-@kernel(do_not_specialize=["leak", "gain", "bias", "threshold", "v_reset"])
+@kernel(do_not_specialize=["leak", "gain", "bias", "threshold", "v_reset", "of_rule"])
 def osr_lif_forward(
     x_p,
     center_p,
@@ -103,13 +104,11 @@ def osr_lif_forward(
     shift_p,
     parts_p,
     potential_p,
-    trace_p,
-    ratio_p,
+    slots_p,
     keep_p,
     spikes_p,
     u_p,
-    trace_out_p,
-    ratio_out_p,
+    slots_out_p,
     outer: tl.int64,
     channels: tl.int64,
     inner: tl.int64,
@@ -118,17 +117,19 @@ def osr_lif_forward(
     bias: tl.int64,
     threshold: tl.int64,
     v_reset: tl.int64,
+    of_rule,
     FIRST: tl.constexpr,
     GIVEN_V: tl.constexpr,
     HARD: tl.constexpr,
-    TRACE: tl.constexpr,
+    RULE: tl.constexpr,
     BLOCK_J: tl.constexpr,
     BLOCK_C: tl.constexpr,
 ):
     """One step of the neuron on y, which stays in registers."""
     STATE: tl.constexpr = tl.float64 if x_p.dtype.element_ty == tl.float64 else tl.float32
-    p = lif_of(leak, gain, bias, threshold, v_reset, STATE)
-    initial = State(potential_p, trace_p, ratio_p)
+    leak, gain, bias = number(leak, STATE), number(gain, STATE), number(bias, STATE)
+    threshold, v_reset = number(threshold, STATE), number(v_reset, STATE) if HARD else None
+    p = Lif(leak, gain, bias, threshold, v_reset, of_rule=numbers(of_rule, STATE))
     begin, end, o_c = part(outer, inner, BLOCK_C)
     center, factor = over_tile(center_p, o_c, channels, STATE), over_tile(factor_p, o_c, channels, STATE)
     shift = over_tile(shift_p, o_c, channels, STATE)
@@ -143,13 +144,11 @@ def osr_lif_forward(
 
         b_y = (b_x - center) * factor + shift
         b_keep = load_or(keep_p, o_x, m_x, 1.0, STATE)
-        before = load_state(p, initial, o_x, m_x, HARD, STATE)
-        b_s, b_v, b_u = fire(p, b_y, b_keep, before, 0, GIVEN_V, HARD)
-        store_if(spikes_p, o_x, b_s, m_x)
-        store_if(u_p, o_x, b_u, m_x)
-        after = state_after(p, b_s, b_v, b_u, before, 0, FIRST, GIVEN_V, TRACE)
-        store_if(trace_out_p, o_x, after.a, m_x)
-        store_if(ratio_out_p, o_x, after.e, m_x)
+        before = load_state(p, potential_p, slots_p, o_x, m_x, RULE.count, STATE)
+        now, slots = step(p, b_y, b_keep, before, 0, FIRST, GIVEN_V, RULE)
+        store_if(spikes_p, o_x, now.s, m_x)
+        store_if(u_p, o_x, now.u, m_x)
+        store_slots(slots_out_p, o_x, advance(p, now, slots, RULE), m_x)
     if parts_p is not None:
         store_moments(parts_p, o_c, channels, end - begin, origin, tl.sum(b_sum, 0), tl.sum(b_squares, 0))
 

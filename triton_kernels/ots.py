@@ -8,8 +8,8 @@ import triton.language as tl
 
 from .arguments import load_or, number, store_if
 from .kernel import kernel
-from .lif import charge, potential_after
 from .moments import merged, store_block_moments
+from .rules.rule import Lif, charge, fire, reset
 from .surrogate import surrogate
 
 
@@ -29,10 +29,11 @@ def ots_charge(
 ):
     STATE: tl.constexpr = u_p.dtype.element_ty
     leak, gain, bias = number(leak, STATE), number(gain, STATE), number(bias, STATE)
+    p = Lif(leak, gain, bias)
     o_n = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)  # [BLOCK]
     m_n = o_n < n
     b_v = load_or(v_p, o_n, m_n, number(v_reset, STATE) if HARD else 0.0, STATE)
-    b_u = charge(b_v, tl.load(x_p + o_n, m_n, 0.0).to(STATE), leak, gain, bias)
+    b_u = charge(p, b_v, tl.load(x_p + o_n, m_n, 0.0).to(STATE), ())
     tl.store(u_p + o_n, b_u, m_n)
     store_block_moments(room_p, 0, b_u, m_n, n)
 
@@ -60,15 +61,15 @@ def ots_fire(
     BLOCK: tl.constexpr,
 ):
     STATE: tl.constexpr = u_p.dtype.element_ty
-    leak, v_reset = number(leak, STATE), number(v_reset, STATE)
-    threshold = tl.load(threshold_p).to(STATE)
+    leak, v_reset = number(leak, STATE), number(v_reset, STATE) if HARD else None
+    p = Lif(threshold=tl.load(threshold_p).to(STATE), v_reset=v_reset)
     o_n = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)  # [BLOCK]
     m_n = o_n < n
     b_u = tl.load(u_p + o_n, m_n, 0.0)
-    b_fired = b_u >= threshold
+    b_fired = fire(p, b_u)
     b_s = tl.where(b_fired, load_or(keep_p, o_n, m_n, 1.0, STATE), 0.0)
     store_if(spikes_p, o_n, b_s, m_n)
-    tl.store(v_p + o_n, potential_after(b_u, b_fired, threshold, v_reset, HARD), m_n)
+    tl.store(v_p + o_n, reset(p, b_u, b_fired), m_n)
     if trace_out_p is not None:
         tl.store(trace_out_p + o_n, leak * load_or(trace_p, o_n, m_n, 0.0, STATE) + b_s, m_n)
 

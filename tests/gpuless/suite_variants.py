@@ -49,7 +49,7 @@ class Recorder:
 def taken(found):
     """The row of one variant: what its kernel takes, or why it does not compile."""
     test, variant = found
-    given = [name for name, kind in variant.signature.items() if kind != "constexpr"]
+    given = [*triton_build.flattened(variant.signature, variant.signature)]
     row = {"name": variant.name, "test": test, "given": given, "constants": str(variant.constexprs)}
     try:
         registers, stack, shared = machine_code.resources_of(triton_build.compiled(variant, ARCH).asm["cubin"])

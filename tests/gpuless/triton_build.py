@@ -105,12 +105,13 @@ def backward(p, dtype, sequence, bare=False, n=2048, T=3):
     u, one = torch.empty(shape, dtype=state_dtype(dtype)), torch.empty(n, dtype=state_dtype(dtype))
     start = None if bare else one
     if p.online and sequence:
-        saved = Saved(dtype, sequence, x=x, potential=start, keep=start)
+        saved = Saved(dtype, sequence, x=x, potential=start, keep=start, drive=[start] * len(p.drive))
     else:
         saved = Saved(dtype, sequence, u=u, keep=start)
     if p.online or bare:
         return KERNELS["lif"].backward(p, saved, g_s)
-    return KERNELS["lif"].backward(p, saved, g_s, g_v=one, g_v_seq=u if sequence else None, want_v=True)
+    of_v = {"g_v": one, "g_v_seq": u if sequence else None, "want_v": True}
+    return KERNELS["lif"].backward(p, saved, g_s, **of_v, g_drive=[one] * len(p.drive))
 
 
 def standardize(dtype, rows=8, cols=576):
@@ -199,7 +200,7 @@ def cases():
         operands = lif_params(rule, hard), dtype, sequence, bare
         how = "hard" if hard else "soft", "sequence" if sequence else "step", *(("bare",) if bare else ())
         yield named("forward", rule, *how, dtype), partial(forward, *operands)
-        if rule in ("bptt", "sltt"):
+        if RULES[rule].untraced == rule:
             yield named("backward", rule, *how, dtype), partial(backward, *operands)
     for shape, rule in itertools.product(SURROGATES[1:], ("bptt", "sltt")):
         name = named("backward", rule, type(shape).__name__, "float32")
@@ -217,7 +218,7 @@ def cases():
             reset = "hard" if hard else "soft"
             yield named("ots", reset, dtype), partial(ots, dtype, hard)
             yield named("mpdr", "bptt", reset, dtype), partial(mpdr, lif_params("bptt", hard), dtype, False)
-        for rule, local in itertools.product(("sltt", "ottt", "ndot", "ndot_released"), (False, True)):
+        for rule, local in itertools.product([rule for rule in RULES if RULES[rule].online], (False, True)):
             name = named("mpdr", rule, "local" if local else "whole", dtype)
             yield name, partial(mpdr, lif_params(rule), dtype, local)
 
@@ -236,6 +237,18 @@ def compiled(variant, arch):
     return triton.compile(source, target=GPUTarget("cuda", arch, 32), options=variant.options)
 
 
+def flattened(values, types):
+    """name -> value of a kernel's arguments, of each in a tuple, that are no constants."""
+    flat = {}
+    for name, kind in types.items():
+        if isinstance(kind, tuple):
+            each = zip(values[name], kind, strict=True)
+            flat |= {f"{name}.{i}": value for i, (value, one) in enumerate(each) if one != "constexpr"}
+        elif kind != "constexpr":
+            flat[name] = values[name]
+    return flat
+
+
 def write(variant, arch, folder):
     """The files of one compiled variant; returns its row of the index."""
     done = compiled(variant, arch)
@@ -249,8 +262,8 @@ def write(variant, arch, folder):
         "entry": variant.kernel.__name__,
         "num_warps": done.metadata.num_warps,
         "shared": done.metadata.shared,
-        "arguments": {name: kind for name, kind in variant.signature.items() if kind != "constexpr"},
-        "constants": {variant.kernel.arg_names[i]: value for (i,), value in variant.constexprs.items()},
+        "arguments": flattened(variant.signature, variant.signature),
+        "constants": {variant.kernel.arg_names[at[0]]: str(value) for at, value in variant.constexprs.items()},
     }
 
 

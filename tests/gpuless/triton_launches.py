@@ -35,13 +35,17 @@ class Launcher:
         LAUNCHED.append((self.name, (x, y, z), stream, function, *map(told, own)))
 
 
+class Tuple(list):
+    """A tuple of arguments."""
+
+
 def told(argument):
     if isinstance(argument, torch.Tensor):
         KEPT.append(argument)
         if argument.is_floating_point():
             argument.data.zero_()  # what no kernel wrote could be NaN, which a weight's scale may not be
         return str(argument.dtype), argument.data_ptr()
-    return argument
+    return Tuple(map(told, argument)) if isinstance(argument, tuple) else argument
 
 
 class Driver:
@@ -133,6 +137,8 @@ def launches(layer, x):
     places: dict[int, int] = {}
 
     def placed(value):
+        if isinstance(value, Tuple):
+            return [*map(placed, value)]
         return (value[0], places.setdefault(value[1], len(places))) if isinstance(value, tuple) else value
 
     return [(name, grid, stream, function, *map(placed, own)) for name, grid, stream, function, *own in LAUNCHED]

@@ -12,7 +12,7 @@ import fastsnn
 from fastsnn import backends
 
 from . import cuda_host, ptx
-from .triton_build import compiled, launches_go_to, specialised
+from .triton_build import compiled, flattened, launches_go_to, specialised
 
 ARCH, WARP = 80, 32
 
@@ -21,7 +21,7 @@ def _launch(kernel, grid, args, options, order):
     variant, bound = specialised(kernel, ARCH, args, options)
     done = compiled(variant, ARCH)
     text, name = done.asm["ptx"], done.metadata.name
-    taken = [bound[argument] for argument, kind in variant.signature.items() if kind != "constexpr"]
+    taken = [*flattened(bound, variant.signature).values()]
     scratch = [None, None]  # Triton's own last parameters, which these kernels do not use
     return ptx.Launch(
         text,

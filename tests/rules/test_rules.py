@@ -1,5 +1,6 @@
 """What a rule file may not say, and what it must: errors name rule, slot or parameter, and file."""
 
+import os
 import pickle
 import subprocess
 import sys
@@ -195,3 +196,23 @@ def test_a_native_rule_must_write_what_it_declares(tmp_path):
         "rule 'behind' (csrc/core/rules/behind.h): slot 'ratio' is the trace if, and only if, it is the first one",
     ]
     assert said[3:] == [""]
+
+
+def test_a_rule_of_tritons_kernels_is_declared_and_writes_its_slots():
+    rules = pytest.importorskip("fastsnn._triton.rules")
+    with pytest.raises(ImportError, match=r"'nobody' .*rule.py.*with this kernel.*: none"):
+        rules.Rule("nobody")
+    with pytest.raises(ImportError, match=r"'ottt' .*rule.py.*slot 'trace' is declared and there is no `advance`"):
+        rules.Rule("ottt")
+    with pytest.raises(TypeError, match=r"'ottt' .*ndot.py.* has 'advanced'; kernels call charge, .*advance"):
+        rules.Rule("ottt", advanced=rules.RULES["ndot"].advance)
+
+
+@pytest.mark.parametrize("interpret", ["1", pytest.param("0", marks=pytest.mark.slow)], ids=["interpreted", "compiled"])
+def test_a_rule_whose_slot_drives_spikes_runs_in_tritons_kernels(interpret):
+    """Alone and beside a trace, forward, through time, recomputed and with MPDR: it needs its functions alone."""
+    pytest.importorskip("fastsnn._triton.core")
+    program = Path(__file__).with_name("planted_triton.py")
+    env = {**os.environ, "TRITON_INTERPRET": interpret}
+    done = subprocess.run([sys.executable, program], capture_output=True, text=True, env=env)
+    assert done.returncode == 0, done.stderr
