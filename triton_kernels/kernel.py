@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from operator import itemgetter
 from typing import Any
 
 import triton
@@ -15,14 +16,14 @@ from triton.runtime.jit import JITFunction
 
 def kinds(arguments: tuple[Any, ...]) -> tuple[Any, ...]:
     """What Triton may specialise a kernel on: no pointer, a type and an aligned one; an integer that is 1, and one
-    that is a multiple of 16."""
+    that is a multiple of 16; of a tuple, its elements."""
     return tuple(
         [
             None
             if argument is None
             else (argument == 1, argument & 15 == 0)
             if argument.__class__ is int
-            else kinds_of_tuple(argument)
+            else argument and kinds_of_tuple(argument)
             if argument.__class__ is tuple
             else (argument.dtype, argument.data_ptr() & 15 == 0)
             for argument in arguments
@@ -31,9 +32,8 @@ def kinds(arguments: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 def kinds_of_tuple(arguments: tuple[Any, ...]) -> tuple[Any, ...]:
-    """The same of a tuple's elements, whose integers have no declared type: it is int32 where that holds them."""
-    wide = [argument.__class__ is int and not -(1 << 31) <= argument < 1 << 31 for argument in arguments]
-    return kinds(arguments), *wide
+    """Arrays as above. Integers themselves: in a tuple they have no declared type, and the size decides."""
+    return arguments if arguments[0].__class__ is int else kinds(arguments)
 
 
 class Kernel(JITFunction):
@@ -41,12 +41,13 @@ class Kernel(JITFunction):
 
     compiled: dict[Any, CompiledKernel]
     constants: list[str]
+    specialised: Callable[[tuple[Any, ...]], tuple[Any, ...]]  # those of the arguments by position that can matter
 
     def __getitem__(self, grid: tuple[int, ...]) -> Callable[..., None]:
         return partial(self.launch, grid)
 
     def launch(self, grid: tuple[int, ...], *arguments: Any, **named: Any) -> None:
-        key = driver.active.get_current_device(), kinds(arguments), *named, *named.values()
+        key = driver.active.get_current_device(), kinds(self.specialised(arguments)), *named, *named.values()
         compiled = self.compiled.get(key)
         if compiled is None:
             compiled = self.run(*arguments, grid=grid, warmup=False, **named)
@@ -64,4 +65,12 @@ def kernel(function: Any = None, **options: Any) -> Any:
     if isinstance(made, JITFunction):  # not interpreted
         made.__class__, made.compiled = Kernel, {}
         made.constants = [parameter.name for parameter in made.params if parameter.is_constexpr]
+        # an integer of a declared type that is not to be specialised cannot
+        made.specialised = itemgetter(
+            *[
+                parameter.num
+                for parameter in made.params
+                if not (parameter.is_constexpr or (parameter.do_not_specialize and parameter.annotation_type))
+            ]
+        )
     return made
