@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fastsnn.experiment import Config, Experiment
+from fastsnn.recipes import Recipe
 
 SEEDS = range(5)
 OUT = Path(__file__).parent / "results"
@@ -17,9 +18,10 @@ Row = dict[str, Any]
 
 
 def train(seed: int, **options: Any) -> Experiment:
-    """A finished run with the command's defaults and these options."""
+    """A finished run with the command's defaults and these options, or of a recipe with these fields."""
+    config = Recipe(seed=seed, **options) if "model" in options else Config.of(seed=seed, **options)
     with tempfile.TemporaryDirectory() as folder:
-        experiment = Experiment(Config.of(seed=seed, **options), Path(folder))
+        experiment = Experiment(config, Path(folder))
         experiment.run()
     return experiment
 

@@ -7,7 +7,7 @@ import platform
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
@@ -64,8 +64,9 @@ def train(arguments: argparse.Namespace) -> int:
         with backends.use_backend(experiment.config.backend):
             print(profile(experiment))
         return 0
-    board = Board(experiment.folder / "tensorboard") if arguments.tensorboard else None
-    with _folder(experiment.folder), backends.use_backend(experiment.config.backend), _stop_on_interrupt(experiment):
+    opened = Board(experiment.folder / "tensorboard") if arguments.tensorboard else nullcontext()
+    folder, backend = _folder(experiment.folder), backends.use_backend(experiment.config.backend)
+    with folder, backend, _stop_on_interrupt(experiment), opened as board:
         return _train(experiment, board)
 
 
@@ -126,6 +127,7 @@ def _train(experiment: Experiment, board: Board | None) -> int:
     plots.save(plots.curves(metrics, potentials), experiment.folder / "curves.png")
     if potentials.layers and not isinstance(experiment.config, Recipe):  # deep networks have too many panels
         plots.save(plots.histograms(potentials), experiment.folder / "potentials.png")
+    plots.save(experiment.one_sample().plot(), experiment.folder / "spikes.png")
     write_json(experiment.folder / "metrics.json", metrics)
     last = metrics["epochs"][-1]
     config = experiment.config

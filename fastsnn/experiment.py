@@ -28,7 +28,7 @@ from .online import BatchResult, SeparableShare, Trainer
 from .online.training import evaluating
 from .potentials import Distribution, Potentials, charged
 from .recipes import Recipe
-from .recorder import record
+from .recorder import Record, record
 
 SHOWN = 4  # samples whose potentials a recipe's figures have
 
@@ -244,6 +244,17 @@ class Experiment:
         reset(self.net)
         kind = "v after reset" if self.config.rule == "empf" else "u before reset"
         return Potentials({name: torch.cat(values, 1) for name, values in rows.items()}, kind, self.threshold)
+
+    @torch.no_grad()
+    def one_sample(self) -> Record:
+        """The spikes of every neuron on the first sample of the test split."""
+        x, _ = next(iter(self.data.test_batches(self.config.steps)))
+        reset(self.net)
+        with evaluating(self.net), record(self.net, rates=False, spikes=True) as seen:
+            for x_t in x:
+                self.net(x_t[:1])
+        reset(self.net)
+        return seen
 
     def save(self) -> None:
         """Write checkpoint, metrics and configuration; each replaces the old file only once it is whole. After an epoch

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import torch
 
 from .errors import RunError
 from .files import write_whole
 from .potentials import Potentials
+
+if TYPE_CHECKING:
+    from .recorder import Record
 
 
 def _panels(rows: int, columns: int, size: tuple[float, float], sharex: bool = False) -> Any:
@@ -95,6 +100,44 @@ def histograms(potentials: Potentials) -> Any:
             axis.set_title(f"module {layer}, t = {t + 1}", fontsize=8)
             axis.tick_params(labelsize=7)
     return figure
+
+
+def recorded(seen: Record, sample: int) -> Any:
+    """What `fastsnn.record` saw of one sample: a row of panels a layer."""
+    kinds = {"spikes": seen.spikes, "potential v": seen.potentials, "trace a": seen.traces}
+    columns = {name: of for name, of in kinds.items() if of}
+    rates = seen.rates
+    known = set(rates).union(*columns.values())
+    layers = [name for name in seen.neurons if name in known]
+    if not layers:
+        raise ValueError("nothing was recorded: run the network inside the with block")
+    for name, of in columns.items():
+        batch = min(len(values[0]) for values in of.values())
+        if not 0 <= sample < batch:
+            raise ValueError(f"sample is {sample}; {name} was recorded of {batch}, so it must be in 0..{batch - 1}")
+    figure = _panels(len(layers), bool(rates) + len(columns), (4, 2))
+    panels = iter(figure.axes)
+    for layer in layers:
+        if rates:
+            axis = next(panels)
+            axis.plot(range(1, len(rates[layer]) + 1), rates[layer], marker=".")
+            axis.set(title=f"{layer}: firing rate", xlabel="t")
+        for name, of in columns.items():
+            _neurons(of.get(layer), sample, f"{layer}: {name}", next(panels))
+    return figure
+
+
+def _neurons(values: Any, sample: int, title: str, axis: Any) -> None:
+    """Neurons against steps of [T, N, *]; an empty panel where a layer has none."""
+    axis.set(title=title, xlabel="t", ylabel="neuron")
+    if values is None:
+        return
+    shown = values[:, sample].flatten(1).cpu().double().numpy().T  # [neurons, T]
+    colours = "binary" if values.dtype is torch.bool else "viridis"
+    edges = (0.5, shown.shape[1] + 0.5, shown.shape[0] - 0.5, -0.5)
+    image = axis.imshow(shown, aspect="auto", interpolation="nearest", cmap=colours, extent=edges)
+    if values.dtype is not torch.bool:
+        axis.figure.colorbar(image, ax=axis)
 
 
 def _density(values: Any, axis: Any, label: str | None) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from . import plots
 from .nn import EMPF, LIF, OSRLIF, TracedSpikes, plain
 from .types import RULES
 
@@ -17,12 +18,12 @@ __all__ = ["Record", "record"]
 class Record:
     """Of every neuron layer by its name in the network, in the order of steps; what was recorded stays after the end.
 
-    rates: {layer: [share of neurons that fire at t, over all sequences so far]}. potentials, traces: {layer: [T, N, *]}
-    of the last sequence, detached, on their device. Layers that make no trace, or ran without a gradient, are not among
-    traces, nor EM-PF layers of version III among potentials.
+    rates: {layer: [share of neurons that fire at t, over all sequences so far]}. potentials, traces, spikes (bool):
+    {layer: [T, N, *]} of the last sequence, detached, on their device. Layers that make no trace, or ran without a
+    gradient, are not among traces, nor EM-PF layers of version III among potentials.
     """
 
-    def __init__(self, net: nn.Module, rates: bool, potentials: bool, traces: bool) -> None:
+    def __init__(self, net: nn.Module, rates: bool, potentials: bool, traces: bool, spikes: bool) -> None:
         self.neurons: dict[str, Any] = {n: m for n, m in net.named_modules() if isinstance(m, (LIF, EMPF))}
         if not self.neurons:
             raise ValueError("net has no LIF and no EMPF neurons to record")
@@ -36,11 +37,12 @@ class Record:
         for name, module in net.named_modules():
             if isinstance(module, OSRLIF):
                 self._called[f"{name}.neuron" if name else "neuron"] = module
-        self._rates, self._potentials, self._traces = rates, potentials, traces
+        self._rates, self._potentials, self._traces, self._spikes = rates, potentials, traces, spikes
         self._fired: dict[str, list[Tensor]] = {}
         self._seen: dict[str, list[int]] = {}
         self._v: dict[str, list[Tensor]] = {}
         self._a: dict[str, list[Tensor]] = {}
+        self._s: dict[str, list[Tensor]] = {}
         self._t = dict.fromkeys(self.neurons, 0)
         self._hooks: list[Any] = []
 
@@ -68,11 +70,23 @@ class Record:
     def traces(self) -> dict[str, Tensor]:
         return {name: torch.cat(values) for name, values in self._a.items() if values}
 
+    @property
+    def spikes(self) -> dict[str, Tensor]:
+        return {name: torch.cat(values) for name, values in self._s.items() if values}
+
+    def plot(self, sample: int = 0) -> Any:
+        """A matplotlib figure of one sample of the last sequence, a row a layer: its rates over the steps, and neurons
+        against steps for spikes (a raster), potentials and traces, as far as they were recorded.
+
+        Raises RunError without matplotlib, ValueError where nothing was recorded or there is no such sample.
+        """
+        return plots.recorded(self, sample)
+
     def _before(self, name: str, _module: nn.Module, _inputs: Any) -> None:
         neuron = self.neurons[name]
         first = not neuron.state.t if isinstance(neuron, EMPF) else not isinstance(neuron.v, Tensor)
         if first or neuron.step_mode == "m":
-            self._t[name], self._v[name], self._a[name] = 0, [], []
+            self._t[name], self._v[name], self._a[name], self._s[name] = 0, [], [], []
 
     @torch.no_grad()
     def _after(self, name: str, _module: nn.Module, _inputs: Any, spikes: Tensor) -> None:
@@ -84,6 +98,8 @@ class Record:
             v = neuron.state.v if isinstance(neuron, EMPF) else neuron.v
             if isinstance(v, Tensor):
                 self._v[name].append(v.detach().clone())
+        if self._spikes:
+            self._s[name].append(steps != 0)
         if self._traces and isinstance(spikes, TracedSpikes):
             self._a[name].append(spikes.trace.detach().clone().view_as(steps))
 
@@ -97,15 +113,18 @@ class Record:
         self._t[name] = t + 1
 
 
-def record(net: nn.Module, rates: bool = True, potentials: bool = False, traces: bool = False) -> Record:
+def record(
+    net: nn.Module, rates: bool = True, potentials: bool = False, traces: bool = False, spikes: bool = False
+) -> Record:
     """Record what the neurons of `net` do inside a with block.
 
         with fastsnn.record(net, potentials=True) as seen:
             for x_t in x:
                 net(x_t)
         seen.rates["1"], seen.potentials["1"].shape
+        seen.plot()
 
     A layer's sequence begins at its first step after `fastsnn.reset`. Raises ValueError for a network without neurons,
     potentials of step mode "m", and traces of rules that make none. Counts stay on the device until `rates` is read.
     """
-    return Record(net, rates, potentials, traces)
+    return Record(net, rates, potentials, traces, spikes)

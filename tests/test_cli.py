@@ -54,7 +54,7 @@ def test_train_writes_the_run_folder(tmp_path, capsys):
     shown = capsys.readouterr().out
     assert "test accuracy" in shown
     assert "firing rates" in shown
-    figures = {"curves.png", "potentials.png"}
+    figures = {"curves.png", "potentials.png", "spikes.png"}
     assert {p.name for p in run.iterdir()} == {"best.pt", "checkpoint.pt", "config.json", "metrics.json"} | figures
     metrics = json.loads((run / "metrics.json").read_text())
     assert metrics["complete"]

@@ -319,7 +319,9 @@ def test_tensorboard_has_every_epoch(root, tmp_path):
 
     arguments = ("--recipe", "ottt-r400-fashion", "--data-root", str(root), "--batch-size", "5", "--epochs", "2")
     assert cli.main(["train", *arguments, "--tensorboard", "--out", str(tmp_path / "run")]) == 0
-    events = EventAccumulator(str(tmp_path / "run" / "tensorboard")).Reload()
+    board = tmp_path / "run" / "tensorboard"
+    assert len([*board.iterdir()]) == 1
+    events = EventAccumulator(str(board)).Reload()
     rows = json.loads((tmp_path / "run" / "metrics.json").read_text())["epochs"]
     seen = [event.value for event in events.Scalars("test_accuracy")]
     assert seen == pytest.approx([row["test_accuracy"] for row in rows])

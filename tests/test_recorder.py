@@ -15,7 +15,7 @@ def network(*middle):
 
 def test_rates_potentials_and_traces_are_those_of_each_step():
     net, x = network(), torch.randn(4, 7, 5)
-    with fastsnn.record(net, potentials=True, traces=True) as seen:
+    with fastsnn.record(net, potentials=True, traces=True, spikes=True) as seen:
         spikes, potentials, trace = [], [], []
         for x_t in x:
             spikes.append(net[1](net[0](x_t)))
@@ -24,6 +24,7 @@ def test_rates_potentials_and_traces_are_those_of_each_step():
     assert seen.rates == {"1": [float((s.spikes != 0).double().mean()) for s in spikes]}
     assert_close(seen.potentials["1"], torch.stack(potentials))
     assert_close(seen.traces["1"], torch.stack(trace))
+    assert torch.equal(seen.spikes["1"], torch.stack([fastsnn.nn.plain(s) for s in spikes]) != 0)
     fastsnn.reset(net)
     net(x[0])
     assert len(seen.rates["1"]) == 4  # nothing is recorded after the block
@@ -83,3 +84,23 @@ def test_whole_sequences_and_em_pf_neurons_have_rates():
 def test_what_cannot_be_recorded_is_said(net, asked, said):
     with pytest.raises(ValueError, match=said):
         fastsnn.record(net, **asked)
+
+
+def test_a_plot_shows_what_was_recorded_of_one_sample():
+    pytest.importorskip("matplotlib", reason="figures are drawn by matplotlib")
+    net, x = network(nn.Linear(6, 6), fastsnn.LIF.for_rule("sltt", v_threshold=0.3)), torch.randn(4, 7, 5)
+    with fastsnn.record(net, traces=True, spikes=True) as seen:
+        for x_t in x:
+            net(x_t)
+    figure = seen.plot(sample=2)
+    panels = {axis.get_title(): axis for axis in figure.axes if axis.get_title()}
+    assert list(panels) == [f"{layer}: {what}" for layer in "13" for what in ("firing rate", "spikes", "trace a")]
+    assert [*panels["3: firing rate"].get_lines()[0].get_ydata()] == seen.rates["3"]
+    raster, traces = (panels[f"1: {what}"].get_images()[0].get_array() for what in ("spikes", "trace a"))
+    assert_close(torch.as_tensor(raster.data), seen.spikes["1"][:, 2].double().T)
+    assert_close(torch.as_tensor(traces.data), seen.traces["1"][:, 2].double().T)
+    assert not panels["3: trace a"].get_images()  # the rule makes none
+    with pytest.raises(ValueError, match=r"sample is 7; spikes was recorded of 7, so it must be in 0\.\.6"):
+        seen.plot(7)
+    with pytest.raises(ValueError, match="nothing was recorded"):
+        fastsnn.record(net).plot()

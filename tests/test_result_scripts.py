@@ -1,0 +1,125 @@
+"""The scripts behind the page of results, with runs as short as they can be."""
+
+import pytest
+import torch
+from fastsnn._bench import accuracy, drift, drift_speed, memory, spikformer_digits
+from fastsnn._bench.measure import ParityError
+
+from fastsnn import data
+from fastsnn.recipes import Recipe
+
+pytest.importorskip("sklearn", reason="the digits come with scikit-learn")
+
+SEED = 3
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return data.load("digits")
+
+
+@pytest.fixture
+def short(monkeypatch):
+    for name, value in {"BEFORE": 20, "EPOCHS": 1, "BATCH": 10, "SECTION": 2, "WIDTH": 8}.items():
+        monkeypatch.setattr(drift, name, value)
+
+
+def test_pixels_are_permuted_anew_in_every_section_but_the_first():
+    x = torch.arange(128.0).view(2, 1, 8, 8)
+    looks = [drift.permuted(x, share, SEED) for share in (0.0, 0.24, 0.25, 0.49, 0.5, 1.0)]
+    assert torch.equal(looks[0], x)
+    assert torch.equal(looks[1], x)
+    assert torch.equal(looks[2], looks[3])
+    for one, other in ((looks[1], looks[2]), (looks[3], looks[4]), (looks[4], looks[5])):
+        assert not torch.equal(one, other)
+        assert torch.equal(one.flatten(1).sort().values, other.flatten(1).sort().values)
+    order = looks[2][0].flatten().long()
+    assert torch.equal(looks[2][1].flatten(), x[1].flatten()[order])
+    assert not torch.equal(drift.permuted(x, 0.3, SEED + 1), looks[2])
+
+
+def test_images_turn_as_the_stream_goes_on():
+    x = torch.rand(2, 1, 8, 8)
+    torch.testing.assert_close(drift.rotated(x, 0.0, SEED), x)
+    turned = drift.rotated(x, 1.0, SEED)
+    assert any(torch.allclose(turned, x.rot90(k, (2, 3)), atol=1e-5) for k in (1, 3))
+
+
+@pytest.mark.usefixtures("short")
+@pytest.mark.parametrize("case", drift.CASES)
+def test_each_digit_is_predicted_before_it_is_learned(case, digits, monkeypatch):
+    events = []
+    learn, predict = drift.online.Trainer.train_batch, drift.correct
+
+    def train_batch(self, x, y):
+        events.append(("learn", x.clone(), y))
+        return learn(self, x, y)
+
+    def correct(net, x, y):
+        events.append(("predict", data.direct(x, drift.STEPS), y))
+        return predict(net, x, y)
+
+    monkeypatch.setattr(drift.online.Trainer, "train_batch", train_batch)
+    monkeypatch.setattr(drift, "correct", correct)
+    row = drift.stream("rotated", case, SEED, digits)
+    before, rest = events[: drift.BEFORE // drift.BATCH], events[drift.BEFORE // drift.BATCH : -2]
+    assert all(kind == "learn" and len(y) == drift.BATCH for kind, _, y in before)
+    assert [kind for kind, *_ in rest] == (["predict"] if case == "frozen" else ["predict", "learn"]) * 8
+    if case != "frozen":
+        for (_, x, y), (_, learned, label) in zip(rest[::2], rest[1::2], strict=True):
+            assert torch.equal(x, learned)
+            assert torch.equal(y, label)
+    assert row["mode"] == ("A" if case == "bptt" else "O")
+    sections = [row[f"section_{i}"] for i in range(1, 5)]
+    assert row["over_stream"] == pytest.approx(sum(sections) / 4)
+
+
+def test_the_table_of_drift_has_every_stream_and_rule():
+    rows = []
+    for kind in drift.STREAMS:
+        for case in drift.CASES:
+            for seed in range(2):
+                rows.append({"stream": kind, "rule": case, "mode": "O", **dict.fromkeys(drift.SHOWN, 0.5 + seed / 10)})
+    shown = drift.table(rows).splitlines()
+    assert len(shown) == 2 + len(rows) / 2
+    assert shown[2] == f"| permuted | bptt | O | {'55.00 ± 7.07 | ' * 4}50.00 - 60.00 |"
+
+
+def test_speed_is_of_the_same_learning(digits):
+    pytest.importorskip("spikingjelly")
+    torch.manual_seed(SEED)
+    learners, nets = drift_speed.contenders()
+    drift_speed.check(nets)
+    for i in range(3):
+        for learn in learners.values():
+            learn(digits.train_x[i : i + 1], digits.train_y[i : i + 1])
+    drift_speed.check(nets)
+    with torch.no_grad():
+        nets["spikingjelly"][1].weight[0, 0] += 1
+    with pytest.raises(ParityError, match="not timed"):
+        drift_speed.check(nets)
+    shown = drift_speed.table([{"fastsnn": 30.0 + i, "spikingjelly": 10.0, "relu": 40.0} for i in range(3)])
+    assert "| fastsnn | 31 | 3.10 (3.00 - 3.20) |" in shown
+
+
+def test_memory_is_counted_for_each_t(monkeypatch):
+    tiny = {"norm": "osr", "channels": 16, "depth": 1, "heads": 2, "poolings": 0}
+    monkeypatch.setattr(memory, "NETWORKS", {"tiny": ("spikformer", 8, tiny)})
+    monkeypatch.setattr(memory, "STEPS", (2, 6))
+    rows = memory.rows()
+    grown = {(row["rule"], row["mode"]): row["bytes_t6"] / row["bytes_t2"] for row in rows}
+    assert grown["ottt", "O"] <= 1.02
+    assert grown["ottt", "A"] <= 1.02
+    assert grown["bptt", "A"] > 1.5
+    assert memory.table(rows).splitlines()[4].endswith(f"| {grown['bptt', 'A']:.3f} |")
+
+
+def test_rows_of_the_spikformer_are_runs_of_a_recipe(tmp_path):
+    cases = spikformer_digits.cases()
+    assert {case["rule"] for case in cases.values()} == {"bptt", "sltt", "ottt"}
+    for case in cases.values():
+        Recipe(**case)
+    case = {**cases["sltt, sws"], "epochs": 1, "batch_size": 1437}
+    run = accuracy.train(SEED, **case)
+    assert run.config == Recipe(**case, seed=SEED)
+    assert accuracy.outcome(run)["mode"] == "O"
