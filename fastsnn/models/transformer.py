@@ -231,7 +231,7 @@ def check_shape(channels: int, poolings: int, depth: int) -> None:
 @register
 def spikformer(
     rule: str = "ottt",
-    norm: str = "osr",
+    norm: str = "sws",
     num_classes: int = 10,
     in_channels: int = 3,
     steps: int | None = 4,
@@ -244,7 +244,7 @@ def spikformer(
 ) -> nn.Sequential:
     """Spikformer-`depth`-`channels` (Zhou et al. 2023): 4-256 for CIFAR (4.15 M parameters) to 8-768 for ImageNet.
 
-    rule, norm, steps: of `Style`. poolings: how many of the four patch convolutions halve the size, 2 (CIFAR) to 4
+    rule, norm, steps: of `Style`; "sws" (default) was the best on the digits (docs/results.md). poolings: how many of the four patch convolutions halve the size, 2 (CIFAR) to 4
     (ImageNet). neuron: further arguments of `fastsnn.LIF`. [N, C, H, W] a step; logits [N, num_classes]. Raises
     ValueError for what does not fit together.
     """
@@ -260,7 +260,7 @@ def spikformer(
 @register
 def spike_driven_transformer(
     rule: str = "ottt",
-    norm: str = "osr",
+    norm: str = "sws",
     num_classes: int = 10,
     in_channels: int = 3,
     steps: int | None = 4,
@@ -307,7 +307,7 @@ def embedding(style: Style, kind: str, in_channels: int, width: int) -> nn.Modul
 @register
 def qkformer(
     rule: str = "ottt",
-    norm: str = "osr",
+    norm: str = "sws",
     num_classes: int = 10,
     in_channels: int = 3,
     steps: int | None = 4,
