@@ -22,8 +22,8 @@ from fastsnn.data.digits import Dataset
 from fastsnn.models import Style
 from fastsnn.nn import reset
 from fastsnn.online.losses import hits
-from fastsnn.ops.types import RULES
 from fastsnn.optim import STGR
+from fastsnn.types import RULES
 
 from . import accuracy
 from .accuracy import Row, percent, span, write

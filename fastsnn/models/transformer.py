@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ..nn import LIF, Stateful, TracedSpikes, plain
 from ..nn.state import of_samples
-from ..ops.types import RULES
+from ..types import RULES
 from .registry import register
 from .resnet import check_stem, head
 from .style import Residual, Style
@@ -244,9 +244,9 @@ def spikformer(
 ) -> nn.Sequential:
     """Spikformer-`depth`-`channels` (Zhou et al. 2023): 4-256 for CIFAR (4.15 M parameters) to 8-768 for ImageNet.
 
-    rule, norm, steps: of `Style`; "sws" (default) was the best on the digits (docs/results.md). poolings: how many of the four patch convolutions halve the size, 2 (CIFAR) to 4
-    (ImageNet). neuron: further arguments of `fastsnn.LIF`. [N, C, H, W] a step; logits [N, num_classes]. Raises
-    ValueError for what does not fit together.
+    rule, norm, steps: of `Style`; "sws" (default) was the best on the digits (docs/results.md). poolings: how many of
+    the four patch convolutions halve the size, 2 (CIFAR) to 4 (ImageNet). neuron: further arguments of `fastsnn.LIF`.
+    [N, C, H, W] a step; logits [N, num_classes]. Raises ValueError for what does not fit together.
     """
     check_shape(channels, poolings, depth)
     style = Style(rule, norm, steps, neuron)
