@@ -23,8 +23,9 @@ BLOCK = 1024
 WARPS = 4
 SUM_BLOCK = WARPS * 32  # float64 sums take twice the registers, and neurons of a channel have gaps
 OPTIONS = {"num_warps": WARPS, "enable_fp_fusion": False}
-# half of a full SM has these registers: by default a block that sums takes fewer, and spills
-CROWDED = OPTIONS | {"maxnreg": 64}
+# with 64 registers a thread half of the threads that an SM can hold are resident; where a program sums over its block,
+# the compiler left to itself takes fewer registers and spills
+AT_HALF_OCCUPANCY = OPTIONS | {"maxnreg": 64}
 ALIGNED = 16  # neurons: then Triton knows that every row of n begins at 16 bytes
 INTERPRETED = not isinstance(lif.lif_forward, triton.JITFunction)
 
@@ -110,7 +111,7 @@ def lif_forward(
             RULE=p.rule,
             ALIGNED=n % ALIGNED == 0,
             BLOCK=block,
-            **CROWDED,
+            **AT_HALF_OCCUPANCY,
         )
 
 
@@ -215,7 +216,7 @@ def standardize_forward(
 ) -> None:
     with device:
         standardize.standardize_forward[(rows,)](
-            weight, gain, mean, inverse, out, cols, bits(eps), BLOCK=BLOCK, **CROWDED
+            weight, gain, mean, inverse, out, cols, bits(eps), BLOCK=BLOCK, **AT_HALF_OCCUPANCY
         )
 
 
@@ -235,7 +236,7 @@ def standardize_backward(
 ) -> None:
     with device:
         standardize.standardize_backward[(rows,)](
-            weight, gain, mean, inverse, g_out, g_weight, g_gain, cols, BLOCK=BLOCK, **CROWDED
+            weight, gain, mean, inverse, g_out, g_weight, g_gain, cols, BLOCK=BLOCK, **AT_HALF_OCCUPANCY
         )
 
 

@@ -9,7 +9,7 @@ import triton
 from torch import Tensor
 
 from . import osr
-from .launch import CROWDED, INTERPRETED, OPTIONS, WARPS
+from .launch import AT_HALF_OCCUPANCY, INTERPRETED, OPTIONS, WARPS
 
 MERGE = {"BLOCK_P": 16, "BLOCK_C": 16, **OPTIONS}
 
@@ -116,7 +116,7 @@ def _reduce(
             *(*operands, room, *neuron, *sizes[1:], *numbers),
             LIF=surrogate is not None,
             SHAPE=surrogate or 0,
-            **(options | CROWDED),
+            **(options | AT_HALF_OCCUPANCY),
         )
         osr.osr_total[(triton.cdiv(channels, MERGE["BLOCK_C"]),)](room, sums, parts, channels, **MERGE)
 

@@ -75,8 +75,8 @@ def places(BLOCK, T, n, ALIGNED: tl.constexpr):
     """Offsets of this program's neurons, and which of them there are."""
     first = tl.program_id(0).to(tl.int64) * BLOCK
     if not ALIGNED:
-        # zero, which Triton does not know: of places that it takes for aligned a thread has neighbours, of those in
-        # rows of n it has not, and the two would meet in shared memory
+        # Zero, but Triton cannot tell. If it knew that the offsets [n] are aligned, a thread would take adjacent ones
+        # there and, where rows of n are not aligned, others in [T, n]: they would be exchanged in shared memory.
         first += tl.minimum(T, 0)
     o_n = first + tl.arange(0, BLOCK)
     return o_n, o_n < n
@@ -135,7 +135,7 @@ def lif_forward(
     for t in range(T):
         o_tn = t * n + o_n
         b_x = tl.load(x_p + o_tn, m_n, 0.0)
-        b_keep = load_or(keep_p, o_n, m_n, 1.0, STATE)  # each step anew: held, it takes registers
+        b_keep = load_or(keep_p, o_n, m_n, 1.0, STATE)  # read in each step: held, it takes registers
         now, slots = step(p, b_x, b_keep, state, t, FIRST, GIVEN_V, RULE)
         store_if(u_seq_p, o_tn, now.u, m_n)
         store_if(v_seq_p, o_tn, now.v, m_n)
@@ -199,7 +199,7 @@ def lif_backward_online(
             state = State(RULE.charge(p, b_v, b_x.to(STATE), slots), slots)
         else:
             state = State(tl.load(u_p + o_tn, m_n, 0.0), state.slots)
-        b_keep = load_or(keep_p, o_n, m_n, 1.0, STATE)  # each step anew, as in the forward
+        b_keep = load_or(keep_p, o_n, m_n, 1.0, STATE)  # in each step, as in the forward
         b_g_u = (b_g_s.to(STATE) * b_keep) * surrogate(state.u - p.threshold, height, slope, SHAPE)
         if pulls_p is not None:
             b_pull = pull(state.u, pulls_p, t, STATE)
@@ -255,7 +255,7 @@ def lif_backward_bptt(
         o_tn = t * n + o_n
         b_g_s = load_or(g_spikes_p, o_tn, m_n, 0.0, DTYPE)
         b_u = tl.load(u_p + o_tn, m_n, 0.0)
-        b_keep = load_or(keep_p, o_n, m_n, 1.0, STATE)  # each step anew, as in the forward
+        b_keep = load_or(keep_p, o_n, m_n, 1.0, STATE)  # in each step, as in the forward
         b_g_v += load_or(g_v_seq_p, o_tn, m_n, 0.0, STATE)
         b_sg = surrogate(b_u - p.threshold, height, slope, SHAPE)
         b_g_u = RULE.bptt_gradient(p, b_g_s.to(STATE) * b_keep, b_g_v, g_slots, b_u, b_sg)

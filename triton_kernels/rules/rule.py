@@ -138,8 +138,8 @@ class Rule:
 
     @property
     def cache_key(self) -> str:
-        """What Triton finds compiled kernels by."""
-        return "-".join(getattr(self, function).cache_key for function in FUNCTIONS)
+        """What Triton finds compiled kernels by: all of a rule that is compiled into them."""
+        return "-".join([str(self.slots), *(getattr(self, function).cache_key for function in FUNCTIONS)])
 
 
 UNTRACED = Rule("none")
