@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from . import backends, deploy, plots, summaries
+from . import backends, deploy, figures, plots, summaries
 from .boards import Board
 from .config import Config
 from .errors import RunError
@@ -124,10 +124,10 @@ def _train(experiment: Experiment, board: Board | None) -> int:
         print(f"Interrupted. Go on with: fastsnn train --resume {experiment.folder}")
         return 130
     metrics, potentials = experiment.metrics(), experiment.potentials()
-    plots.save(plots.curves(metrics, potentials), experiment.folder / "curves.png")
+    figures.save(plots.curves(metrics, potentials), experiment.folder / "curves.png")
     if potentials.layers and not isinstance(experiment.config, Recipe):  # deep networks have too many panels
-        plots.save(plots.histograms(potentials), experiment.folder / "potentials.png")
-    plots.save(experiment.one_sample().plot(), experiment.folder / "spikes.png")
+        figures.save(plots.histograms(potentials), experiment.folder / "potentials.png")
+    figures.save(experiment.one_sample().plot(), experiment.folder / "spikes.png")
     write_json(experiment.folder / "metrics.json", metrics)
     last = metrics["epochs"][-1]
     config = experiment.config

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from . import plots
+from . import figures
 from .nn import EMPF, LIF, OSRLIF, TracedSpikes, plain
 from .types import RULES
 
@@ -80,7 +80,7 @@ class Record:
 
         Raises RunError without matplotlib, ValueError where nothing was recorded or there is no such sample.
         """
-        return plots.recorded(self, sample)
+        return figures.recorded(self, sample)
 
     def _before(self, name: str, _module: nn.Module, _inputs: Any) -> None:
         neuron = self.neurons[name]

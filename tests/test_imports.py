@@ -12,7 +12,7 @@ ORDER = (
     *("_cpu", "_cuda", "errors", "files", "rules", "names", "threads", "version"),
     *("surrogate", "types", "stats", "reference"),
     *("backends", "kernels", "ops", "functional"),
-    *("nn", "optim", "online", "models", "data", "deploy", "recorder", "summaries", "fastsnn"),
+    *("nn", "optim", "online", "models", "data", "deploy", "figures", "recorder", "summaries", "fastsnn"),
     *("config", "recipes", "checkpoints", "assembly", "potentials", "experiment", "profiling", "boards", "plots"),
     *("commands", "cli", "__main__"),
 )
