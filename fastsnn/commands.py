@@ -125,9 +125,10 @@ def _train(experiment: Experiment, board: Board | None) -> int:
         return 130
     metrics, potentials = experiment.metrics(), experiment.potentials()
     figures.save(plots.curves(metrics, potentials), experiment.folder / "curves.png")
-    if potentials.layers and not isinstance(experiment.config, Recipe):  # deep networks have too many panels
-        figures.save(plots.histograms(potentials), experiment.folder / "potentials.png")
-    figures.save(experiment.one_sample().plot(), experiment.folder / "spikes.png")
+    if not isinstance(experiment.config, Recipe):  # deep networks have too many panels
+        if potentials.layers:
+            figures.save(plots.histograms(potentials), experiment.folder / "potentials.png")
+        figures.save(experiment.one_sample().plot(), experiment.folder / "spikes.png")
     write_json(experiment.folder / "metrics.json", metrics)
     last = metrics["epochs"][-1]
     config = experiment.config
