@@ -90,13 +90,38 @@ def packed_product(
     dtype: int,
     *operands: Operand,
 ) -> None: ...
-def osr_forward(where: Where, sizes: list[int], dtype: int, *operands: Operand) -> None: ...
-def osr_reduce(where: Where, sizes: list[int], dtype: int, *operands: Operand) -> None: ...
-def osr_gradient(where: Where, sizes: list[int], dtype: int, *operands: Operand) -> None: ...
-def osr_lif_forward(
-    p: LifParams, where: Where, sizes: list[int], dtype: int, first: bool, potential_is_v: bool, *operands: Operand
+def osr_forward(
+    where: Where,
+    sizes: list[int],
+    dtypes: list[int],
+    eps: float,
+    limit: float,
+    strict: bool,
+    pooled: bool,
+    ends: bool,
+    share: float,
+    step: int,
+    *operands: Operand,
 ) -> None: ...
-def osr_lif_reduce(p: LifParams, where: Where, sizes: list[int], dtype: int, *operands: Operand) -> None: ...
+def osr_lif_forward(
+    p: LifParams,
+    where: Where,
+    sizes: list[int],
+    dtypes: list[int],
+    eps: float,
+    limit: float,
+    strict: bool,
+    pooled: bool,
+    ends: bool,
+    share: float,
+    step: int,
+    first: bool,
+    potential_is_v: bool,
+    *operands: Operand,
+) -> None: ...
+def osr_reduce(where: Where, sizes: list[int], dtypes: list[int], *operands: Operand) -> None: ...
+def osr_lif_reduce(p: LifParams, where: Where, sizes: list[int], dtypes: list[int], *operands: Operand) -> None: ...
+def osr_gradient(where: Where, sizes: list[int], dtype: int, *operands: Operand) -> None: ...
 def ots_charge(p: LifParams, where: Where, n: int, dtype: int, *operands: Operand) -> None: ...
 def ots_fire(p: LifParams, where: Where, n: int, dtype: int, *operands: Operand) -> None: ...
 def ots_backward(p: LifParams, where: Where, n: int, dtype: int, *operands: Operand) -> None: ...

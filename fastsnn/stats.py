@@ -30,14 +30,6 @@ class Moments(NamedTuple):
         return (self.m2 / (self.n - 1)).sqrt()
 
 
-class Affine(NamedTuple):
-    """y = (x - center)*factor + shift, one of each a channel: [C], float64."""
-
-    center: Tensor
-    factor: Tensor
-    shift: Tensor
-
-
 def merge(a: Moments, b: Moments) -> Moments:
     """Moments of the elements of both. Nothing is subtracted, so M2 neither cancels nor falls below zero."""
     n = a.n + b.n
@@ -50,6 +42,78 @@ def pooled(a: Moments, b: Moments) -> Moments:
     """As `merge`, with the variance around the mean of each: what their means differ by does not count."""
     whole = merge(a, b)
     return whole._replace(m2=a.m2 + b.m2)
+
+
+def fold(
+    running: tuple[Tensor, Tensor], folds: Tensor, total: Moments, share: float | Tensor, ends: Tensor | bool = True
+) -> None:
+    """A sequence's moments into running mean and variance, in place and of weight `share`, where the sequence ends; no
+    elements at all are no news. folds counts sequences."""
+    weight = share * (total.n > 0).double()
+    for old, new in zip(running, (total.mean, total.variance), strict=True):
+        after = old + (weight * (new - old)).to(old.dtype)
+        old.copy_(torch.where(ends, after, old) if isinstance(ends, Tensor) else after)
+    folds += ends
+
+
+class Sequence(NamedTuple):
+    """What a kernel does with a training step's moments."""
+
+    step: int  # of the sequence, from 1
+    before: Moments | None  # of the steps before it, which they are merged with
+    pooled: bool  # by `pooled` in place of `merge`
+    ends: bool  # the whole is folded into the running statistics then
+    share: float | Tensor  # as `fold` has it; a tensor is float64 []
+    folds: Tensor  # int64 []
+    refused: Tensor | None  # the first step that strict left out on a device, 0 for none; float64 []
+
+
+class Running(NamedTuple):
+    """What a step normalises with; max_ratio and strict: as `fastsnn.OSR`'s. With a sequence, kernels take the step's
+    moments there."""
+
+    mean: Tensor
+    variance: Tensor
+    eps: float
+    max_ratio: float | None = None
+    strict: bool = False
+    sequence: Sequence | None = None
+
+
+class Used(NamedTuple):
+    """What a step was normalised with, y = (x - center)*factor + bias with factor = weight*scale; mean and M2 of the
+    step itself over all ranks, and inverse = 1/sqrt(their variance + eps): [6, C]; n []. float64."""
+
+    statistics: Tensor
+    n: Tensor
+
+    @property
+    def center(self) -> Tensor:
+        return self.statistics[0]
+
+    @property
+    def factor(self) -> Tensor:
+        return self.statistics[1]
+
+    @property
+    def scale(self) -> Tensor:
+        return self.statistics[2]
+
+    @property
+    def inverse(self) -> Tensor:
+        return self.statistics[5]
+
+    @property
+    def moments(self) -> Moments:
+        return Moments(self.n, self.statistics[3], self.statistics[4])
+
+
+class Settled(NamedTuple):
+    """What a step leaves: with a sequence, its moments so far and what `Sequence.refused` is now."""
+
+    used: Used
+    total: Moments | None = None
+    refused: Tensor | None = None
 
 
 def group_of_all() -> Any:

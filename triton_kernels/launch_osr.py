@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -9,7 +11,7 @@ import triton
 from torch import Tensor
 
 from . import osr
-from .launch import AT_HALF_OCCUPANCY, INTERPRETED, OPTIONS, WARPS
+from .launch import AT_HALF_OCCUPANCY, INTERPRETED, OPTIONS, WARPS, bits
 
 MERGE = {"BLOCK_P": 16, "BLOCK_C": 16, **OPTIONS}
 
@@ -33,128 +35,95 @@ def _check_room(wanted: bool, room: Tensor | None) -> None:
         raise ValueError("room is None; the sums of parts need it")
 
 
-def _merge(sizes: list[int], mean: Tensor, m2: Tensor, room: Tensor) -> None:
-    """Moments of all parts."""
-    osr.osr_merge[(triton.cdiv(sizes[2], MERGE["BLOCK_C"]),)](room, mean, m2, *sizes, **MERGE)
-
-
-def osr_forward(
+def _forward(
     device: AbstractContextManager,
     sizes: list[int],
-    dtype: int,
-    x: Tensor,
-    center: Tensor,
-    factor: Tensor,
-    shift: Tensor,
-    y: Tensor,
-    *moments: Any,
+    numbers: tuple[Any, ...],
+    operands: tuple[Tensor | None, ...],
+    run: Callable[..., None],
 ) -> None:
-    if x.numel() == 0:
-        return
-    grid, options = grid_of(sizes, x)
-    room = moments[2]
-    _check_room(moments[0] is not None, room)
+    """run(operands, numbers, constants) is a pass over all elements: with statistics they are merged after it, and it
+    runs again where the step's own may normalise."""
+    eps, limit, strict, pooled, ends, share, step = numbers
+    statistics, room = operands[5], operands[-1]
+    wanted, decides = statistics is not None, strict or limit < math.inf
+    _check_room(wanted, room)
+    given, constants = (bits(eps), bits(share), step), {"POOLED": pooled, "ENDS": ends}
     with device:
-        osr.osr_forward[grid](x, center, factor, shift, y, room, *sizes[1:], **options)
-        if room is not None:
-            _merge(sizes, *moments)
+        run(operands, given, {"SUMS": wanted, "SECOND": False, **constants})
+        if wanted:
+            osr.osr_merge[(triton.cdiv(sizes[2], MERGE["BLOCK_C"]),)](
+                *(*operands[1:], *sizes, *given, bits(limit)), DECIDES=decides, STRICT=strict, **constants, **MERGE
+            )
+        if decides:
+            run(operands, given, {"SUMS": False, "SECOND": True, **constants})
 
 
-def osr_lif_forward(
-    p: Any,
-    device: AbstractContextManager,
-    sizes: list[int],
-    dtype: int,
-    first: bool,
-    potential_is_v: bool,
-    x: Tensor,
-    center: Tensor,
-    factor: Tensor,
-    shift: Tensor,
-    mean: Tensor,
-    m2: Tensor,
-    room: Tensor | None,
-    potential: Tensor | None,
-    *operands: Tensor | None,
-) -> None:
-    """operands: slots, keep, spikes, u, slots after."""
+def osr_forward(device: AbstractContextManager, sizes: list[int], dtypes: list[int], *given: Any) -> None:
+    numbers, operands, y = given[:7], given[7:-1], given[-1]
+    if y.numel() == 0:
+        return
+    grid, options = grid_of(sizes, y)
+
+    def run(operands: tuple[Any, ...], numbers: tuple[int, ...], constants: dict[str, Any]) -> None:
+        osr.osr_forward[grid](*operands, y, *sizes[1:], *numbers, **constants, **options)
+
+    _forward(device, sizes, numbers, operands, run)
+
+
+def osr_lif_forward(p: Any, device: AbstractContextManager, sizes: list[int], dtypes: list[int], *given: Any) -> None:
+    numbers, (first, potential_is_v), operands, (potential, *others) = given[:7], given[7:9], given[9:25], given[25:]
+    x = operands[0]
     if x.numel() == 0:
         return
-    _check_room(mean is not None, room)
     grid, options = grid_of(sizes, x, neurons=True)
     count, q = p.rule.count, p.of(x)
-    neuron = operands[:count], *operands[count : count + 3], operands[count + 3 :]
-    numbers = (q.leak, q.gain, q.bias, q.threshold, q.v_reset, q.of_rule)
-    with device:
-        osr.osr_lif_forward[grid](
-            *(x, center, factor, shift, room, potential, *neuron, *sizes[1:], *numbers),
-            FIRST=first,
-            GIVEN_V=potential_is_v or potential is None,
-            HARD=p.reset,
-            RULE=p.rule,
-            **options,
-        )
-        if room is not None:
-            _merge(sizes, mean, m2, room)
+    neuron = potential, tuple(others[:count]), *others[count : count + 3], tuple(others[count + 3 :])
+    parameters = q.leak, q.gain, q.bias, q.threshold, q.v_reset, q.of_rule
+    rule = {"FIRST": first, "GIVEN_V": potential_is_v or potential is None, "HARD": p.reset, "RULE": p.rule}
+
+    def run(operands: tuple[Any, ...], numbers: tuple[int, ...], constants: dict[str, Any]) -> None:
+        osr.osr_lif_forward[grid](*operands, *neuron, *sizes[1:], *numbers, *parameters, **constants, **rule, **options)
+
+    _forward(device, sizes, numbers, operands, run)
 
 
 def _reduce(
     device: AbstractContextManager,
     sizes: list[int],
-    operands: tuple[Tensor, ...],
-    sums: Tensor,
-    room: Tensor,
+    operands: tuple[Any, ...],
+    g: Tensor,
     neuron: tuple[Tensor | None, ...],
     numbers: tuple[int, ...],
     surrogate: int | None,
 ) -> None:
+    """operands: x, statistics, n, means, g_weight, g_bias, room."""
+    x, statistics, *_, room = operands
     _check_room(True, room)
-    grid, options = grid_of(sizes, operands[0])
+    grid, options = grid_of(sizes, x)
     parts, _, channels, _ = sizes
     with device:
         osr.osr_reduce[grid](
-            *(*operands, room, *neuron, *sizes[1:], *numbers),
+            *(x, g, statistics, room, *neuron, *sizes[1:], *numbers),
             LIF=surrogate is not None,
             SHAPE=surrogate or 0,
             **(options | AT_HALF_OCCUPANCY),
         )
-        osr.osr_total[(triton.cdiv(channels, MERGE["BLOCK_C"]),)](room, sums, parts, channels, **MERGE)
+        osr.osr_total[(triton.cdiv(channels, MERGE["BLOCK_C"]),)](*operands[1:], parts, channels, **MERGE)
 
 
-def osr_reduce(
-    device: AbstractContextManager,
-    sizes: list[int],
-    dtype: int,
-    x: Tensor,
-    g: Tensor,
-    mean: Tensor,
-    inverse: Tensor,
-    sums: Tensor,
-    room: Tensor,
-) -> None:
-    if x.numel():
-        _reduce(device, sizes, (x, g, mean, inverse), sums, room, (None, None, None), (0, 0, 0, 0), None)
+def osr_reduce(device: AbstractContextManager, sizes: list[int], dtypes: list[int], *given: Any) -> None:
+    *operands, g = given
+    if g.numel():
+        _reduce(device, sizes, tuple(operands), g, (None, None, None), (0, 0, 0, 0), None)
 
 
-def osr_lif_reduce(
-    p: Any,
-    device: AbstractContextManager,
-    sizes: list[int],
-    dtype: int,
-    x: Tensor,
-    mean: Tensor,
-    inverse: Tensor,
-    sums: Tensor,
-    room: Tensor,
-    g_spikes: Tensor,
-    keep: Tensor | None,
-    u: Tensor,
-    g_y: Tensor,
-) -> None:
-    if x.numel():
-        q = p.of(x)
+def osr_lif_reduce(p: Any, device: AbstractContextManager, sizes: list[int], dtypes: list[int], *given: Any) -> None:
+    *operands, g_spikes, keep, u, g_y = given
+    if g_y.numel():
+        q = p.of(g_y)
         numbers = (q.gain, q.threshold, q.height, q.slope)
-        _reduce(device, sizes, (x, g_spikes, mean, inverse), sums, room, (u, keep, g_y), numbers, p.surrogate)
+        _reduce(device, sizes, tuple(operands), g_spikes, (u, keep, g_y), numbers, p.surrogate)
 
 
 def osr_gradient(
@@ -163,9 +132,7 @@ def osr_gradient(
     dtype: int,
     x: Tensor,
     g: Tensor,
-    mean: Tensor,
-    inverse: Tensor,
-    factor: Tensor,
+    statistics: Tensor,
     means: Tensor,
     g_x: Tensor,
 ) -> None:
@@ -173,4 +140,4 @@ def osr_gradient(
         return
     grid, options = grid_of(sizes, x)
     with device:
-        osr.osr_gradient[grid](x, g, mean, inverse, factor, means, g_x, *sizes[1:], **options)
+        osr.osr_gradient[grid](x, g, statistics, means, g_x, *sizes[1:], **options)

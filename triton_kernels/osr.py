@@ -5,6 +5,8 @@ stages: a program adds up one part of the elements of a block of channels, and a
 A tile is [BLOCK_J, BLOCK_C]: elements of each channel, channels.
 """
 
+from typing import Any, NamedTuple
+
 import triton
 import triton.language as tl
 
@@ -13,6 +15,154 @@ from .kernel import kernel
 from .lif import advance, load_state, step
 from .rules.rule import Lif
 from .surrogate import surrogate
+
+# rows of a step's statistics
+CENTER, FACTOR, SCALE = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2)
+MEAN, M2, INVERSE = tl.constexpr(3), tl.constexpr(4), tl.constexpr(5)
+EXCEEDED, REFUSED = tl.constexpr(1), tl.constexpr(2)  # bits of a channel's verdict
+
+
+class Norm(NamedTuple):
+    """What normalises: y = weight*(x - mean)/sqrt(variance + eps) + bias."""
+
+    weight_p: Any
+    bias_p: Any
+    mean_p: Any
+    variance_p: Any
+    eps: Any
+
+
+class Step(NamedTuple):
+    """What becomes of a step's moments."""
+
+    statistics_p: Any
+    n_p: Any
+    n_before_p: Any
+    mean_before_p: Any
+    m2_before_p: Any
+    total_p: Any
+    share_p: Any
+    folds_p: Any
+    refused_before_p: Any
+    refused_p: Any
+    own_share: Any
+    number: Any
+
+
+@triton.jit
+def over_channels(vector_p, o_c, channels):
+    """A vector over channels in float64."""
+    return tl.load(vector_p + o_c, o_c < channels, 0.0).to(tl.float64)
+
+
+@triton.jit
+def statistic(statistics_p, ROW: tl.constexpr, o_c, channels):
+    return over_channels(statistics_p + ROW * channels, o_c, channels)
+
+
+@triton.jit
+def store_statistic(statistics_p, ROW: tl.constexpr, o_c, channels, value):
+    tl.store(statistics_p + ROW * channels + o_c, value, o_c < channels)
+
+
+@triton.jit
+def inverse_root(variance, eps):
+    return 1.0 / tl.sqrt(variance + eps)
+
+
+@triton.jit
+def variance_of(m2, n):
+    return m2 / tl.maximum(n, 1.0)
+
+
+@triton.jit
+def rounded(value, pointer):
+    """A float64 as an array holds it, through float32 where its type is smaller."""
+    dtype: tl.constexpr = pointer.dtype.element_ty
+    STATE: tl.constexpr = tl.float64 if dtype == tl.float64 else tl.float32
+    return value.to(STATE).to(dtype)
+
+
+@triton.jit
+def affine_of(norm, statistics_p, o_c, channels, count, OWN: tl.constexpr):
+    """center, factor and scale; by the step's own statistics or the running ones."""
+    if OWN:
+        mean = statistic(statistics_p, MEAN, o_c, channels)
+        variance = variance_of(statistic(statistics_p, M2, o_c, channels), count.to(tl.float64))
+    else:
+        mean, variance = over_channels(norm.mean_p, o_c, channels), over_channels(norm.variance_p, o_c, channels)
+    scale = inverse_root(variance, norm.eps)
+    return mean, over_channels(norm.weight_p, o_c, channels) * scale, scale
+
+
+@triton.jit
+def fold(norm, step, o_c, kept, n, mean, m2, old_mean, old_variance):
+    """A sequence's moments into the running statistics."""
+    share = step.own_share
+    if step.share_p is not None:
+        share = tl.load(step.share_p)
+    weight = share * tl.where(n > 0.0, 1.0, 0.0)
+    mean = old_mean + rounded(weight * (mean - old_mean), norm.mean_p).to(tl.float64)
+    variance = old_variance + rounded(weight * (variance_of(m2, n) - old_variance), norm.variance_p).to(tl.float64)
+    tl.store(norm.mean_p + o_c, rounded(mean, norm.mean_p), kept)
+    tl.store(norm.variance_p + o_c, rounded(variance, norm.variance_p), kept)
+    tl.store(step.folds_p + o_c * 0, tl.load(step.folds_p) + 1, kept & (o_c == 0))
+
+
+@triton.jit
+def settle(norm, step, o_c, channels, count, mean, m2, exceeded, refused, POOLED: tl.constexpr, ENDS: tl.constexpr):
+    """All that becomes of some channels' moments, once it is known what normalised."""
+    m_c, first = o_c < channels, o_c == 0
+    old_mean, old_variance = over_channels(norm.mean_p, o_c, channels), over_channels(norm.variance_p, o_c, channels)
+    center = tl.where(exceeded, mean, old_mean)
+    scale = inverse_root(tl.where(exceeded, variance_of(m2, count), old_variance), norm.eps)
+    store_statistic(step.statistics_p, CENTER, o_c, channels, center)
+    store_statistic(step.statistics_p, FACTOR, o_c, channels, over_channels(norm.weight_p, o_c, channels) * scale)
+    store_statistic(step.statistics_p, SCALE, o_c, channels, scale)
+    n = tl.where(refused, 0.0, count)
+    mean, m2 = tl.where(refused, 0.0, mean), tl.where(refused, 0.0, m2)
+    store_statistic(step.statistics_p, MEAN, o_c, channels, mean)
+    store_statistic(step.statistics_p, M2, o_c, channels, m2)
+    store_statistic(step.statistics_p, INVERSE, o_c, channels, inverse_root(variance_of(m2, n), norm.eps))
+    tl.store(step.n_p + o_c * 0, n, first)
+    if step.total_p is not None:
+        kept = m_c
+        if step.refused_p is None:
+            kept = m_c & (refused == 0)
+        else:
+            earlier = load_or(step.refused_before_p, o_c * 0, first, 0.0, tl.float64)
+            found = (earlier == 0.0) & (refused != 0)
+            tl.store(step.refused_p + o_c * 0, tl.where(found, step.number.to(tl.float64), earlier), first)
+        if step.n_before_p is not None:
+            n_before, mean_before = tl.load(step.n_before_p), over_channels(step.mean_before_p, o_c, channels)
+            n_own, n = n, n_before + n
+            part = n_own / tl.maximum(n, 1.0)
+            delta = mean - mean_before
+            mean = mean_before + delta * part
+            m2 = over_channels(step.m2_before_p, o_c, channels) + m2
+            if not POOLED:
+                m2 += delta * delta * (n_before * part)
+        tl.store(step.total_p + o_c * 0, n, kept & first)
+        tl.store(step.total_p + 1 + o_c, mean, kept)
+        tl.store(step.total_p + 1 + channels + o_c, m2, kept)
+        if ENDS:
+            tl.debug_barrier()  # every thread has read what is written now
+            fold(norm, step, o_c, kept, n, mean, m2, old_mean, old_variance)
+
+
+@triton.jit
+def verdict_of_all(room_p, channels):
+    """Whether a channel's deviation was exceeded, and whether the step is refused, of the verdicts that osr_merge left
+    at the beginning of the room."""
+    VOTES: tl.constexpr = 128
+    b_exceeded, b_refused = tl.zeros([VOTES], tl.float32), tl.zeros([VOTES], tl.float32)
+    for i in range(0, channels, VOTES):
+        o_c = i + tl.arange(0, VOTES)
+        b_verdict = tl.load(room_p + o_c, o_c < channels, 0.0).to(tl.int32)
+        b_exceeded += (b_verdict & EXCEEDED).to(tl.float32)
+        b_refused += (b_verdict & REFUSED).to(tl.float32)
+    refused = tl.sum(b_refused, 0) > 0.0
+    return (tl.sum(b_exceeded, 0) > 0.0) & (refused == 0), refused
 
 
 @triton.jit
@@ -65,44 +215,104 @@ def store_moments(parts_p, o_c, channels, size, origin, sum, squares):
     store_part(parts_p, o_c, channels, origin + shift, tl.maximum(squares - sum * shift, 0.0, tl.PropagateNan.ALL))
 
 
-@kernel
+@triton.jit
+def second_pass(norm, step, room_p, begin, end, o_c, channels, count, POOLED: tl.constexpr, ENDS: tl.constexpr):
+    """Where this program's elements end: at once, where the step's own statistics do not normalise. The programs of the
+    first part settle the moments."""
+    exceeded, refused = verdict_of_all(room_p, channels)
+    if tl.program_id(0) == 0:
+        mean, m2 = statistic(step.statistics_p, MEAN, o_c, channels), statistic(step.statistics_p, M2, o_c, channels)
+        settle(norm, step, o_c, channels, count.to(tl.float64), mean, m2, exceeded, refused, POOLED, ENDS)
+    return tl.where(exceeded, end, begin)
+
+
+@kernel(do_not_specialize=["eps", "own_share", "t"])
 def osr_forward(
     x_p,
-    center_p,
-    factor_p,
-    shift_p,
+    weight_p,
+    bias_p,
+    mean_p,
+    variance_p,
+    statistics_p,
+    n_p,
+    n_before_p,
+    mean_before_p,
+    m2_before_p,
+    total_p,
+    share_p,
+    folds_p,
+    refused_before_p,
+    refused_p,
+    room_p,
     y_p,
-    parts_p,
     outer: tl.int64,
     channels: tl.int64,
     inner: tl.int64,
+    eps: tl.int64,
+    own_share: tl.int64,
+    t: tl.int64,
+    SUMS: tl.constexpr,
+    SECOND: tl.constexpr,
+    POOLED: tl.constexpr,
+    ENDS: tl.constexpr,
     BLOCK_J: tl.constexpr,
     BLOCK_C: tl.constexpr,
 ):
+    """y and, of the first pass, a part's moments; the second ends at once where the step's own do not normalise."""
     STATE: tl.constexpr = tl.float64 if x_p.dtype.element_ty == tl.float64 else tl.float32
+    norm = Norm(weight_p, bias_p, mean_p, variance_p, number(eps, tl.float64))
     begin, end, o_c = part(outer, inner, BLOCK_C)
-    center, factor = over_tile(center_p, o_c, channels, STATE), over_tile(factor_p, o_c, channels, STATE)
-    shift = over_tile(shift_p, o_c, channels, STATE)
+    if SECOND:
+        taken = Step(
+            statistics_p,
+            n_p,
+            n_before_p,
+            mean_before_p,
+            m2_before_p,
+            total_p,
+            share_p,
+            folds_p,
+            refused_before_p,
+            refused_p,
+            number(own_share, tl.float64),
+            t,
+        )
+        end = second_pass(norm, taken, room_p, begin, end, o_c, channels, outer * inner, POOLED, ENDS)
+    center, factor, _ = affine_of(norm, statistics_p, o_c, channels, outer * inner, SECOND)
+    center, factor = center.to(STATE)[None, :], factor.to(STATE)[None, :]
+    shift = over_tile(bias_p, o_c, channels, STATE)
     origin = origin_of(x_p, begin, o_c, channels, inner)
     b_sum, b_squares = tl.zeros([BLOCK_J, BLOCK_C], tl.float64), tl.zeros([BLOCK_J, BLOCK_C], tl.float64)
     for j in range(begin, end, BLOCK_J):
         o_x, m_x = tile(j, end, o_c, channels, inner, BLOCK_J)
         b_x = tl.load(x_p + o_x, m_x, 0.0).to(STATE)
-        b_d = tl.where(m_x, b_x.to(tl.float64) - origin[None, :], 0.0)
-        b_sum += b_d
-        b_squares += b_d * b_d
+        if SUMS:
+            b_d = tl.where(m_x, b_x.to(tl.float64) - origin[None, :], 0.0)
+            b_sum += b_d
+            b_squares += b_d * b_d
         store_if(y_p, o_x, (b_x - center) * factor + shift, m_x)
-    if parts_p is not None:
-        store_moments(parts_p, o_c, channels, end - begin, origin, tl.sum(b_sum, 0), tl.sum(b_squares, 0))
+    if SUMS:
+        store_moments(room_p, o_c, channels, end - begin, origin, tl.sum(b_sum, 0), tl.sum(b_squares, 0))
 
 
-@kernel(do_not_specialize=["leak", "gain", "bias", "threshold", "v_reset", "of_rule"])
+@kernel(do_not_specialize=["eps", "own_share", "t", "leak", "gain", "bias", "threshold", "v_reset", "of_rule"])
 def osr_lif_forward(
     x_p,
-    center_p,
-    factor_p,
-    shift_p,
-    parts_p,
+    weight_p,
+    bias_p,
+    mean_p,
+    variance_p,
+    statistics_p,
+    n_p,
+    n_before_p,
+    mean_before_p,
+    m2_before_p,
+    total_p,
+    share_p,
+    folds_p,
+    refused_before_p,
+    refused_p,
+    room_p,
     potential_p,
     slots_p,
     keep_p,
@@ -112,12 +322,19 @@ def osr_lif_forward(
     outer: tl.int64,
     channels: tl.int64,
     inner: tl.int64,
+    eps: tl.int64,
+    own_share: tl.int64,
+    t: tl.int64,
     leak: tl.int64,
     gain: tl.int64,
     bias: tl.int64,
     threshold: tl.int64,
     v_reset: tl.int64,
     of_rule,
+    SUMS: tl.constexpr,
+    SECOND: tl.constexpr,
+    POOLED: tl.constexpr,
+    ENDS: tl.constexpr,
     FIRST: tl.constexpr,
     GIVEN_V: tl.constexpr,
     HARD: tl.constexpr,
@@ -125,22 +342,41 @@ def osr_lif_forward(
     BLOCK_J: tl.constexpr,
     BLOCK_C: tl.constexpr,
 ):
-    """One step of the neuron on y, which stays in registers."""
+    """As osr_forward, with one step of the neuron on y, which stays in registers."""
     STATE: tl.constexpr = tl.float64 if x_p.dtype.element_ty == tl.float64 else tl.float32
+    norm = Norm(weight_p, bias_p, mean_p, variance_p, number(eps, tl.float64))
+    begin, end, o_c = part(outer, inner, BLOCK_C)
+    if SECOND:
+        taken = Step(
+            statistics_p,
+            n_p,
+            n_before_p,
+            mean_before_p,
+            m2_before_p,
+            total_p,
+            share_p,
+            folds_p,
+            refused_before_p,
+            refused_p,
+            number(own_share, tl.float64),
+            t,
+        )
+        end = second_pass(norm, taken, room_p, begin, end, o_c, channels, outer * inner, POOLED, ENDS)
+    center, factor, _ = affine_of(norm, statistics_p, o_c, channels, outer * inner, SECOND)
+    center, factor = center.to(STATE)[None, :], factor.to(STATE)[None, :]
+    shift = over_tile(bias_p, o_c, channels, STATE)
     leak, gain, bias = number(leak, STATE), number(gain, STATE), number(bias, STATE)
     threshold, v_reset = number(threshold, STATE), number(v_reset, STATE) if HARD else None
     p = Lif(leak, gain, bias, threshold, v_reset, of_rule=numbers(of_rule, STATE))
-    begin, end, o_c = part(outer, inner, BLOCK_C)
-    center, factor = over_tile(center_p, o_c, channels, STATE), over_tile(factor_p, o_c, channels, STATE)
-    shift = over_tile(shift_p, o_c, channels, STATE)
     origin = origin_of(x_p, begin, o_c, channels, inner)
     b_sum, b_squares = tl.zeros([BLOCK_J, BLOCK_C], tl.float64), tl.zeros([BLOCK_J, BLOCK_C], tl.float64)
     for j in range(begin, end, BLOCK_J):
         o_x, m_x = tile(j, end, o_c, channels, inner, BLOCK_J)
         b_x = tl.load(x_p + o_x, m_x, 0.0).to(STATE)
-        b_d = tl.where(m_x, b_x.to(tl.float64) - origin[None, :], 0.0)
-        b_sum += b_d
-        b_squares += b_d * b_d
+        if SUMS:
+            b_d = tl.where(m_x, b_x.to(tl.float64) - origin[None, :], 0.0)
+            b_sum += b_d
+            b_squares += b_d * b_d
 
         b_y = (b_x - center) * factor + shift
         b_keep = load_or(keep_p, o_x, m_x, 1.0, STATE)
@@ -149,8 +385,8 @@ def osr_lif_forward(
         store_if(spikes_p, o_x, now.s, m_x)
         store_if(u_p, o_x, now.u, m_x)
         store_slots(slots_out_p, o_x, advance(p, now, slots, RULE), m_x)
-    if parts_p is not None:
-        store_moments(parts_p, o_c, channels, end - begin, origin, tl.sum(b_sum, 0), tl.sum(b_squares, 0))
+    if SUMS:
+        store_moments(room_p, o_c, channels, end - begin, origin, tl.sum(b_sum, 0), tl.sum(b_squares, 0))
 
 
 @triton.jit
@@ -160,46 +396,92 @@ def parts_tile(i, parts, o_c, channels, BLOCK_P: tl.constexpr):
     return o_p, 2 * o_p[:, None] * channels + o_c[None, :], (o_p < parts)[:, None] & (o_c < channels)[None, :]
 
 
-@kernel
+@kernel(do_not_specialize=["eps", "limit", "own_share", "t"])
 def osr_merge(
-    parts_p,
+    weight_p,
+    bias_p,
     mean_p,
-    m2_p,
+    variance_p,
+    statistics_p,
+    n_p,
+    n_before_p,
+    mean_before_p,
+    m2_before_p,
+    total_p,
+    share_p,
+    folds_p,
+    refused_before_p,
+    refused_p,
+    room_p,
     parts: tl.int64,
     outer: tl.int64,
     channels: tl.int64,
     inner: tl.int64,
+    eps: tl.int64,
+    own_share: tl.int64,
+    t: tl.int64,
+    limit: tl.int64,
+    DECIDES: tl.constexpr,
+    STRICT: tl.constexpr,
+    POOLED: tl.constexpr,
+    ENDS: tl.constexpr,
     BLOCK_P: tl.constexpr,
     BLOCK_C: tl.constexpr,
 ):
-    """Moments of all parts: the mean of their means, and how far these are from it."""
+    """Moments of all parts: the mean of their means, and how far these are from it. What becomes of them waits for the
+    second pass where that decides."""
+    norm = Norm(weight_p, bias_p, mean_p, variance_p, number(eps, tl.float64))
     o_c = tl.program_id(0).to(tl.int64) * BLOCK_C + tl.arange(0, BLOCK_C)
     count = outer * inner
-    first = tl.load(parts_p + o_c, o_c < channels, 0.0)[None, :]
+    first = tl.load(room_p + o_c, o_c < channels, 0.0)
     b_sum, b_m2 = tl.zeros([BLOCK_P, BLOCK_C], tl.float64), tl.zeros([BLOCK_P, BLOCK_C], tl.float64)
     for i in range(0, parts, BLOCK_P):
         o_p, o_part, m_part = parts_tile(i, parts, o_c, channels, BLOCK_P)
         b_n = (begin_of(o_p + 1, count, parts) - begin_of(o_p, count, parts)).to(tl.float64)[:, None]
-        b_sum += tl.where(m_part, b_n * (tl.load(parts_p + o_part, m_part, 0.0) - first), 0.0)
-    mean = first + (tl.sum(b_sum, 0) / count.to(tl.float64))[None, :]
+        b_sum += tl.where(m_part, b_n * (tl.load(room_p + o_part, m_part, 0.0) - first[None, :]), 0.0)
+    mean = first + tl.sum(b_sum, 0) / count.to(tl.float64)
     for i in range(0, parts, BLOCK_P):
         o_p, o_part, m_part = parts_tile(i, parts, o_c, channels, BLOCK_P)
         b_n = (begin_of(o_p + 1, count, parts) - begin_of(o_p, count, parts)).to(tl.float64)[:, None]
-        b_delta = tl.load(parts_p + o_part, m_part, 0.0) - mean
-        b_part = tl.load(parts_p + o_part + channels, m_part, 0.0) + b_n * (b_delta * b_delta)
+        b_delta = tl.load(room_p + o_part, m_part, 0.0) - mean[None, :]
+        b_part = tl.load(room_p + o_part + channels, m_part, 0.0) + b_n * (b_delta * b_delta)
         b_m2 += tl.where(m_part, b_part, 0.0)
-    o_one = tl.zeros([1, BLOCK_C], tl.int64) + o_c[None, :]
-    tl.store(mean_p + o_one, mean, o_one < channels)
-    tl.store(m2_p + o_c, tl.sum(b_m2, 0), o_c < channels)
+    m2, n = tl.sum(b_m2, 0), count.to(tl.float64)
+    if DECIDES:
+        store_statistic(statistics_p, MEAN, o_c, channels, mean)
+        store_statistic(statistics_p, M2, o_c, channels, m2)
+        ratio = (variance_of(m2, n) + norm.eps) / (over_channels(variance_p, o_c, channels) + norm.eps)
+        beyond = number(limit, tl.float64)
+        verdict = tl.where((ratio > beyond) | (1.0 / ratio > beyond), EXCEEDED, 0)
+        if STRICT:
+            both = mean + m2
+            verdict = tl.where(both - both == 0.0, verdict, REFUSED)
+        tl.debug_barrier()  # every thread has read the parts
+        tl.store(room_p + o_c, verdict.to(tl.float64), o_c < channels)
+    else:
+        taken = Step(
+            statistics_p,
+            n_p,
+            n_before_p,
+            mean_before_p,
+            m2_before_p,
+            total_p,
+            share_p,
+            folds_p,
+            refused_before_p,
+            refused_p,
+            number(own_share, tl.float64),
+            t,
+        )
+        settle(norm, taken, o_c, channels, n, mean, m2, False, False, POOLED, ENDS)
 
 
 @kernel(do_not_specialize=["gain", "threshold", "height", "slope"])
 def osr_reduce(
     x_p,
     g_p,
-    mean_p,
-    inverse_p,
-    parts_p,
+    statistics_p,
+    room_p,
     u_p,
     keep_p,
     g_y_p,
@@ -218,7 +500,8 @@ def osr_reduce(
     """[sum g, sum g*xh] of a part. With LIF, g is that of the spikes, and g_y = gain * g_s * sg(u - th) is kept."""
     STATE: tl.constexpr = tl.float64 if x_p.dtype.element_ty == tl.float64 else tl.float32
     begin, end, o_c = part(outer, inner, BLOCK_C)
-    mean, inverse = over_tile(mean_p, o_c, channels, tl.float64), over_tile(inverse_p, o_c, channels, tl.float64)
+    mean = statistic(statistics_p, MEAN, o_c, channels)[None, :]
+    inverse = statistic(statistics_p, INVERSE, o_c, channels)[None, :]
     b_sum, b_normal = tl.zeros([BLOCK_J, BLOCK_C], tl.float64), tl.zeros([BLOCK_J, BLOCK_C], tl.float64)
     for j in range(begin, end, BLOCK_J):
         o_x, m_x = tile(j, end, o_c, channels, inner, BLOCK_J)
@@ -232,29 +515,44 @@ def osr_reduce(
         b_xh = tl.where(m_x, (tl.load(x_p + o_x, m_x, 0.0).to(tl.float64) - mean) * inverse, 0.0)
         b_sum += b_wide
         b_normal += b_wide * b_xh
-    store_part(parts_p, o_c, channels, tl.sum(b_sum, 0), tl.sum(b_normal, 0))
+    store_part(room_p, o_c, channels, tl.sum(b_sum, 0), tl.sum(b_normal, 0))
 
 
 @kernel
-def osr_total(parts_p, sums_p, parts: tl.int64, channels: tl.int64, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr):
-    """Sums of all parts."""
+def osr_total(
+    statistics_p,
+    n_p,
+    means_p,
+    g_weight_p,
+    g_bias_p,
+    room_p,
+    parts: tl.int64,
+    channels: tl.int64,
+    BLOCK_P: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+):
+    """Sums of all parts: means, and sum g*(x - center)*scale with x - center = xh/inverse + (mean - center)."""
     o_c = tl.program_id(0).to(tl.int64) * BLOCK_C + tl.arange(0, BLOCK_C)
     b_first, b_second = tl.zeros([BLOCK_P, BLOCK_C], tl.float64), tl.zeros([BLOCK_P, BLOCK_C], tl.float64)
     for i in range(0, parts, BLOCK_P):
         _, o_part, m_part = parts_tile(i, parts, o_c, channels, BLOCK_P)
-        b_first += tl.load(parts_p + o_part, m_part, 0.0)
-        b_second += tl.load(parts_p + o_part + channels, m_part, 0.0)
-    tl.store(sums_p + o_c, tl.sum(b_first, 0), o_c < channels)
-    tl.store(sums_p + channels + o_c, tl.sum(b_second, 0), o_c < channels)
+        b_first += tl.load(room_p + o_part, m_part, 0.0)
+        b_second += tl.load(room_p + o_part + channels, m_part, 0.0)
+    sum, sum_xh, n = tl.sum(b_first, 0), tl.sum(b_second, 0), tl.maximum(tl.load(n_p), 1.0)
+    tl.store(means_p + o_c, sum / n, o_c < channels)
+    tl.store(means_p + channels + o_c, sum_xh / n, o_c < channels)
+    offset = statistic(statistics_p, MEAN, o_c, channels) - statistic(statistics_p, CENTER, o_c, channels)
+    inverse = tl.load(statistics_p + INVERSE * channels + o_c, o_c < channels, 1.0)
+    g_weight = statistic(statistics_p, SCALE, o_c, channels) * (sum_xh / inverse + sum * offset)
+    tl.store(g_weight_p + o_c, rounded(g_weight, g_weight_p), o_c < channels)
+    tl.store(g_bias_p + o_c, rounded(sum, g_bias_p), o_c < channels)
 
 
 @kernel
 def osr_gradient(
     x_p,
     g_p,
-    mean_p,
-    inverse_p,
-    factor_p,
+    statistics_p,
     means_p,
     g_x_p,
     outer: tl.int64,
@@ -266,8 +564,9 @@ def osr_gradient(
     """g_x = factor * (g - mean(g) - xh * mean(g*xh))."""
     STATE: tl.constexpr = tl.float64 if x_p.dtype.element_ty == tl.float64 else tl.float32
     begin, end, o_c = part(outer, inner, BLOCK_C)
-    mean, inverse = over_tile(mean_p, o_c, channels, tl.float64), over_tile(inverse_p, o_c, channels, tl.float64)
-    factor = over_tile(factor_p, o_c, channels, tl.float64)
+    mean = statistic(statistics_p, MEAN, o_c, channels)[None, :]
+    inverse = statistic(statistics_p, INVERSE, o_c, channels)[None, :]
+    factor = statistic(statistics_p, FACTOR, o_c, channels)[None, :]
     mean_g = over_tile(means_p, o_c, channels, tl.float64)
     mean_g_xh = over_tile(means_p + channels, o_c, channels, tl.float64)
     for j in range(begin, end, BLOCK_J):

@@ -42,8 +42,10 @@ inline dlpack::Type type_of(Holds holds, Dtype dtype) {
       return kFloat32;
     case Holds::float64:
       return kFloat64;
-    default:
+    case Holds::int32:
       return kInt32;
+    default:
+      return kInt64;
   }
 }
 
@@ -55,6 +57,12 @@ class Operands {
   template <class T>
   void operator()(const char* name, T*& at, Holds holds, int64_t count, Need need = Need::always) {
     take(name, at, type_of(holds, dtype_), count, need, false);
+  }
+
+  // an operand that has a dtype of its own
+  template <class T>
+  void operator()(const char* name, T*& at, Dtype dtype, int64_t count, Need need = Need::always) {
+    take(name, at, type_of(Holds::input, dtype), count, need, false);
   }
 
   // an operand whose elements lie in the call's own strides, `span` of them from the first to the last

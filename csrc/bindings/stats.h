@@ -18,36 +18,66 @@ inline Channels channels_of(const StatsSizes& sizes, int dtype) {
   return Channels{outer, channels, inner, parts, dtype_of(dtype)};
 }
 
-inline void check_moments(const OsrForward& k) { require(!k.mean == !k.m2, "mean and m2 are wanted together"); }
+// of x, of weight and bias, and of the running statistics
+using NormTypes = std::array<int, 3>;
+// of x, of weight and bias
+using ReduceTypes = std::array<int, 2>;
+
+inline OsrForward osr_step(const StatsSizes& sizes, const NormTypes& types, double eps, double limit, bool strict,
+                           bool pooled, bool ends, double share, int64_t step) {
+  const auto [input, learned, running] = types;
+  OsrForward k{};
+  static_cast<Channels&>(k) = channels_of(sizes, input);
+  k.learned = dtype_of(learned), k.running = dtype_of(running), k.eps = eps;
+  k.limit = limit, k.strict = strict, k.pooled = pooled, k.ends = ends, k.own_share = share, k.step = step;
+  return k;
+}
+
+inline OsrReduce osr_sums(const StatsSizes& sizes, const ReduceTypes& types) {
+  OsrReduce k{};
+  static_cast<Channels&>(k) = channels_of(sizes, types[0]);
+  k.learned = dtype_of(types[1]);
+  return k;
+}
+
+inline void check_step(const OsrForward& k) {
+  require(!k.statistics == !k.n_all, "statistics and n are wanted together");
+  require(k.statistics || !(k.total || k.decides()), "a step needs statistics");
+  require(!k.n_before == !k.mean_before && !k.n_before == !k.m2_before, "n, mean and m2 come together");
+  require(!k.ends || (k.total && k.folds), "the end of a sequence needs total and folds");
+}
 
 template <class Core>
 void bind_osr(py::module_& m) {
   using Execution = typename Core::Execution;
-  m.def("osr_forward", [](Execution on, StatsSizes sizes, int dtype, const py::args& operands) {
-    call<Core>("osr_forward", on, OsrForward{channels_of(sizes, dtype)}, operands, check_moments,
-               [&](const OsrForward& k) { Core::osr_forward(k, on); });
+  m.def("osr_forward", [](Execution on, const StatsSizes& sizes, const NormTypes& types, double eps, double limit,
+                          bool strict, bool pooled, bool ends, double share, int64_t step, const py::args& operands) {
+    const OsrForward k = osr_step(sizes, types, eps, limit, strict, pooled, ends, share, step);
+    call<Core>("osr_forward", on, k, operands, check_step, [&](const OsrForward& k) { Core::osr_forward(k, on); });
   });
-  m.def("osr_reduce", [](Execution on, StatsSizes sizes, int dtype, const py::args& operands) {
-    call<Core>("osr_reduce", on, OsrReduce{channels_of(sizes, dtype)}, operands,
-               [&](const OsrReduce& k) { Core::osr_reduce(k, on); });
-  });
-  m.def("osr_gradient", [](Execution on, StatsSizes sizes, int dtype, const py::args& operands) {
-    call<Core>("osr_gradient", on, OsrGradient{channels_of(sizes, dtype)}, operands,
-               [&](const OsrGradient& k) { Core::osr_gradient(k, on); });
-  });
-  m.def("osr_lif_forward", [](const LifParams& p, Execution on, StatsSizes sizes, int dtype, bool first,
-                              bool potential_is_v, const py::args& operands) {
-    const OsrLifForward k{{channels_of(sizes, dtype)}, p.rule, first, potential_is_v};
+  m.def("osr_lif_forward", [](const LifParams& p, Execution on, const StatsSizes& sizes, const NormTypes& types,
+                              double eps, double limit, bool strict, bool pooled, bool ends, double share, int64_t step,
+                              bool first, bool potential_is_v, const py::args& operands) {
+    const OsrForward norm = osr_step(sizes, types, eps, limit, strict, pooled, ends, share, step);
     const auto fits = [&](const OsrLifForward& k) {
-      check_moments(k);
+      check_step(k);
       check_forward(p, k.neuron());
     };
-    call<Core>("osr_lif_forward", on, k, operands, fits,
+    call<Core>("osr_lif_forward", on, OsrLifForward{norm, p.rule, first, potential_is_v}, operands, fits,
                [&](const OsrLifForward& k) { Core::osr_lif_forward(p, k, k.neuron(), on); });
   });
-  m.def("osr_lif_reduce", [](const LifParams& p, Execution on, StatsSizes sizes, int dtype, const py::args& operands) {
-    call<Core>("osr_lif_reduce", on, OsrLifReduce{{channels_of(sizes, dtype)}}, operands,
+  m.def("osr_reduce", [](Execution on, const StatsSizes& sizes, const ReduceTypes& types, const py::args& operands) {
+    call<Core>("osr_reduce", on, osr_sums(sizes, types), operands,
+               [&](const OsrReduce& k) { Core::osr_reduce(k, on); });
+  });
+  m.def("osr_lif_reduce", [](const LifParams& p, Execution on, const StatsSizes& sizes, const ReduceTypes& types,
+                             const py::args& operands) {
+    call<Core>("osr_lif_reduce", on, OsrLifReduce{osr_sums(sizes, types)}, operands,
                [&](const OsrLifReduce& k) { Core::osr_lif_reduce(p, k, k.neuron(), on); });
+  });
+  m.def("osr_gradient", [](Execution on, const StatsSizes& sizes, int dtype, const py::args& operands) {
+    call<Core>("osr_gradient", on, OsrGradient{channels_of(sizes, dtype)}, operands,
+               [&](const OsrGradient& k) { Core::osr_gradient(k, on); });
   });
 }
 

@@ -50,7 +50,8 @@ struct ExchangeApi {
 
 }  // namespace dlpack
 
-constexpr dlpack::Type kFloat32{dlpack::kFloat, 32, 1}, kFloat64{dlpack::kFloat, 64, 1}, kInt32{dlpack::kInt, 32, 1};
+constexpr dlpack::Type kFloat32{dlpack::kFloat, 32, 1}, kFloat64{dlpack::kFloat, 64, 1};
+constexpr dlpack::Type kInt32{dlpack::kInt, 32, 1}, kInt64{dlpack::kInt, 64, 1};
 constexpr dlpack::Type kFloat16{dlpack::kFloat, 16, 1}, kBfloat16{dlpack::kBfloat, 16, 1};
 
 struct TensorInfo {
@@ -114,7 +115,7 @@ class Torch {
     }
     for (const auto& [name, type] :
          {std::pair{"float32", kFloat32}, std::pair{"float64", kFloat64}, std::pair{"float16", kFloat16},
-          std::pair{"bfloat16", kBfloat16}, std::pair{"int32", kInt32}}) {
+          std::pair{"bfloat16", kBfloat16}, std::pair{"int32", kInt32}, std::pair{"int64", kInt64}}) {
       types_.emplace_back(py::object(torch.attr(name)).release().ptr(), type);
     }
   }

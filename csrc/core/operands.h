@@ -10,7 +10,7 @@
 namespace fastsnn {
 
 // Type of an operand's elements. input: the call's dtype; state: double for double input and float otherwise
-enum class Holds : int { input, state, float32, float64, int32 };
+enum class Holds : int { input, state, float32, float64, int32, int64 };
 
 enum class Need : int { always, optional };
 

@@ -11,10 +11,15 @@ namespace FASTSNN_ISA {
 template <class S, bool last>
 class AffineMap {
  public:
-  explicit AffineMap(const OsrForward& k)
-      : center_(k.center, k.center + k.channels),
-        factor_(k.factor, k.factor + k.channels),
-        shift_(k.shift, k.shift + k.channels) {}
+  // own: by the step's own statistics
+  AffineMap(const OsrForward& k, bool own) : center_(k.channels), factor_(k.channels), shift_(k.channels) {
+    for (int64_t c = 0; c < k.channels; c++) {
+      const Affine affine = affine_of(k, c, own);
+      center_[c] = S(affine.center);
+      factor_[c] = S(affine.factor);
+      shift_[c] = S(element(k.bias, k.learned, c));
+    }
+  }
 
   void row(int64_t c, int64_t n, const S* x, S* y) const {
     const auto center = of_panel<last>(center_.data(), c);
@@ -32,8 +37,9 @@ template <class T, bool last>
 class NormalizePanel {
  public:
   using S = typename StateOf<T>::type;
-  NormalizePanel(const OsrForward& k)
-      : map_(k), y_(static_cast<T*>(k.y)), scratch_(1, panel_size(k)), buffer_(scratch_.row()) {}
+  using Map = AffineMap<S, last>;
+  NormalizePanel(const Map& map, const OsrForward& k)
+      : map_(map), y_(static_cast<T*>(k.y)), scratch_(1, panel_size(k)), buffer_(scratch_.row()) {}
 
   void operator()(int64_t c, int64_t at, int64_t n, const S* x) {
     prefetch_panel(n, y_ + at);
@@ -42,7 +48,7 @@ class NormalizePanel {
   }
 
  private:
-  AffineMap<S, last> map_;
+  const Map& map_;
   T* y_;
   Scratch<S> scratch_;
   S* buffer_;
@@ -53,8 +59,9 @@ template <class T, bool last>
 class LifPanel {
  public:
   using S = typename StateOf<T>::type;
-  LifPanel(const OsrForward& norm, const LifParams& params, const LifForward& k)
-      : map_(norm), p_(lif_of<S>(params)), k_(k), scratch_(7 + kRules[k.rule].count, panel_size(norm)) {
+  using Map = AffineMap<S, last>;
+  LifPanel(const Map& map, const OsrForward& norm, const LifParams& params, const LifForward& k)
+      : map_(map), p_(lif_of<S>(params)), k_(k), scratch_(7 + kRules[k.rule].count, panel_size(norm)) {
     const bool hard = Reset(params.reset) == Reset::hard;
     row_ = forward_row_of<S>(params);
     const bool given_v = k.potential_is_v || !k.potential;
@@ -87,7 +94,7 @@ class LifPanel {
   }
 
  private:
-  AffineMap<S, last> map_;
+  const Map& map_;
   Lif<S> p_;
   const LifForward& k_;
   ForwardRowFn<S> row_;
@@ -97,11 +104,10 @@ class LifPanel {
   const S *start_, *ones_, *zeros_;
 };
 
-// panel() makes what a block runs on its panels; x's moments come from the same pass.
+// make_panel() makes what a block runs on its panels; with `sums`, those of x - origin and of its square.
 template <class T, bool last, class MakePanel>
-void forward_blocks(const OsrForward& k, int threads, const MakePanel& make_panel) {
+void each_block(const OsrForward& k, int threads, BlockSums* sums, const MakePanel& make_panel) {
   using S = typename StateOf<T>::type;
-  BlockSums sums(k);
   parallel_blocks(k, threads, [&](int64_t block, int64_t begin, int64_t end) {
     auto panel = make_panel();
     std::vector<double> origin_of(k.channels);
@@ -111,9 +117,9 @@ void forward_blocks(const OsrForward& k, int threads, const MakePanel& make_pane
     for_each_panel<last>(k, begin, end, [&](int64_t c, int64_t at, int64_t n) {
       const S* x = load(static_cast<const T*>(k.x) + at, buffer, n);
       prefetch_panel(n, x);
-      if (k.mean) {
+      if (sums) {
         const auto origin = of_panel<last>(origin_of.data(), c);
-        add_pairs<last>(n, sums.first(block) + c, sums.second(block) + c, [=](int64_t i) {
+        add_pairs<last>(n, sums->first(block) + c, sums->second(block) + c, [=](int64_t i) {
           const double d = double(x[i]) - origin[i];
           return Pair{d, d * d};
         });
@@ -121,7 +127,34 @@ void forward_blocks(const OsrForward& k, int threads, const MakePanel& make_pane
       panel(c, at, n, x);
     });
   });
-  if (k.mean) merge_blocks<T>(k, k.x, sums, k.mean, k.m2);
+}
+
+// Settles the moments among the statistics; whether the step's own normalise it.
+inline bool settle_all(const OsrForward& k) {
+  Verdict all{false, false};
+  for (int64_t c = 0; c < k.channels; c++) {
+    const Moments own{double(k.outer * k.inner), row_of(k, Row::mean)[c], row_of(k, Row::m2)[c]};
+    const Verdict verdict = verdict_of(k, c, own);
+    all.exceeded = all.exceeded || verdict.exceeded;
+    all.refused = all.refused || verdict.refused;
+  }
+  all.exceeded = all.exceeded && !all.refused;
+  for (int64_t c = 0; c < k.channels; c++) settle(k, c, all);
+  return all.exceeded;
+}
+
+// One pass, in which x's moments are summed, too; another by its own statistics where they differ too much.
+template <class T, class Panel, bool last, class... Arguments>
+void forward_passes(const OsrForward& k, int threads, const Arguments&... arguments) {
+  const auto pass = [&](bool own, BlockSums* sums) {
+    const typename Panel::Map map(k, own);
+    each_block<T, last>(k, threads, sums, [&] { return Panel(map, k, arguments...); });
+  };
+  if (!k.statistics) return pass(false, nullptr);
+  BlockSums sums(k);
+  pass(false, &sums);
+  merge_blocks<T>(k, k.x, sums, row_of(k, Row::mean), row_of(k, Row::m2));
+  if (settle_all(k)) pass(true, nullptr);
 }
 
 template <class F>
@@ -131,22 +164,22 @@ void with_dtype_and_layout(const Channels& k, const F& f) {
 
 void osr_forward(const OsrForward& k, int threads) {
   with_dtype_and_layout(k, [&](auto zero, auto last) {
-    using Panel = NormalizePanel<decltype(zero), last.value>;
-    forward_blocks<decltype(zero), last.value>(k, threads, [&] { return Panel(k); });
+    using T = decltype(zero);
+    forward_passes<T, NormalizePanel<T, last.value>, last.value>(k, threads);
   });
 }
 
 void osr_lif_forward(const LifParams& p, const OsrForward& k, const LifForward& lif, int threads) {
   with_dtype_and_layout(k, [&](auto zero, auto last) {
-    using Panel = LifPanel<decltype(zero), last.value>;
-    forward_blocks<decltype(zero), last.value>(k, threads, [&] { return Panel(k, p, lif); });
+    using T = decltype(zero);
+    forward_passes<T, LifPanel<T, last.value>, last.value>(k, threads, p, lif);
   });
 }
 
 template <bool last, class S>
 void add_gradient_pairs(const OsrReduce& k, int64_t c, int64_t n, const S* x, const S* g, double* first,
                         double* second) {
-  const auto mean = of_panel<last>(k.mean, c), inverse = of_panel<last>(k.inverse, c);
+  const auto mean = of_panel<last>(row_of(k, Row::mean), c), inverse = of_panel<last>(row_of(k, Row::inverse), c);
   add_pairs<last>(n, first + c, second + c, [=](int64_t i) {
     const double wide = double(g[i]);
     return Pair{wide, wide * normal(double(x[i]), mean[i], inverse[i])};
@@ -169,7 +202,9 @@ void reduce_blocks(const OsrReduce& k, int threads, const MakeGradient& make_gra
       add_gradient_pairs<last>(k, c, n, x, g, sums.first(block), sums.second(block));
     });
   });
-  sums.total(k.sums);
+  std::vector<double> total(2 * k.channels);
+  sums.total(total.data());
+  for (int64_t c = 0; c < k.channels; c++) settle(k, c, total[c], total[k.channels + c]);
 }
 
 template <class T>
@@ -239,8 +274,8 @@ void gradient_panel(const OsrGradient& k, int64_t c, int64_t at, int64_t n) {
   const T* x = static_cast<const T*>(k.x) + at;
   const T* g = static_cast<const T*>(k.g) + at;
   T* g_x = static_cast<T*>(k.g_x) + at;
-  const auto mean = of_panel<last>(k.mean, c), inverse = of_panel<last>(k.inverse, c);
-  const auto factor = of_panel<last>(k.factor, c);
+  const auto mean = of_panel<last>(row_of(k, Row::mean), c), inverse = of_panel<last>(row_of(k, Row::inverse), c);
+  const auto factor = of_panel<last>(row_of(k, Row::factor), c);
   prefetch_panel(n, x, g, g_x);
   const auto mean_g = of_panel<last>(k.means, c), mean_g_xh = of_panel<last>(k.means + k.channels, c);
   FASTSNN_SIMD

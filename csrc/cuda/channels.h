@@ -130,12 +130,18 @@ struct alignas(16) Columns {
 
   template <class... Vectors>
   __device__ __forceinline__ void fill(const Part& part, const Vectors*... vectors) {
-    const int i = int(threadIdx.x), wanted = part.k.width < V ? V : part.k.width;
-    const int64_t c = part.block.channel + (i & (part.k.width - 1));
-    if (i < wanted && c < part.k.channels) {
+    fill_with(part, [&](int i, int64_t c) {
       int n = 0;
       ((at[n++][i] = S(vectors[c])), ...);
-    }
+    });
+  }
+
+  // put(i, c): the vectors' i-th elements, of channel c
+  template <class Put>
+  __device__ __forceinline__ void fill_with(const Part& part, const Put& put) {
+    const int i = int(threadIdx.x), wanted = part.k.width < V ? V : part.k.width;
+    const int64_t c = part.block.channel + (i & (part.k.width - 1));
+    if (i < wanted && c < part.k.channels) put(i, c);
     __syncthreads();
   }
 

@@ -2,26 +2,21 @@
 #include "moments.h"
 #include "surrogate.h"
 
-// OSR, alone and with the LIF behind it: one pass over x in forward, two in backward; sums in two stages.
+// OSR, alone and with the LIF behind it: one pass over x in forward, two in backward; sums in two stages. Where the
+// step's own statistics may normalise, a second pass finds out whether they do, and ends at once where not.
 namespace fastsnn {
 namespace cuda {
 
-// Where a part's two sums belong: in the room, or where there is one part in the results
-struct Targets {
-  double *first, *second;  // [channels] of every part
-  int64_t stride;
+using FASTSNN_ISA::Affine;
+using FASTSNN_ISA::Row;
+using FASTSNN_ISA::row_of;
+using FASTSNN_ISA::Verdict;
 
-  __device__ __forceinline__ void put(const Part& part, double one, double other) const {
-    const int64_t at = part.block.index * stride + part.own();
-    first[at] = one;
-    second[at] = other;
-  }
-};
-
-Targets targets_of(const Channels& k, double* room, double* first, double* second) {
-  if (k.parts == 1) return {first, second, 0};
-  if (!room) throw std::invalid_argument("several parts need room for their sums");
-  return {room, room + k.channels, 2 * k.channels};
+// The two sums of a part: room is [parts, 2, channels]
+__device__ __forceinline__ void put_part(const Part& part, double* room, double one, double other) {
+  double* const to = room + 2 * part.block.index * part.k.channels + part.own();
+  to[0] = one;
+  to[part.k.channels] = other;
 }
 
 // What a channel's elements are summed relative to: its first of the part
@@ -31,21 +26,46 @@ __device__ __forceinline__ double origin_of(const Part& part, const void* x) {
   return widen(static_cast<const T*>(x)[part.place(part.block.begin, part.own())]);
 }
 
+// What all channels' verdicts, which the merge left at the beginning of the room, come to
+__device__ __forceinline__ Verdict verdict_of_all(const OsrForward& k, Pair (&votes)[kThreads]) {
+  Pair mine{0.0, 0.0};
+#pragma unroll 1
+  for (int64_t c = threadIdx.x; c < k.channels; c += kThreads) {
+    const int verdict = int(k.room[c]);
+    mine.first += verdict & 1;
+    mine.second += verdict & 2;
+  }
+  votes[threadIdx.x] = mine;
+  add_apart(votes, 1);
+  const bool refused = votes[0].second > 0.0;
+  return Verdict{votes[0].first > 0.0 && !refused, refused};
+}
+
 // use(at, y): what becomes of a thread's elements; y(c, x) are those from c on, normalised
 template <class T, int V, class Use>
-__device__ __forceinline__ void forward_part(const OsrForward& k, const Tiles& tiles, const Targets& to,
-                                             const Use& use) {
+__device__ __forceinline__ void forward_part(const OsrForward& k, const Tiles& tiles, bool second, const Use& use) {
   using S = typename StateOf<T>::type;
-  using Affine = Columns<S, V, 3>;
+  using Affines = Columns<S, V, 3>;
   using Elements = Tile<V, S>;
-  FASTSNN_SHARED(Affine, affine, 1);
+  FASTSNN_SHARED(Affines, affines, 1);
   FASTSNN_SHARED(Elements, tile, 1);
   FASTSNN_SHARED(Pair, sums, kThreads);
   FASTSNN_SHARED(double, origin, kThreads);
   FASTSNN_SHARED(Bounds, bounds, 1);
   const Part part(tiles, bounds[0]);
-  affine[0].fill(part, k.center, k.factor, k.shift);
-  const S *center = affine[0](part, 0), *factor = affine[0](part, 1), *shift = affine[0](part, 2);
+  if (second) {
+    const Verdict verdict = verdict_of_all(k, sums);
+    if (part.block.index == 0 && part.keeps()) settle(k, part.own(), verdict);
+    if (!verdict.exceeded) return;
+  }
+  affines[0].fill_with(part, [&](int i, int64_t c) {
+    const Affine affine = affine_of(k, c, second);
+    affines[0].at[0][i] = S(affine.center);
+    affines[0].at[1][i] = S(affine.factor);
+    affines[0].at[2][i] = S(element(k.bias, k.learned, c));
+  });
+  const S *center = affines[0](part, 0), *factor = affines[0](part, 1), *shift = affines[0](part, 2);
+  const bool adds = k.statistics && !second;
   sums[threadIdx.x] = Pair{0.0, 0.0};
   origin[threadIdx.x] = origin_of<T>(part, k.x);
   part.each_tile<V>([&](int64_t at, bool there, int64_t row) {
@@ -61,24 +81,24 @@ __device__ __forceinline__ void forward_part(const OsrForward& k, const Tiles& t
         }
       });
     }
-    if (!k.mean) return;
+    if (!adds) return;
     add_tile<V>(part, row, sums, [&](int i) {
       const double d = double(tile[0].at[i]) - origin[threadIdx.x];
       return Pair{d, d * d};
     });
   });
-  if (!k.mean) return;
+  if (!adds) return;
   add_apart(sums, tiles.width);
   const Pair all = sums[threadIdx.x];
   const Moments own = moments_of(double(part.block.end - part.block.begin), origin[threadIdx.x], all.first, all.second);
-  if (part.keeps()) to.put(part, own.mean, own.m2);
+  if (part.keeps()) put_part(part, k.room, own.mean, own.m2);
 }
 
 template <class T, int V>
 __global__ void __launch_bounds__(kThreads, kBlocksPerSM)
-    osr_forward_kernel(const OsrForward k, const Tiles tiles, const Targets to) {
+    osr_forward_kernel(const OsrForward k, const Tiles tiles, const bool second) {
   using S = typename StateOf<T>::type;
-  forward_part<T, V>(k, tiles, to, [&](int64_t at, const auto& normalized) {
+  forward_part<T, V>(k, tiles, second, [&](int64_t at, const auto& normalized) {
     S y[V];
     normalized(0, y);
     store(static_cast<T*>(k.y) + at, y);
@@ -89,11 +109,11 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerSM)
 template <class T, Reset reset, class R, int V, class S>
 __global__ void __launch_bounds__(kThreads, kBlocksPerSM)
     osr_lif_forward_kernel(const Lif<S> p, const OsrForward norm, const LifForward k, const S threshold_prev,
-                           const Tiles tiles, const Targets to) {
+                           const Tiles tiles, const bool second) {
   constexpr int N = V < kVector<S> ? V : kVector<S>;
   using Spikes = Pack<T, V>;
   FASTSNN_SHARED(Spikes, spikes, kThreads);
-  forward_part<T, V>(norm, tiles, to, [&](int64_t first, const auto& normalized) {
+  forward_part<T, V>(norm, tiles, second, [&](int64_t first, const auto& normalized) {
 #pragma unroll 1
     for (int c = 0; c < V; c += N) {
       const int64_t at = first + c;
@@ -115,8 +135,7 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerSM)
 
 // gradient(at, g): a thread's g of y
 template <class T, int V, class Gradient>
-__device__ __forceinline__ void reduce_part(const OsrReduce& k, const Tiles& tiles, const Targets& to,
-                                            const Gradient& gradient) {
+__device__ __forceinline__ void reduce_part(const OsrReduce& k, const Tiles& tiles, const Gradient& gradient) {
   using S = typename StateOf<T>::type;
   using Elements = Tile<V, S>;
   FASTSNN_SHARED(Elements, x_tile, 1);
@@ -125,7 +144,8 @@ __device__ __forceinline__ void reduce_part(const OsrReduce& k, const Tiles& til
   FASTSNN_SHARED(Bounds, bounds, 1);
   const Part part(tiles, bounds[0]);
   const bool mine = part.own() < tiles.channels;
-  const double mean = mine ? k.mean[part.own()] : 0.0, inverse = mine ? k.inverse[part.own()] : 0.0;
+  const double mean = mine ? row_of(k, Row::mean)[part.own()] : 0.0;
+  const double inverse = mine ? row_of(k, Row::inverse)[part.own()] : 0.0;
   sums[threadIdx.x] = Pair{0.0, 0.0};
   part.each_tile<V>([&](int64_t at, bool there, int64_t row) {
     if (there) {
@@ -141,20 +161,19 @@ __device__ __forceinline__ void reduce_part(const OsrReduce& k, const Tiles& til
     });
   });
   add_apart(sums, tiles.width);
-  if (part.keeps()) to.put(part, sums[threadIdx.x].first, sums[threadIdx.x].second);
+  if (part.keeps()) put_part(part, k.room, sums[threadIdx.x].first, sums[threadIdx.x].second);
 }
 
 template <class T, int V>
-__global__ void __launch_bounds__(kThreads, kBlocksPerSM)
-    osr_reduce_kernel(const OsrReduce k, const Tiles tiles, const Targets to) {
-  reduce_part<T, V>(k, tiles, to, [&](int64_t at, auto& g) { load(static_cast<const T*>(k.g) + at, g); });
+__global__ void __launch_bounds__(kThreads, kBlocksPerSM) osr_reduce_kernel(const OsrReduce k, const Tiles tiles) {
+  reduce_part<T, V>(k, tiles, [&](int64_t at, auto& g) { load(static_cast<const T*>(k.g) + at, g); });
 }
 
 template <class T, int V, class S>
 __global__ void __launch_bounds__(kThreads, kBlocksPerSM)
     osr_lif_reduce_kernel(const Lif<S> p, const OsrReduce reduce, const LifBackward k, const int shape,
-                          const Tiles tiles, const Targets to) {
-  reduce_part<T, V>(reduce, tiles, to, [&](int64_t at, S(&g)[V]) {
+                          const Tiles tiles) {
+  reduce_part<T, V>(reduce, tiles, [&](int64_t at, S(&g)[V]) {
     S keep[V], u[V], sg[V];
     load(static_cast<const S*>(k.u) + at, u);
     surrogates(shape, p, u, sg);
@@ -173,7 +192,9 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerSM) osr_gradient_kernel(co
   FASTSNN_SHARED(Vectors, vectors, 1);
   FASTSNN_SHARED(Bounds, bounds, 1);
   const Part part(tiles, bounds[0]);
-  vectors[0].fill(part, k.mean, k.inverse, k.factor, k.means, k.means + tiles.channels);
+  const auto of_step = [&](Row row) { return row_of(k, row); };
+  vectors[0].fill(part, of_step(Row::mean), of_step(Row::inverse), of_step(Row::factor), k.means,
+                  k.means + tiles.channels);
   const auto of = [&](int n) { return vectors[0](part, n); };
   const double *mean = of(0), *inverse = of(1), *factor = of(2), *mean_g = of(3), *mean_g_xh = of(4);
   part.each_tile<V>([&](int64_t at, bool there, int64_t) {
@@ -190,47 +211,52 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerSM) osr_gradient_kernel(co
   });
 }
 
-// The second stage: a block a channel
+// The second stage: a block a channel. What becomes of its moments waits for the second pass where that decides.
 __global__ void __launch_bounds__(kThreads, kBlocksPerSM)
-    osr_merge_kernel(const Tiles tiles, const double* room, double* mean, double* m2) {
+    osr_merge_kernel(const OsrForward k, const Tiles tiles, const bool decides) {
   FASTSNN_SHARED(Moments, partial, kThreads);
   const int64_t c = blockIdx.x;
   const Moments all = merge_parts(tiles.parts, partial, [&](int64_t i) {
-    const double* part = room + 2 * i * tiles.channels + c;
+    const double* part = k.room + 2 * i * tiles.channels + c;
     return Moments{double(tiles.begin(i + 1) - tiles.begin(i)), part[0], part[tiles.channels]};
   });
   if (threadIdx.x > 0) return;
-  mean[c] = all.mean;
-  m2[c] = all.m2;
+  row_of(k, Row::mean)[c] = all.mean;
+  row_of(k, Row::m2)[c] = all.m2;
+  if (decides) {
+    const Verdict verdict = verdict_of(k, c, all);
+    k.room[c] = double(verdict.exceeded + 2 * verdict.refused);
+  } else {
+    settle(k, c, Verdict{false, false});
+  }
 }
 
-__global__ void __launch_bounds__(kThreads, kBlocksPerSM)
-    osr_total_kernel(const Tiles tiles, const double* room, double* sums) {
+__global__ void __launch_bounds__(kThreads, kBlocksPerSM) osr_total_kernel(const OsrReduce k, const Tiles tiles) {
   FASTSNN_SHARED(Pair, partial, kThreads);
   const int64_t c = blockIdx.x;
   Pair mine{0.0, 0.0};
 #pragma unroll 1
   for (int64_t i = threadIdx.x; i < tiles.parts; i += kThreads) {
-    mine.first += room[2 * i * tiles.channels + c];
-    mine.second += room[(2 * i + 1) * tiles.channels + c];
+    mine.first += k.room[2 * i * tiles.channels + c];
+    mine.second += k.room[(2 * i + 1) * tiles.channels + c];
   }
   partial[threadIdx.x] = mine;
   add_apart(partial, 1);
-  if (threadIdx.x > 0) return;
-  sums[c] = partial[0].first;
-  sums[tiles.channels + c] = partial[0].second;
+  if (threadIdx.x == 0) settle(k, c, partial[0].first, partial[0].second);
 }
 
-void merge_room(const OsrForward& k, const Tiles& tiles, const Stream& on) {
-  if (k.mean && k.parts > 1) launch(osr_merge_kernel, k.channels, on, tiles, k.room, k.mean, k.m2);
+void need_room(const double* room) {
+  if (!room) throw std::invalid_argument("sums need room for those of their parts");
 }
 
-void add_room(const OsrReduce& k, const Tiles& tiles, const Stream& on) {
-  if (k.parts > 1) launch(osr_total_kernel, k.channels, on, tiles, k.room, k.sums);
+// pass(second): over all elements
+template <class Pass>
+void forward_passes(const OsrForward& k, const Tiles& tiles, const Stream& on, const Pass& pass) {
+  if (k.statistics) need_room(k.room);
+  pass(false);
+  if (k.statistics) launch(osr_merge_kernel, k.channels, on, k, tiles, k.decides());
+  if (k.decides()) pass(true);
 }
-
-Targets targets_of(const OsrForward& k) { return k.mean ? targets_of(k, k.room, k.mean, k.m2) : Targets{}; }
-Targets targets_of(const OsrReduce& k) { return targets_of(k, k.room, k.sums, k.sums + k.channels); }
 
 void osr_forward(const OsrForward& k, const Stream& on) {
   with_dtype(k.dtype, [&](auto zero) {
@@ -238,8 +264,8 @@ void osr_forward(const OsrForward& k, const Stream& on) {
     with_tile_vector<T>(k, all_aligned(k.x, k.y), [&](auto width) {
       constexpr int V = decltype(width)::value;
       const Tiles tiles = tiles_of<V>(k);
-      launch(osr_forward_kernel<T, V>, blocks_of(tiles), on, k, tiles, targets_of(k));
-      merge_room(k, tiles, on);
+      forward_passes(k, tiles, on,
+                     [&](bool second) { launch(osr_forward_kernel<T, V>, blocks_of(tiles), on, k, tiles, second); });
     });
   });
 }
@@ -252,36 +278,38 @@ void osr_lif_forward(const LifParams& params, const OsrForward& k, const LifForw
       with_tile_vector<T>(k, all_aligned(k.x) && aligned(lif), [&](auto width) {
         constexpr int V = decltype(width)::value;
         const Tiles tiles = tiles_of<V>(k);
-        launch(osr_lif_forward_kernel<T, decltype(reset)::value, RuleType<decltype(rule)::value>, V, S>,
-               blocks_of(tiles), on, lif_of<S>(params), k, lif, first_threshold<S>(params, lif), tiles, targets_of(k));
-        merge_room(k, tiles, on);
+        forward_passes(k, tiles, on, [&](bool second) {
+          launch(osr_lif_forward_kernel<T, decltype(reset)::value, RuleType<decltype(rule)::value>, V, S>,
+                 blocks_of(tiles), on, lif_of<S>(params), k, lif, first_threshold<S>(params, lif), tiles, second);
+        });
       });
     });
   });
 }
 
 void osr_reduce(const OsrReduce& k, const Stream& on) {
+  need_room(k.room);
   with_dtype(k.dtype, [&](auto zero) {
     using T = decltype(zero);
     with_tile_vector<T>(k, all_aligned(k.x, k.g), [&](auto width) {
       constexpr int V = decltype(width)::value;
       const Tiles tiles = tiles_of<V>(k);
-      launch(osr_reduce_kernel<T, V>, blocks_of(tiles), on, k, tiles, targets_of(k));
-      add_room(k, tiles, on);
+      launch(osr_reduce_kernel<T, V>, blocks_of(tiles), on, k, tiles);
+      launch(osr_total_kernel, k.channels, on, k, tiles);
     });
   });
 }
 
 void osr_lif_reduce(const LifParams& params, const OsrReduce& k, const LifBackward& lif, const Stream& on) {
+  need_room(k.room);
   with_dtype(k.dtype, [&](auto zero) {
     using T = decltype(zero);
     using S = typename StateOf<T>::type;
     with_tile_vector<T>(k, all_aligned(k.x, lif.g_spikes, lif.keep, lif.u, lif.g_x), [&](auto width) {
       constexpr int V = decltype(width)::value;
       const Tiles tiles = tiles_of<V>(k);
-      launch(osr_lif_reduce_kernel<T, V, S>, blocks_of(tiles), on, lif_of<S>(params), k, lif, params.surrogate, tiles,
-             targets_of(k));
-      add_room(k, tiles, on);
+      launch(osr_lif_reduce_kernel<T, V, S>, blocks_of(tiles), on, lif_of<S>(params), k, lif, params.surrogate, tiles);
+      launch(osr_total_kernel, k.channels, on, k, tiles);
     });
   });
 }

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from ..backends import register
 from ..backends.core import Core
 from ..reference import osr, ots
-from ..stats import Affine, Moments
+from ..stats import Moments, Running, Settled, Used
 from ..types import Forward, LIFParams, LIFState, slots_at, state_dtype
 from .lif import LIFKernels
 from .operands import DTYPES, room_of_blocks
@@ -29,12 +32,6 @@ def _parts(shape: tuple[int, int, int], blocks: int) -> int:
     return max(1, min(blocks // groups, outer * channels * inner // (4096 * groups)))
 
 
-def _step_moments(x: Tensor) -> Moments:
-    """Room for the moments of x, per channel."""
-    mean, m2 = x.new_zeros(2, x.shape[1], dtype=torch.float64)
-    return Moments(mean.new_full((), x.numel() // x.shape[1]), mean, m2)
-
-
 class OSRKernels:
     """OSR kernels of one core; signatures as fastsnn.reference.osr."""
 
@@ -42,57 +39,73 @@ class OSRKernels:
         self.NAME, self._lif, self._core = core.name, LIFKernels(core), core.module
         self._where, self._blocks = core.where, core.blocks
 
-    def _sizes(self, x: Tensor) -> tuple[list[int], int]:
-        """parts, outer, channels, inner; and the dtype's code."""
+    def _sizes(self, x: Tensor) -> list[int]:
+        """parts, outer, channels, inner."""
         shape = _shape(x)
-        return [_parts(shape, self._blocks), *shape], DTYPES[x.dtype]
+        return [_parts(shape, self._blocks), *shape]
 
     def _room(self, x: Tensor) -> Tensor | None:
         """For two sums of every part and channel, where the core wants it."""
-        parts, _, channels, _ = self._sizes(x)[0]
+        parts, _, channels, _ = self._sizes(x)
         return None if self._blocks == 1 else x.new_empty((parts, 2, channels), dtype=torch.float64)
 
-    def _call(self, kernel: str, x: Tensor, *operands: Tensor | None) -> None:
-        getattr(self._core, kernel)(self._where(x), *self._sizes(x), *operands)
+    def _norm(self, x: Tensor, weight: Tensor, bias: Tensor, running: Running) -> tuple[list[Any], list[Any]]:
+        """Numbers and operands of a normalisation: what every forward begins with."""
+        mean, variance, eps, *_ = running
+        types = [DTYPES[tensor.dtype] for tensor in (x, weight, mean)]
+        return [self._sizes(x), types, eps], [x, weight.contiguous(), bias.contiguous(), mean, variance]
 
-    def _moments(self, x: Tensor, own: Moments | None) -> tuple[Tensor | None, ...]:
-        """mean, m2 and room."""
-        return (None, None, None) if own is None else (own.mean, own.m2, self._room(x))
+    def _step(self, x: Tensor, running: Running) -> tuple[list[Any], list[Any], Settled]:
+        """Numbers and operands of what becomes of a training step's moments, and that."""
+        *_, max_ratio, strict, sequence = running
+        channels = x.shape[1]
+        used = Used(x.new_empty(6, channels, dtype=torch.float64), x.new_empty((), dtype=torch.float64))
+        limit = math.inf if max_ratio is None else max_ratio * max_ratio
+        if sequence is None:
+            return [limit, strict, False, False, 0.0, 0], [*used, *[None] * 8, self._room(x)], Settled(used)
+        step, before, pooled, ends, share, folds, refused = sequence
+        taken = x.new_empty(2 * channels + 1, dtype=torch.float64)
+        total = Moments(taken[0], taken[1 : channels + 1], taken[channels + 1 :])
+        # where the CPU refuses a step, nothing is kept of it
+        noted = torch.empty_like(used.n) if strict and x.device.type != "cpu" else None
+        own, given = (0.0, share) if isinstance(share, Tensor) else (share, None)
+        numbers = [limit, strict, pooled, ends, own, step]
+        earlier = before or [None] * 3
+        folded = [given, folds if ends else None]
+        operands = [*used, *earlier, taken, *folded, refused, noted, self._room(x)]
+        return numbers, operands, Settled(used, total, refused if noted is None else noted)
 
-    def normalize(self, x: Tensor, affine: Affine, moments: bool) -> tuple[Tensor, Moments | None]:
+    def apply(self, x: Tensor, weight: Tensor, bias: Tensor, running: Running) -> Tensor:
         y = torch.empty_like(x)
-        own = _step_moments(x) if moments else None
-        self._call("osr_forward", x, x, *affine, y, *self._moments(x, own))
-        return y, own
+        numbers, operands = self._norm(x, weight, bias, running)
+        nothing = [math.inf, False, False, False, 0.0, 0]
+        self._core.osr_forward(self._where(x), *numbers, *nothing, *operands, *[None] * 11, y)
+        return y
 
-    def reduce(self, x: Tensor, g: Tensor, mean: Tensor, inverse: Tensor) -> Tensor:
-        sums = mean.new_zeros(2, len(mean))
-        self._call("osr_reduce", x, x, g, mean, inverse, sums, self._room(x))
-        return sums
-
-    def gradient(self, x: Tensor, g: Tensor, mean: Tensor, inverse: Tensor, factor: Tensor, means: Tensor) -> Tensor:
-        g_x = torch.empty_like(x)
-        self._call("osr_gradient", x, x, g, mean, inverse, factor, means, g_x)
-        return g_x
+    def normalize(self, x: Tensor, weight: Tensor, bias: Tensor, running: Running) -> tuple[Tensor, Settled]:
+        y = torch.empty_like(x)
+        numbers, operands = self._norm(x, weight, bias, running)
+        more, statistics, settled = self._step(x, running)
+        self._core.osr_forward(self._where(x), *numbers, *more, *operands, *statistics, y)
+        return y, settled
 
     def lif_forward(
-        self, p: LIFParams, x: Tensor, affine: Affine, state: LIFState, moments: bool
-    ) -> tuple[Forward, Moments | None]:
-        wide = state_dtype(x.dtype)
-        own = _step_moments(x) if moments else None
-        sums = self._moments(x, own)
-        spikes, u = torch.empty_like(x), torch.empty_like(x, dtype=wide)
+        self, p: LIFParams, x: Tensor, weight: Tensor, bias: Tensor, running: Running, state: LIFState
+    ) -> tuple[Forward, Settled]:
+        numbers, operands = self._norm(x, weight, bias, running)
+        more, statistics, settled = self._step(x, running)
+        spikes, u = torch.empty_like(x), torch.empty_like(x, dtype=state_dtype(x.dtype))
         slots = [torch.empty_like(u) for _ in p.places]
         before = slots_at(p.places, state)
         self._core.osr_lif_forward(
             self._lif._params(p),
             self._where(x),
-            *self._sizes(x),
+            *numbers,
+            *more,
             any(slot is None for slot in before),
             state.is_v,
-            x,
-            *affine,
-            *sums,
+            *operands,
+            *statistics,
             state.potential,
             *before,
             state.keep,
@@ -100,15 +113,32 @@ class OSRKernels:
             u,
             *slots,
         )
-        return Forward(spikes, u, None, slots), own
+        return Forward(spikes, u, None, slots), settled
+
+    def _reduced(self, x: Tensor, used: Used, dtype: torch.dtype) -> tuple[list[Any], list[Any], list[Tensor]]:
+        """Numbers and operands of a gradient's sums, and what becomes of them."""
+        means = torch.empty_like(used.statistics[:2])
+        learned = [x.new_empty(x.shape[1], dtype=dtype) for _ in range(2)]
+        numbers = [self._sizes(x), [DTYPES[x.dtype], DTYPES[dtype]]]
+        return numbers, [x, *used, means, *learned, self._room(x)], [means, *learned]
+
+    def reduce(self, x: Tensor, g: Tensor, used: Used, dtype: torch.dtype) -> Any:
+        numbers, operands, reduced = self._reduced(x, used, dtype)
+        self._core.osr_reduce(self._where(x), *numbers, *operands, g)
+        return reduced
 
     def lif_reduce(
-        self, p: LIFParams, x: Tensor, g_s: Tensor, u: Tensor, keep: Tensor | None, mean: Tensor, inverse: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        g_y, sums, room = torch.empty_like(x), mean.new_zeros(2, len(mean)), self._room(x)
-        operands = (x, mean, inverse, sums, room, g_s, keep, u, g_y)
-        self._core.osr_lif_reduce(self._lif._params(p), self._where(x), *self._sizes(x), *operands)
-        return g_y, sums
+        self, p: LIFParams, x: Tensor, g_s: Tensor, u: Tensor, keep: Tensor | None, used: Used, dtype: torch.dtype
+    ) -> tuple[Tensor, Any]:
+        g_y = torch.empty_like(x)
+        numbers, operands, reduced = self._reduced(x, used, dtype)
+        self._core.osr_lif_reduce(self._lif._params(p), self._where(x), *numbers, *operands, g_s, keep, u, g_y)
+        return g_y, reduced
+
+    def gradient(self, x: Tensor, g: Tensor, used: Used, means: Tensor) -> Tensor:
+        g_x = torch.empty_like(x)
+        self._core.osr_gradient(self._where(x), self._sizes(x), DTYPES[x.dtype], x, g, used.statistics, means, g_x)
+        return g_x
 
 
 class OTSKernels:

@@ -10,7 +10,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..ops import lif as op_lif
 from ..ops import osr as op
-from ..stats import Moments, merge, pooled
+from ..ops.passes.osr import Coming
+from ..stats import Moments, Running, Sequence, Settled, fold, merge, pooled
 from ..types import flag, map_tensors, number
 from .lif import LIF, defaults_of
 from .state import Stateful, counted
@@ -147,13 +148,13 @@ class OSR(Stateful, _BatchNorm):
     def state(self, value: OSRState) -> None:
         self._met()
         self._state: OSRState = value
-        self._coming: op.Coming | None = None
+        self._coming: Coming | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         """y of one step [N, C, *], in x's dtype."""
         self._check(x)
         if not self.training:
-            return op.evaluate(x, self.weight, self.bias, self.running_mean, self.running_var, self.eps)
+            return op.evaluate(x, self.weight, self.bias, Running(self.running_mean, self.running_var, self.eps))
         y, moments = op.renormalize(x, self.weight, self.bias, self._running())
         self._accumulate(moments, x)
         return y
@@ -166,11 +167,28 @@ class OSR(Stateful, _BatchNorm):
             )
         op.check_input(x, self.num_features, self.DIMS)
 
-    def _running(self) -> op.Running:
+    def _running(self) -> Running:
         self._runs()
-        return op.Running(self.running_mean, self.running_var, self.eps, self.max_ratio, self.strict)
+        return Running(self.running_mean, self.running_var, self.eps, self.max_ratio, self.strict, self._sequence())
 
-    def _accumulate(self, step: Moments | op.Coming, x: Tensor) -> None:
+    def _sequence(self) -> Sequence | None:
+        """What a kernel does with the next step's moments; None where `_add` does."""
+        held: Any
+        taken, *held = self._state
+        if torch.compiler.is_compiling() or isinstance(taken, Tensor) or self._coming is not None:
+            return None
+        before, ends = None if held[0] is None else Moments(*held), taken + 1 >= self.steps
+        pools, share = self.merged is pooled, self._share() if ends else 0.0
+        return Sequence(taken + 1, before, pools, ends, share, self.num_batches_tracked, self.refused)
+
+    def _share(self) -> float | Tensor:
+        """Weight of a sequence in the running statistics."""
+        return 1 / (self.num_batches_tracked.double() + 1) if self.momentum is None else 1 - self.momentum
+
+    def _accumulate(self, step: Moments | Coming | Settled, x: Tensor) -> None:
+        if isinstance(step, Settled):
+            self._take(step)
+            return
         self._settle()
         if isinstance(step, Moments):
             if self.strict and x.numel() and x.device.type != "cpu":
@@ -180,6 +198,15 @@ class OSR(Stateful, _BatchNorm):
         self._coming = step  # between processes while the layers behind this one work
         if self._state.steps + 1 >= self.steps:
             self._settle()
+
+    def _take(self, step: Settled) -> None:
+        """What a kernel has done."""
+        total: Any = step.total
+        taken = self._state.steps + 1
+        ended = taken >= self.steps
+        self._state, self.refused = EMPTY if ended else OSRState(taken, *total), step.refused
+        if ended:
+            torch.autograd.graph.increment_version([self.running_mean, self.running_var, self.num_batches_tracked])
 
     def _settle(self) -> None:
         """Wait for the step that is coming."""
@@ -222,13 +249,7 @@ class OSR(Stateful, _BatchNorm):
 
     def _fold(self, total: Moments, ends: Tensor | bool = True) -> None:
         """Into the running statistics, where the sequence ends."""
-        # no elements at all: no news
-        share = 1 / (self.num_batches_tracked.double() + 1) if self.momentum is None else 1 - self.momentum
-        weight = share * (total.n > 0).double()
-        for running, new in ((self.running_mean, total.mean), (self.running_var, total.variance)):
-            after = running + (weight * (new - running)).to(running.dtype)
-            running.copy_(torch.where(ends, after, running) if isinstance(ends, Tensor) else after)
-        self.num_batches_tracked += ends
+        fold((self.running_mean, self.running_var), self.num_batches_tracked, total, self._share(), ends)
 
     @torch.no_grad()
     def reset(self) -> None:

@@ -9,14 +9,13 @@ from torch import Tensor
 
 from .. import backends
 from ..reference import osr as reference
-from ..stats import Affine, Moments, group_of_all
+from ..stats import Moments, Running, Settled, group_of_all
 from ..types import FLOATING, LIFParams, LIFState, slots_at, state_of
 from . import layout
 from .autograd import first_order, of_neuron
 from .dispatch import by_operators
 from .lif import Ran
 from .passes import osr as passes
-from .passes.osr import Coming, Running
 from .registered import osr as registered
 
 
@@ -40,8 +39,9 @@ class Renormalize(torch.autograd.Function):
         ctx.kernels, ctx.group, ctx.dtype = backends.select("osr", x), group_of_all(), weight.dtype
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(x, weight)
-        y, ctx.used = passes.renormalize(ctx.kernels, x, weight, bias, running, ctx.group)
-        out.append(ctx.used)
+        y, left = passes.renormalize(ctx.kernels, x, weight, bias, running, ctx.group)
+        ctx.used = passes.used_of(left)
+        out.append(left)
         return y
 
     @staticmethod
@@ -61,21 +61,24 @@ class Evaluate(torch.autograd.Function):
     """y of evaluation on a backend's kernels, with the gradient of the affine map."""
 
     @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, constants: tuple[Affine, Tensor], kernels: Any
-    ) -> Tensor:
-        (center, ctx.factor, _), scale = constants
-        ctx.kernels, ctx.statistics, ctx.dtype = kernels, (center, scale), weight.dtype
-        ctx.save_for_backward(x)
-        return kernels.normalize(x, constants[0], False)[0]
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, running: Running, kernels: Any) -> Tensor:
+        ctx.kernels, ctx.eps = kernels, running.eps
+        # the running statistics move on before a late backward: keep a copy
+        ctx.statistics = running.mean.clone(), running.variance.clone()
+        ctx.save_for_backward(x, weight)
+        return kernels.apply(x, weight, bias, running)
 
     @staticmethod
     @first_order
     def backward(ctx: Any, g: Tensor) -> Any:
-        (x,) = ctx.saved_tensors
-        g, none = layout.like(g, x), torch.zeros_like(ctx.factor)
-        g_bias, g_weight = ctx.kernels.reduce(x, g, *ctx.statistics).to(ctx.dtype)
-        g_x = ctx.kernels.normalize(g, Affine(none, ctx.factor, none), False)[0]
+        x, weight = ctx.saved_tensors
+        mean, variance = ctx.statistics
+        g, one = layout.like(g, x), torch.ones((), dtype=torch.float64, device=x.device)
+        as_of_one = Moments(one, mean.double(), variance.double())
+        used = reference.used(weight, as_of_one.mean, as_of_one.variance, as_of_one, ctx.eps)
+        _, g_weight, g_bias = ctx.kernels.reduce(x, g, used, weight.dtype)
+        scale_alone = Running(torch.zeros_like(mean), variance, ctx.eps)
+        g_x = ctx.kernels.apply(g, weight, torch.zeros_like(weight), scale_alone)
         return g_x, g_weight, g_bias, None, None
 
 
@@ -94,10 +97,11 @@ class RenormalizedLIF(torch.autograd.Function):
         out: list[Any],
     ) -> Tensor:
         ctx.p, ctx.kernels, ctx.group, ctx.dtype = p, backends.select("osr", x), group_of_all(), weight.dtype
-        done, ctx.used = passes.renormalized_lif(ctx.kernels, p, x, weight, bias, running, state, ctx.group)
+        done, left = passes.renormalized_lif(ctx.kernels, p, x, weight, bias, running, state, ctx.group)
+        ctx.used = passes.used_of(left)
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(x, done.u, state.keep, weight, bias)
-        out += [done, ctx.used, ctx.kernels.NAME]
+        out += [done, left, ctx.kernels.NAME]
         return done.spikes
 
     @staticmethod
@@ -118,9 +122,12 @@ class RenormalizedLIF(torch.autograd.Function):
         )
 
 
-def renormalize(x: Tensor, weight: Tensor, bias: Tensor, running: Running) -> tuple[Tensor, Moments | Coming]:
+def renormalize(
+    x: Tensor, weight: Tensor, bias: Tensor, running: Running
+) -> tuple[Tensor, Moments | passes.Coming | Settled]:
     """y = weight*(x - running mean)/sqrt(running variance + eps) + bias of a training step, with OSR's gradient, and
-    the step's own moments, which in a process group may be coming yet.
+    what became of its moments with `running.sequence`. Without one, in a graph and in a process group, where they may
+    be coming yet: the step's own moments.
 
     x [N, C, *]; the vectors [C]. Raises ValueError for one element a channel, FloatingPointError for NaN or infinity
     where strict, BackendError where no backend runs.
@@ -129,19 +136,15 @@ def renormalize(x: Tensor, weight: Tensor, bias: Tensor, running: Running) -> tu
         return registered.renormalize(x, weight, bias, running)
     out: list[Any] = []
     y = Renormalize.apply(passes.laid_out(x), weight, bias, running, out)
-    return y, _moments_of(out[0])
-
-
-def _moments_of(used: passes.Used | Coming) -> Moments | Coming:
-    return used if isinstance(used, Coming) else used.moments
+    return y, passes.told(out[0])
 
 
 def renormalized_lif(
     x: Tensor, weight: Tensor, bias: Tensor, running: Running, p: LIFParams, state: LIFState
-) -> tuple[Ran, Moments | Coming]:
-    """One step of a neuron of an online rule on `renormalize(x, ...)`, in one pass over memory, and the moments of x.
-    Errors as there."""
-    moments: Moments | Coming
+) -> tuple[Ran, Moments | passes.Coming | Settled]:
+    """One step of a neuron of an online rule on `renormalize(x, ...)`, in one pass over memory, and what that returns
+    of the moments of x. Errors as there."""
+    moments: Moments | passes.Coming | Settled
     if by_operators(x, weight, bias, state.potential, state.keep, *slots_at(p.places, state)):
         done, moments = registered.renormalized_lif(p, x, weight, bias, running, state)
         spikes, name = done.spikes, registered.NAME
@@ -150,21 +153,19 @@ def renormalized_lif(
         state = state.map(lambda tensor: layout.like(tensor, x))
         out: list[Any] = []
         spikes = RenormalizedLIF.apply(x, weight, bias, running, p, state, out)
-        done, used, name = out
-        moments = _moments_of(used)
+        done, left, name = out
+        moments = passes.told(left)
     after = state_of(p.places, done.u, False, done.slots, state.keep)
     return Ran(spikes, after, done.slots[0] if p.traced else None, None, name), moments
 
 
-def evaluate(x: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, variance: Tensor, eps: float) -> Tensor:
+def evaluate(x: Tensor, weight: Tensor, bias: Tensor, running: Running) -> Tensor:
     """The same affine map as in training, with its plain gradient."""
-    affine, scale = passes.affine_of(mean, variance, weight, bias, eps)
     if by_operators(x, weight, bias):
-        return reference.apply(x, affine).to(x.dtype)
-    kernels = backends.select("osr", x)
+        return reference.apply(x, weight, bias, running)
+    kernels = passes.kernels_of(backends.select("osr", x), x)
     if not torch.is_grad_enabled():
-        return kernels.normalize(passes.laid_out(x), affine, False)[0]
+        return kernels.apply(passes.laid_out(x), weight, bias, running)
     if backends.forced() is None:
-        return reference.apply(x, affine).to(x.dtype)  # has derivatives of every order
-    constants = Affine(*(vector.detach() for vector in affine)), scale
-    return Evaluate.apply(passes.laid_out(x), weight, bias, constants, kernels)
+        return reference.apply(x, weight, bias, running)  # has derivatives of every order
+    return Evaluate.apply(passes.laid_out(x), weight, bias, running, kernels)

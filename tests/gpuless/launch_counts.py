@@ -1,9 +1,11 @@
 """Kernel launches of one layer and step, counted: ours by the scheduler that runs them, torch's by its operations."""
 
+from contextlib import contextmanager
 from dataclasses import dataclass
 
+import torch
 from fastsnn._bench.cases import CASES
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
 import fastsnn
 from fastsnn import backends
@@ -36,12 +38,12 @@ class TorchLaunches(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def _count(call):
-    """(what call returns, launches)"""
-    before = cuda_host.controls().gpuless_launches()
+def _count(call, started=lambda: cuda_host.controls().gpuless_launches()):
+    """(what call returns, launches); started(): kernels of our own so far."""
+    before = started()
     with straight(), TorchLaunches() as torch_launches:
         result = call()
-    return result, torch_launches.calls + cuda_host.controls().gpuless_launches() - before
+    return result, torch_launches.calls + started() - before
 
 
 def _launches(case, provider, x, g):
@@ -52,14 +54,55 @@ def _launches(case, provider, x, g):
     return Launches(case, provider.name, forward, backward)
 
 
-def rows():
-    """Launches of fastsnn, as backend cuda-host, and of its reference."""
+@contextmanager
+def _triton_launches():
+    """A function that tells how many kernels Triton's interpreter ran."""
+    from triton.runtime.interpreter import GridExecutor
+
+    run, started = GridExecutor.__call__, []
+
+    def call(self, *args, **kwargs):
+        started.append(self.fn)
+        with _disable_current_modes():  # what the interpreter does with torch, no GPU would
+            return run(self, *args, **kwargs)
+
+    GridExecutor.__call__ = call
+    try:
+        yield lambda: len(started)
+    finally:
+        GridExecutor.__call__ = run
+
+
+@contextmanager
+def _cuda_launches():
     backends.REGISTRY["cuda-host"] = cuda_host.Backend()
     try:
-        with fastsnn.use_backend("cuda-host"):
-            return list(_rows())
+        yield cuda_host.controls().gpuless_launches
     finally:
         del backends.REGISTRY["cuda-host"]
+
+
+COUNTERS = {"cuda-host": _cuda_launches, "triton": _triton_launches}
+
+
+def osr_lif(backend, steps, **kwargs):
+    """(forward, backward) of every step of a sequence of OSRLIF, which ends with the last."""
+    net, counted = fastsnn.OSRLIF.for_rule("ottt", 8, steps, **kwargs), []
+    with COUNTERS[backend]() as started, fastsnn.use_backend(backend):
+        for _ in range(steps):
+            x, g = torch.randn(4, 8, 6, 6, requires_grad=True), torch.randn(4, 8, 6, 6)
+            spikes, forward = _count(lambda: fastsnn.nn.plain(net(x)), started)  # noqa: B023
+            given = (x, *net.parameters())
+            _, backward = _count(lambda: torch.autograd.grad(spikes, given, g), started)  # noqa: B023
+            counted.append((forward, backward))
+    assert net.norm.num_batches_tracked == 1
+    return counted
+
+
+def rows():
+    """Launches of fastsnn, as backend cuda-host, and of its reference."""
+    with _cuda_launches(), fastsnn.use_backend("cuda-host"):
+        return list(_rows())
 
 
 def _rows():

@@ -9,7 +9,7 @@ import torch
 
 from fastsnn import backends, surrogate
 from fastsnn.functional import lif_sequence, standardize
-from fastsnn.stats import Affine
+from fastsnn.stats import Moments, Running, Sequence, Used
 from fastsnn.types import RULES, LIFParams, LIFState, Pull, Saved, state_dtype
 
 from ..cases import DTYPES, assert_same, current, dtype_id, keep_of, on_reference, sequence, steps
@@ -123,24 +123,48 @@ def vectors(count, channels):
     return torch.rand(count, channels, dtype=torch.float64) + 0.5
 
 
+def ending(channels, max_ratio):
+    """The second step of a sequence, which ends it, and what it writes to."""
+    before = Moments(torch.tensor(40.0).double(), *vectors(2, channels))
+    sequence = Sequence(2, before, False, True, 0.1, torch.tensor(3), None)
+    return Running(*torch.rand(2, channels).add(0.5), 1e-4, max_ratio, True, sequence)
+
+
+@pytest.mark.parametrize("max_ratio", [None, 20.0, 1.0], ids=["running", "within", "exceeded"])
 @pytest.mark.parametrize("dtype", CLOSE, ids=dtype_id)
 @pytest.mark.parametrize("shape", [(5, 3, 700), (300, 70)], ids=str)
-def test_osr(shape, dtype):
-    x, g, affine = current(*shape, dtype=dtype), torch.randn(shape).to(dtype), Affine(*vectors(3, shape[1]))
-    mean, inverse, factor, *means = vectors(5, shape[1])
-    p, keep, u = LIFParams(rule="ndot", v_reset=None, surrogate=EXACT), keep_of(x), keep_of(x)
-    assert_alike("osr", lambda kernels: kernels.normalize(x, affine, True), **CLOSE[dtype])
-    assert_alike("osr", lambda kernels: kernels.reduce(x, g, mean, inverse), rtol=1e-10, atol=1e-10)
-    assert_alike(
-        "osr", lambda kernels: kernels.gradient(x, g, mean, inverse, factor, torch.stack(means)), **CLOSE[dtype]
-    )
-    assert_alike("osr", lambda kernels: kernels.lif_reduce(p, x, g, u, keep, mean, inverse), rtol=1e-5, atol=1e-4)
+def test_osr(shape, dtype, max_ratio):
+    x, channels = current(*shape, dtype=dtype), shape[1]
+    learned, running = torch.randn(2, channels), ending(channels, max_ratio)
+    p, keep = LIFParams(rule="ndot", v_reset=None, surrogate=EXACT), keep_of(x)
 
-    def step(kernels):
-        out, moments = kernels.lif_forward(p, x, affine, LIFState(keep=keep), True)
-        return out.spikes, out.u, *out.slots, moments.variance
+    def step(forward):
+        given = running._replace(mean=running.mean.clone(), variance=running.variance.clone())
+        out, settled = forward(given)
+        left = settled.used.statistics, settled.used.n, *settled.total, given.mean, given.variance
+        return [out.float(), *left] if isinstance(out, torch.Tensor) else [out.u, out.spikes.float(), *out.slots, *left]
 
-    assert_alike("osr", step, rtol=1e-11, atol=1e-11)
+    close = CLOSE[dtype] if max_ratio != 1.0 else HALF
+    assert_alike("osr", lambda kernels: step(lambda given: kernels.normalize(x, *learned, given)), **close)
+    state = LIFState(keep=keep)
+    assert_alike("osr", lambda kernels: step(lambda given: kernels.lif_forward(p, x, *learned, given, state)), **close)
+    assert running.sequence.folds == 3 + 2 * 2
+
+
+@pytest.mark.parametrize("dtype", CLOSE, ids=dtype_id)
+@pytest.mark.parametrize("shape", [(5, 3, 700), (300, 70)], ids=str)
+def test_osr_backward(shape, dtype):
+    x, g = current(*shape, dtype=dtype), torch.randn(shape).to(dtype)
+    used, means = Used(vectors(6, shape[1]), torch.tensor(7.0).double()), vectors(2, shape[1])
+    p, keep, u = LIFParams(rule="sltt", v_reset=None, surrogate=EXACT), keep_of(x), keep_of(x)
+    assert_alike("osr", lambda kernels: tuple(kernels.reduce(x, g, used, dtype)), **CLOSE[dtype])
+    assert_alike("osr", lambda kernels: kernels.gradient(x, g, used, means), **CLOSE[dtype])
+
+    def reduced(kernels):
+        g_y, sums = kernels.lif_reduce(p, x, g, u, keep, used, torch.float32)
+        return g_y, *sums
+
+    assert_alike("osr", reduced, rtol=1e-5, atol=1e-4)
 
 
 @pytest.mark.parametrize("dtype", CLOSE, ids=dtype_id)

@@ -1,6 +1,9 @@
 """One launch a layer and step, forward and backward; and the counter sees what others start."""
 
 import pytest
+import torch
+
+from fastsnn import backends
 
 from . import launch_counts, toolkit
 
@@ -15,6 +18,19 @@ def rows():
 def test_one_launch_forward_and_one_backward(rows):
     ours = {row.case: (row.forward, row.backward) for row in rows if row.provider == "fastsnn"}
     assert ours == dict.fromkeys((*launch_counts.STEPS, "bptt_sequence"), (1, 1))
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+@pytest.mark.parametrize(("max_ratio", "forward"), [(20.0, 3), (None, 2)], ids=["default", "running"])
+@pytest.mark.parametrize("backend", launch_counts.COUNTERS)
+def test_osr_and_the_neuron_behind_it_start_six_at_most(backend, max_ratio, forward, steps):
+    """A pass, the merge of its sums and, where the step's own statistics may normalise, another pass; sums, their merge
+    and the gradient. Nothing of torch's, at the step that folds neither."""
+    if backend == "triton":
+        pytest.importorskip("triton")
+        if backends.refusal("osr", "triton", torch.device("cpu")):
+            pytest.skip(backends.refusal("osr", "triton", torch.device("cpu")))
+    assert launch_counts.osr_lif(backend, steps, max_ratio=max_ratio) == [(forward, 3)] * steps
 
 
 def test_plain_torch_starts_many(rows):

@@ -11,6 +11,7 @@ import argparse
 import itertools
 import json
 import re
+from collections import Counter
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -29,7 +30,7 @@ from fastsnn.backends.triton import KERNELS
 from fastsnn.ops.binary import words_shape
 from fastsnn.reference.binary import Geometry
 from fastsnn.reference.empf import Norm
-from fastsnn.stats import Affine
+from fastsnn.stats import Moments, Running, Sequence, Used
 from fastsnn.types import RULES, LIFParams, LIFState, Pull, Saved, state_dtype, state_of
 
 ARCHS = (75, 80, 86, 89, 90, 100, 120)
@@ -138,17 +139,25 @@ def empf(version, dtype, T=3, shape=(2, 4, 2048)):
 
 
 def osr(dtype, last=False, rule=None):
-    """Every kernel of a training step, alone or with a neuron; contiguous or with channels last."""
+    """Every kernel of a training step, alone or with a neuron; contiguous or with channels last. The statistics settle
+    in the merge, and in a second pass that ends the sequence."""
     x = torch.empty(8, 64) if last else torch.empty(8, 64, 16)
-    x, mean = x.to(dtype), torch.empty(64, dtype=torch.float64)
-    affine, kernels, wide = Affine(mean, mean, mean), KERNELS["osr"], torch.empty_like(x, dtype=state_dtype(dtype))
-    if rule is None:
-        kernels.normalize(x, affine, True)
-        kernels.reduce(x, x, mean, mean)
-        return kernels.gradient(x, x, mean, mean, mean, torch.empty(2, 64, dtype=torch.float64))
-    p = lif_params(rule)
-    kernels.lif_forward(p, x, affine, state_of(p.places, wide, False, [wide] * len(p.places), wide), True)
-    return kernels.lif_reduce(p, x, x, wide, wide, mean, mean)
+    x, rows, one = x.to(dtype), torch.empty(6, 64, dtype=torch.float64), torch.empty((), dtype=torch.float64)
+    vector, kernels, wide = torch.empty(64), KERNELS["osr"], torch.empty_like(x, dtype=state_dtype(dtype))
+    p = lif_params(rule or "sltt")
+    for ends in (False, True):
+        sequence = Sequence(2, Moments(one, rows[0], rows[1]), False, ends, one, torch.tensor(1), one)
+        running = Running(vector, vector, 1e-4, 20.0 if ends else None, ends, sequence)
+        if rule is None:
+            kernels.normalize(x, vector, vector, running)
+        else:
+            state = state_of(p.places, wide, False, [wide] * len(p.places), wide)
+            kernels.lif_forward(p, x, vector, vector, running, state)
+    if rule is not None:
+        return kernels.lif_reduce(p, x, x, wide, wide, Used(rows, one), torch.float32)
+    kernels.apply(x, vector, vector, running)
+    kernels.reduce(x, x, Used(rows, one), torch.float32)
+    return kernels.gradient(x, x, Used(rows, one), rows[:2])
 
 
 def ots(dtype, hard, n=2048):
@@ -224,12 +233,17 @@ def cases():
 
 
 def variants(only=""):
-    """Every variant whose case the regular expression `only` finds, named KERNEL-CASE."""
+    """Every variant whose case the regular expression `only` finds, named KERNEL-CASE, a case's later ones of a kernel
+    KERNEL2-CASE and so on."""
     for name, launch in cases():
         if re.search(only, name):
             with recorded_launches() as recorded:
                 launch()
-            yield from (variant._replace(name=f"{variant.name}-{name}") for variant in recorded)
+            seen = Counter()
+            for variant in recorded:
+                seen[variant.name] += 1
+                kernel = variant.name + (str(seen[variant.name]) if seen[variant.name] > 1 else "")
+                yield variant._replace(name=f"{kernel}-{name}")
 
 
 def compiled(variant, arch):

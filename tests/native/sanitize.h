@@ -3,6 +3,7 @@
 #include <cstdio>
 #include <cstring>
 #include <initializer_list>
+#include <limits>
 #include <vector>
 
 #include "../../csrc/core/arguments.h"
@@ -124,33 +125,57 @@ void empf(Dtype dtype, int64_t T, int64_t n, int64_t channels, bool innermost, i
                                             value.data(), g_x.data(), sums.data()});
 }
 
-// OSR alone and with a neuron, every moment wanted and none; several parts have room for their sums
+// OSR alone and with a neuron; option: a step that ends a sequence, with all that may be absent, whose own statistics
+// normalise
 template <class Core>
 void osr(Dtype dtype, int64_t outer, int64_t channels, int64_t inner, int64_t parts, int64_t skew, bool option) {
   const int64_t n = outer * channels * inner, w = width(dtype), sw = state_width(dtype);
   const LifParams p = params(0, Rule::ndot, 0);
   const Channels k{outer, channels, inner, parts, dtype};
-  std::vector<double> a(channels, 1.0), b(channels, 1.0), c(channels, 1.0), mean(channels), m2(channels);
-  std::vector<double> sums(2 * channels), room(2 * channels * parts);
+  std::vector<double> statistics(6 * channels, 1.0), total(2 * channels + 1), means(2 * channels),
+      before(channels, 1.0);
+  std::vector<double> room(2 * channels * parts);
+  double elements = 1.0, share = 0.5, earlier = 0.0, refused = 0.0;
+  int64_t folds = 0;
   const auto like = [&](int64_t bytes) { return Buffer(n, bytes, skew); };
+  const auto vector = [&](Dtype type) { return Buffer(channels, width(type), 0); };
   Buffer x = like(w), y = like(w), u = like(sw), state = like(sw), keep = like(sw);
-  SlotBuffers before(p.rule, 1, n, sw, skew), after(p.rule, 1, n, sw, skew);
-  OsrForward forward{k, x.data(), a.data(), b.data(), c.data(), y.data(), nullptr, nullptr, room.data()};
-  if (option) forward.mean = mean.data(), forward.m2 = m2.data();
-  Core::osr_forward(forward);
-  const OsrReduce reduce{k, x.data(), y.data(), a.data(), b.data(), sums.data(), room.data()};
-  Core::osr_reduce(reduce);
-  Core::osr_gradient(OsrGradient{k, x.data(), y.data(), a.data(), b.data(), c.data(), sums.data(), y.data()});
-  LifForward lif{};
-  lif.T = 1, lif.n = n, lif.dtype = dtype, lif.rule = p.rule, lif.spikes = y.data(), lif.u_last = u.data();
-  lif.potential = state.data_if(option), lif.keep = keep.data_if(option);
-  before.put(lif.slots, option);
-  after.put(lif.slots_out);
-  Core::osr_lif_forward(p, forward, lif);
-  LifBackward backward{};
-  backward.T = 1, backward.n = n, backward.dtype = dtype, backward.g_spikes = y.data(), backward.u = u.data();
-  backward.keep = keep.data_if(option), backward.g_x = y.data();
-  Core::osr_lif_reduce(p, reduce, backward);
+  SlotBuffers slots(p.rule, 1, n, sw, skew), after(p.rule, 1, n, sw, skew);
+  for (const Dtype type : {Dtype::f32, dtype}) {
+    Buffer weight = vector(type), bias = vector(type), mean = vector(type), variance = vector(type);
+    OsrForward forward{};
+    static_cast<Channels&>(forward) = k;
+    forward.learned = forward.running = type, forward.eps = 1e-4,
+    forward.limit = std::numeric_limits<double>::infinity();
+    forward.x = x.data(), forward.y = y.data(), forward.weight = weight.data(), forward.bias = bias.data();
+    forward.mean = mean.data(), forward.variance = variance.data();
+    Core::osr_forward(forward);
+    forward.statistics = statistics.data(), forward.n_all = &elements, forward.room = room.data();
+    if (option) {
+      forward.limit = 0.0;
+      forward.strict = forward.ends = true, forward.step = 2, forward.total = total.data(), forward.folds = &folds;
+      forward.n_before = &elements, forward.mean_before = before.data(), forward.m2_before = before.data();
+      forward.share = &share, forward.refused_before = &earlier, forward.refused = &refused;
+    }
+    Core::osr_forward(forward);
+    LifForward lif{};
+    lif.T = 1, lif.n = n, lif.dtype = dtype, lif.rule = p.rule, lif.spikes = y.data(), lif.u_last = u.data();
+    lif.potential = state.data_if(option), lif.keep = keep.data_if(option);
+    slots.put(lif.slots, option);
+    after.put(lif.slots_out);
+    Core::osr_lif_forward(p, forward, lif);
+    OsrReduce reduce{};
+    static_cast<Channels&>(reduce) = k;
+    reduce.learned = type, reduce.x = x.data(), reduce.g = y.data(), reduce.statistics = statistics.data();
+    reduce.n_all = &elements, reduce.means = means.data(), reduce.room = room.data();
+    reduce.g_weight = weight.data(), reduce.g_bias = bias.data();
+    Core::osr_reduce(reduce);
+    Core::osr_gradient(OsrGradient{k, x.data(), y.data(), statistics.data(), means.data(), y.data()});
+    LifBackward backward{};
+    backward.T = 1, backward.n = n, backward.dtype = dtype, backward.g_spikes = y.data(), backward.u = u.data();
+    backward.keep = keep.data_if(option), backward.g_x = y.data();
+    Core::osr_lif_reduce(p, reduce, backward);
+  }
 }
 
 template <class Core>

@@ -166,6 +166,20 @@ def test_a_thousand_steps_of_a_large_mean():
     assert (osr.running_var > 0).all()
 
 
+@pytest.mark.parametrize("momentum", [0, 1, None, 0.3], ids=str)
+def test_a_fold_by_a_kernel_is_that_of_a_reset(momentum):
+    """The sequence of a step that ends it, and one that a reset ends: the same bits, and a write that autograd sees."""
+    x, layers = current(3, 6, 5, 4), [fastsnn.OSR1d(5, steps, momentum=momentum) for steps in (3, 9)]
+    for layer in layers:
+        for _ in range(2):
+            version = layer.running_mean._version
+            run(layer, x)
+            fastsnn.reset(layer)
+            assert layer.running_mean._version > version
+            assert layer.running_var._version > version
+    assert_same(statistics(layers[0]), statistics(layers[1]))
+
+
 def test_late_backwards_take_the_statistics_of_their_own_forward():
     x, g = current(2, 6, 5, 4), torch.randn(6, 5, 4)
     grads = []

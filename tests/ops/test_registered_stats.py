@@ -7,8 +7,8 @@ from torch.library import opcheck
 import fastsnn
 from fastsnn import types
 from fastsnn.ops import osr, ots
-from fastsnn.ops.passes.osr import Running
 from fastsnn.ops.registered import osr as registered
+from fastsnn.stats import Running
 from fastsnn.types import EMPTY, LIFParams, state_dtype
 
 from ..cases import DTYPES, LAYOUTS, ONLINE, assert_same, current, dtype_id, keep_of
@@ -51,17 +51,17 @@ def normalization(dtype=torch.float32, max_ratio=20.0):
 def test_osr_passes_opcheck(max_ratio, dtype, backend):
     weight, bias, running = normalization(dtype, max_ratio)
     with fastsnn.use_backend(backend):
-        opcheck(OPERATORS.osr_normalize.default, (inputs(dtype), weight, bias, *running))
+        opcheck(OPERATORS.osr_normalize.default, (inputs(dtype), weight, bias, *running[:5]))
 
 
 @pytest.mark.parametrize("layout", ["transposed", "channels_last", "with_gaps", "expanded"])
 def test_layouts_pass_opcheck(layout):
     weight, bias, running = normalization()
-    opcheck(OPERATORS.osr_normalize.default, (inputs(layout=layout), weight, bias, *running))
+    opcheck(OPERATORS.osr_normalize.default, (inputs(layout=layout), weight, bias, *running[:5]))
     p, x = params("ndot"), inputs(layout=layout)
     potential, is_v, trace, ratio, keep = state_of(x, p, "full")
     state = potential, trace, ratio, keep, is_v
-    opcheck(OPERATORS.osr_lif_forward.default, (x, weight, bias, *running, *state, *p.arguments))
+    opcheck(OPERATORS.osr_lif_forward.default, (x, weight, bias, *running[:5], *state, *p.arguments))
     opcheck(OPERATORS.ots_charge.default, (x.detach(), potential, *params("ottt").arguments))
 
 
@@ -74,7 +74,7 @@ def test_osr_lif_passes_opcheck(rule, kind, backend):
     potential, is_v, trace, ratio, keep = state_of(x, p, kind)
     with fastsnn.use_backend(backend):
         state = potential, trace, ratio, keep, is_v
-        opcheck(OPERATORS.osr_lif_forward.default, (x, weight, bias, *running, *state, *p.arguments))
+        opcheck(OPERATORS.osr_lif_forward.default, (x, weight, bias, *running[:5], *state, *p.arguments))
 
 
 @BOTH
@@ -83,7 +83,7 @@ def test_backwards_of_osr_pass_opcheck(dtype, backend):
     weight, bias, running = normalization(dtype)
     x, p = inputs(dtype).detach(), params("sltt")
     with fastsnn.use_backend(backend), torch.no_grad():
-        y, statistics, n = OPERATORS.osr_normalize(x, weight, bias, *running)
+        y, statistics, n = OPERATORS.osr_normalize(x, weight, bias, *running[:5])
         opcheck(OPERATORS.osr_normalize_backward.default, (torch.randn_like(y), x, statistics, n, weight.dtype))
         u, keep = torch.randn_like(x, dtype=state_dtype(dtype)), keep_of(x)
         rest = x, u, keep, statistics, n, weight.dtype, *p.arguments
@@ -161,7 +161,7 @@ def test_outputs_do_not_share_memory():
     weight, bias, running = normalization(torch.float64)
     p, x = params("ndot"), inputs(torch.float64).detach()
     potential, is_v, trace, ratio, keep = state_of(x, p, "full")
-    out = OPERATORS.osr_lif_forward(x, weight, bias, *running, potential, trace, ratio, keep, is_v, *p.arguments)
+    out = OPERATORS.osr_lif_forward(x, weight, bias, *running[:5], potential, trace, ratio, keep, is_v, *p.arguments)
     given = x, weight, bias, running.mean, running.variance, potential, trace, ratio, keep
     addresses = [tensor.untyped_storage().data_ptr() for tensor in (*given, *out)]
     assert len(set(addresses)) == len(addresses)
@@ -183,8 +183,8 @@ def test_a_second_derivative_raises():
     state = None, None, None, None, False
     threshold = torch.tensor(0.4, dtype=torch.float64)
     for operator, arguments in (
-        (OPERATORS.osr_normalize, (weight, bias, *running)),
-        (OPERATORS.osr_lif_forward, (weight, bias, *running, *state, *p.arguments)),
+        (OPERATORS.osr_normalize, (weight, bias, *running[:5])),
+        (OPERATORS.osr_lif_forward, (weight, bias, *running[:5], *state, *p.arguments)),
         (OPERATORS.ots_fire, (x.detach(), threshold, None, None, *p.arguments)),
     ):
         (g,) = torch.autograd.grad((operator(x, *arguments)[0] * x).sum(), x, create_graph=True)

@@ -5,7 +5,7 @@ import torch
 
 import fastsnn
 from fastsnn import backends, surrogate
-from fastsnn.stats import Affine
+from fastsnn.stats import Moments, Running, Sequence, Used
 
 from ..cases import (
     DTYPES,
@@ -53,36 +53,126 @@ def kernels(variant, family="osr"):
     return backends.select(family, torch.empty(0))
 
 
-def affine_of(channels):
-    return Affine(*(torch.randn(3, channels, dtype=torch.float64)))
+def vectors(channels, dtype=torch.float32):
+    """Weight and bias."""
+    return torch.randn(2, channels).to(dtype).unbind()
 
 
-def statistics(channels):
-    """Mean, inverse, factor and the two means of a gradient."""
-    mean, factor = torch.randn(2, channels, dtype=torch.float64)
-    means = torch.randn(2, channels, dtype=torch.float64)
-    return mean, torch.rand(channels, dtype=torch.float64) + 0.5, factor, means
+def running_of(channels, dtype=torch.float32, sequence=None, **kwargs):
+    """Running statistics of order one, in memory of their own."""
+    mean, variance = torch.randn(channels).to(dtype), (torch.rand(channels) + 0.5).to(dtype)
+    return Running(mean, variance, 1e-4, **kwargs, sequence=sequence)
+
+
+def used_of(channels):
+    """What a step was normalised with, and the two means of a gradient."""
+    statistics = torch.rand(6, channels, dtype=torch.float64) + 0.5
+    return Used(statistics, torch.tensor(7.0, dtype=torch.float64)), torch.randn(2, channels, dtype=torch.float64)
+
+
+def written(running):
+    """The same in other memory: a kernel writes to it."""
+    copy = lambda tensor: tensor.clone() if isinstance(tensor, torch.Tensor) else tensor  # noqa: E731
+    sequence = running.sequence and Sequence(*map(copy, running.sequence))
+    return Running(*map(copy, running[:5]), sequence)
+
+
+def assert_settled(found, expected):
+    """Statistics and moments; the flag and the counts to the bit."""
+    assert_same(found.used.statistics, expected.used.statistics, rtol=1e-11, atol=1e-12)
+    assert_same(found.used.n, expected.used.n)
+    assert (found.total is None) == (expected.total is None)
+    assert_same(tuple(found.total or ()), tuple(expected.total or ()), rtol=1e-11, atol=1e-12)
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=dtype_id)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_forward(variant, shape, dtype):
-    x, affine = current(*shape, dtype=dtype), affine_of(shape[1])
-    y, moments = kernels(variant).normalize(x, affine, True)
-    expected, own = on_reference(lambda: kernels("reference").normalize(x, affine, True))
+    x, learned, running = current(*shape, dtype=dtype), vectors(shape[1]), running_of(shape[1])
+    y, settled = kernels(variant).normalize(x, *learned, running)
+    expected, own = on_reference(lambda: kernels("reference").normalize(x, *learned, running))
     assert_same(y, expected)
-    assert_same(tuple(moments), tuple(own), rtol=1e-11, atol=1e-12)
+    assert_settled(settled, own)
+    assert_same(kernels(variant).apply(x, *learned, running), expected)
+
+
+def sequence_of(channels, ends, later, pooled, share):
+    """What becomes of a sequence's second step, or of its first."""
+    before = Moments(torch.tensor(40.0).double(), *torch.rand(2, channels, dtype=torch.float64)) if later else None
+    return Sequence(2 if later else 1, before, pooled, ends, share, torch.tensor(3), None)
+
+
+SHARES = {"a-tenth": lambda: 0.1, "a-quarter-as-tensor": lambda: torch.tensor(0.25, dtype=torch.float64)}
+
+
+@pytest.mark.parametrize("max_ratio", [None, 20.0, 1.0], ids=["running", "within", "exceeded"])
+@pytest.mark.parametrize("strict", [False, True], ids=["loose", "strict"])
+@pytest.mark.parametrize("share", SHARES)
+@pytest.mark.parametrize("pooled", [False, True], ids=["merged", "pooled"])
+@pytest.mark.parametrize("later", [False, True], ids=["first", "later"])
+@pytest.mark.parametrize("ends", [False, True], ids=["goes-on", "ends"])
+def test_a_step_of_a_sequence(variant, ends, later, pooled, share, strict, max_ratio):
+    x, learned = current(3, 18, 17, 13), vectors(18)
+    sequence = sequence_of(18, ends, later, pooled, SHARES[share]())
+    running = running_of(18, sequence=sequence, strict=strict, max_ratio=max_ratio)
+    given, truth = written(running), written(running)
+    y, settled = kernels(variant).normalize(x, *learned, given)
+    expected, own = on_reference(lambda: kernels("reference").normalize(x, *learned, truth))
+    assert_same(y, expected, rtol=1e-6, atol=1e-6)  # the batch's own statistics differ by roundings
+    assert_settled(settled, own)
+    assert_same((given.mean, given.variance), (truth.mean, truth.variance), rtol=2e-7, atol=1e-7)
+    assert_same(given.sequence.folds, truth.sequence.folds)
+    assert torch.equal(given.mean, running.mean) != ends
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=dtype_id)
+def test_types_of_parameters_and_statistics(variant, dtype):
+    """x, weight and bias, running statistics: each has its own."""
+    others = [other for other in DTYPES if other != dtype]
+    for learned_dtype, running_dtype in [*zip(others, others[1:] + others[:1], strict=True), (dtype, dtype)]:
+        x, learned = current(6, 5, 7, dtype=dtype), vectors(5, learned_dtype)
+        running = running_of(5, running_dtype, sequence_of(5, True, True, False, 0.1))
+        given, truth = written(running), written(running)
+        y, _ = kernels(variant).normalize(x, *learned, given)
+        expected, settled = on_reference(lambda: kernels("reference").normalize(x, *learned, truth))  # noqa: B023
+        assert_same(y, expected)
+        close = {"rtol": 2**-8, "atol": 1e-6} if running_dtype in (torch.bfloat16, torch.float16) else {"rtol": 2e-7}
+        assert_same((given.mean, given.variance), (truth.mean, truth.variance), **close)
+        g = torch.randn(6, 5, 7).to(dtype)
+        reduced = kernels(variant).reduce(x, g, settled.used, learned_dtype)
+        truly = on_reference(lambda: kernels("reference").reduce(x, g, settled.used, learned_dtype))  # noqa: B023
+        assert_same(reduced[0], truly[0], rtol=1e-10, atol=1e-10)
+        assert_same(tuple(reduced[1:]), truly[1:], **TOLERANCE[learned_dtype])
+
+
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf])
+@pytest.mark.parametrize("ends", [False, True], ids=["goes-on", "ends"])
+def test_a_step_that_strict_refuses_is_left_out(variant, ends, bad):
+    """The CPU leaves all as it was; a device folds what the steps before have left, and notes the step's number."""
+    x, learned = current(3, 18, 17, 13), vectors(18)
+    x[1, 5, 3, 2] = bad
+    running = running_of(18, sequence=sequence_of(18, ends, True, False, 0.1), strict=True, max_ratio=20.0)
+    given = written(running)
+    _, settled = kernels(variant).normalize(x, *learned, given)
+    assert settled.used.n == 0
+    if x.device.type == "cpu":
+        assert_same((given.mean, given.variance), (running.mean, running.variance))
+        assert_same(given.sequence.folds, running.sequence.folds)
+        return
+    assert settled.refused == 2
+    assert_same(tuple(settled.total), tuple(running.sequence.before), rtol=1e-12)
+    assert given.sequence.folds == 3 + ends
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=dtype_id)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_backward(variant, shape, dtype):
     x, g = current(*shape, dtype=dtype), torch.randn(shape).to(dtype)
-    mean, inverse, factor, means = statistics(shape[1])
+    used, means = used_of(shape[1])
     found, truth = kernels(variant), on_reference(lambda: kernels("reference"))
-    sums, expected = (which.reduce(x, g, mean, inverse) for which in (found, truth))
-    assert_same(sums, expected, rtol=1e-10, atol=1e-10)
-    g_x, expected = (which.gradient(x, g, mean, inverse, factor, means) for which in (found, truth))
+    reduced, expected = (which.reduce(x, g, used, torch.float64) for which in (found, truth))
+    assert_same(tuple(reduced), tuple(expected), rtol=1e-10, atol=1e-9)
+    g_x, expected = (which.gradient(x, g, used, means) for which in (found, truth))
     assert_same(g_x, expected, **TOLERANCE[dtype])
 
 
@@ -90,14 +180,15 @@ def test_backward(variant, shape, dtype):
 @pytest.mark.parametrize("spread", [1.0, 1e-3])
 def test_a_large_mean_does_not_cancel(variant, spread, dtype):
     x = (1e4 + spread * torch.randn(9, 4, 40)).to(dtype)
-    _, moments = kernels(variant).normalize(x, affine_of(4), True)
+    moments = kernels(variant).normalize(x, *vectors(4), running_of(4))[1].used.moments
     exact = x.double().transpose(0, 1).flatten(1).var(1, correction=0)
     assert_same(moments.variance, exact, rtol=1e-9)
 
 
 @pytest.mark.parametrize("value", [0.1, -1e4, 0.0])
 def test_a_constant_has_no_variance(variant, value):
-    _, moments = kernels(variant).normalize(torch.full((70, 3, 1000), value), affine_of(3), True)
+    x = torch.full((70, 3, 1000), value)
+    moments = kernels(variant).normalize(x, *vectors(3), running_of(3))[1].used.moments
     assert_same(moments.m2, torch.zeros(3, dtype=torch.float64))
 
 
@@ -167,14 +258,16 @@ def test_fused_with_a_neuron_equals_the_two_layers_bitwise(variant, rule, reset,
 def test_fused_half_types(variant, shape, dtype):
     found, truth = kernels(variant), on_reference(lambda: kernels("reference"))
     p = fastsnn.types.LIFParams(rule="ottt", v_reset=None, surrogate=EXACT)
-    x, affine, state = current(*shape, dtype=dtype), affine_of(shape[1]), fastsnn.types.EMPTY
-    (out, own), (expected, truly) = (which.lif_forward(p, x, affine, state, True) for which in (found, truth))
+    x, state = current(*shape, dtype=dtype), fastsnn.types.EMPTY
+    given = p, x, *vectors(shape[1]), running_of(shape[1]), state
+    (out, own), (expected, truly) = (which.lif_forward(*given) for which in (found, truth))
     assert_same(out._replace(v=None), expected._replace(v=None))
-    assert_same(tuple(own), tuple(truly), rtol=1e-11, atol=1e-12)
-    mean, inverse, *_ = statistics(shape[1])
+    assert_settled(own, truly)
+    used, _ = used_of(shape[1])
     g_s, keep = torch.randn(shape).to(dtype), keep_of(x)
-    given = (p, x, g_s, out.u, keep, mean, inverse)
-    assert_same(found.lif_reduce(*given), truth.lif_reduce(*given), rtol=1e-6, atol=1e-6)
+    given = (p, x, g_s, out.u, keep, used, torch.float32)
+    (g_y, reduced), (expected, truly) = (which.lif_reduce(*given) for which in (found, truth))
+    assert_same((g_y, *reduced), (expected, *truly), rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("grad_layout", LAYOUTS)

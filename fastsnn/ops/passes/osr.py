@@ -3,81 +3,53 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
-from ...stats import Affine, Gathering, Moments, sum_over
+from ...reference import osr as formulas
+from ...stats import Gathering, Moments, Running, Settled, Used, sum_over
 from ...types import Forward, LIFParams, LIFState
 from .. import layout
 
-
-class Running(NamedTuple):
-    """What a step normalises with. max_ratio and strict: as `fastsnn.OSR`'s."""
-
-    mean: Tensor
-    variance: Tensor
-    eps: float
-    max_ratio: float | None
-    strict: bool
-
-    def exceeded(self, moments: Moments, max_ratio: float) -> Tensor:
-        """Whether a channel's deviation is more than max_ratio times the running one, or less than its max_ratio-th."""
-        ratio = (moments.variance + self.eps) / (self.variance.double() + self.eps)
-        return (torch.maximum(ratio, 1 / ratio) > max_ratio * max_ratio).any()
-
-    def accepted(self, moments: Moments) -> Moments:
-        """The moments. Where strict, NaN and infinity raise FloatingPointError; on a device, which nothing waits for,
-        they are those of no elements."""
-        if not self.strict:
-            return moments
-        finite = (moments.mean + moments.m2).isfinite().all()
-        if finite.device.type != "cpu":
-            return Moments(*(torch.where(finite, value, 0) for value in moments))
-        if not bool(finite):
-            raise FloatingPointError("the input holds NaN or infinity; its statistics are not accumulated")
-        return moments
-
-
-class Used(NamedTuple):
-    """What a step was normalised with, scale = 1/sqrt(variance + eps) and factor = weight*scale; the step's own moments
-    over all ranks, and 1/sqrt(their variance + eps). [C] (n: []), float64."""
-
-    center: Tensor
-    factor: Tensor
-    scale: Tensor
-    mean: Tensor
-    m2: Tensor
-    inverse: Tensor
-    n: Tensor
-
-    @property
-    def moments(self) -> Moments:
-        return Moments(self.n, self.mean, self.m2)
+Out = TypeVar("Out")
 
 
 class Coming:
-    """`Used` of a step whose moments are still on their way between processes: what asks for them waits."""
+    """`Used` of a step whose moments are still on their way between processes: what asks for them waits. local: this
+    rank's."""
 
-    def __init__(self, affine: Affine, scale: Tensor, eps: float, gathering: Gathering) -> None:
-        self._affine, self._scale, self._eps, self._gathering = affine, scale, eps, gathering
+    def __init__(self, local: Used, eps: float, gathering: Gathering) -> None:
+        self._local, self._eps, self._gathering = local, eps, gathering
 
     @property
     def moments(self) -> Moments:
         return self._gathering.moments
 
     def used(self) -> Used:
-        return _used(self._affine, self._scale, self.moments, self._eps)
+        moments, affine = self.moments, self._local.statistics[:3]
+        inverse = formulas.inverse_root(moments.variance, self._eps)
+        return Used(torch.cat([affine, torch.stack([moments.mean, moments.m2, inverse])]), moments.n)
 
 
-def _used(affine: Affine, scale: Tensor, moments: Moments, eps: float) -> Used:
-    inverse = (moments.variance + eps).rsqrt()
-    return Used(affine.center, affine.factor, scale, moments.mean, moments.m2, inverse, moments.n)
+def used_of(left: Settled | Coming) -> Used | Coming:
+    """What the step's backward takes of what it left."""
+    return left if isinstance(left, Coming) else left.used
 
 
 def arrived(used: Used | Coming) -> Used:
     return used.used() if isinstance(used, Coming) else used
+
+
+def told(left: Settled | Coming) -> Moments | Coming | Settled:
+    """What a step left; its own moments, where no kernel took them into its sequence."""
+    return left.used.moments if isinstance(left, Settled) and left.total is None else left
+
+
+def kernels_of(kernels: Any, x: Tensor) -> Any:
+    """Kernels of a step of x: none looks at a tensor without elements."""
+    return kernels if x.numel() else formulas
 
 
 def check_enough(x: Tensor, group: Any) -> None:
@@ -93,42 +65,41 @@ def laid_out(x: Tensor) -> Tensor:
     return x if x.is_contiguous() or x.movedim(1, -1).is_contiguous() else x.contiguous()
 
 
-def affine_of(mean: Tensor, variance: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Affine, Tensor]:
-    """The affine map of these statistics, and its scale 1/sqrt(variance + eps)."""
-    scale = (variance.double() + eps).rsqrt()
-    # the running mean moves on before a late backward: keep a copy
-    return Affine(mean.to(torch.float64, copy=True), weight.double() * scale, bias.double()), scale
+def _check_finite(strict: bool, elements: int | Tensor, accepted: Tensor) -> None:
+    """Raises FloatingPointError where strict accepted none of a step's elements; a device, which nothing waits for,
+    keeps the step's number."""
+    if strict and accepted.device.type == "cpu" and accepted == 0 and elements > 0:
+        raise FloatingPointError("the input holds NaN or infinity; its statistics are not accumulated")
 
 
 def _normalized(
-    weight: Tensor, bias: Tensor, running: Running, group: Any, run: Callable[[Affine, bool], Any]
-) -> tuple[Any, Used | Coming]:
-    """run(affine, moments wanted) with the running statistics or, where the fallback wants it, with the batch's. A
-    device decides that alone, and runs the second pass in any case."""
-    affine, scale = affine_of(running.mean, running.variance, weight, bias, running.eps)
-    out, moments = run(affine, True)
-    if group is not None:
-        gathering = Gathering(moments, group)
-        if running.max_ratio is None and not running.strict:
-            return out, Coming(affine, scale, running.eps, gathering)
-        moments = gathering.moments
-    moments = running.accepted(moments)
-    if running.max_ratio is not None:
-        exceeded = running.exceeded(moments, running.max_ratio)
-        if exceeded.device.type != "cpu" or bool(exceeded):
-            own, own_scale = affine_of(moments.mean, moments.variance, weight, bias, running.eps)
-            affine = Affine(*(torch.where(exceeded, *pair) for pair in zip(own, affine, strict=True)))
-            scale = torch.where(exceeded, own_scale, scale)
-            out, _ = run(affine, False)
-    return out, _used(affine, scale, moments, running.eps)
+    x: Tensor, weight: Tensor, running: Running, group: Any, run: Callable[[Running], tuple[Out, Settled]]
+) -> tuple[Out, Settled | Coming]:
+    """run(running), or in a group a second one where the statistics of all ranks normalise. A device decides about that
+    alone, and runs it in any case."""
+    if group is None:
+        out, settled = run(running)
+        _check_finite(running.strict, x.numel(), settled.used.n)
+        return out, settled
+    out, (local, *_) = run(Running(*running[:3]))
+    gathering = Gathering(local.moments, group)
+    if running.max_ratio is None and not running.strict:
+        return out, Coming(local, running.eps, gathering)
+    moments = formulas.accepted(gathering.moments, running.strict)
+    _check_finite(running.strict, gathering.moments.n, moments.n)
+    exceeded, mean, variance = formulas.normalising(moments, running)
+    if exceeded is not None and (exceeded.device.type != "cpu" or exceeded):
+        out, _ = run(Running(mean, variance, running.eps))
+    return out, Settled(formulas.used(weight, mean, variance, moments, running.eps))
 
 
 def renormalize(
     kernels: Any, x: Tensor, weight: Tensor, bias: Tensor, running: Running, group: Any
-) -> tuple[Tensor, Used | Coming]:
+) -> tuple[Tensor, Settled | Coming]:
     """y. x: of `laid_out`."""
     check_enough(x, group)
-    return _normalized(weight, bias, running, group, lambda affine, own: kernels.normalize(x, affine, own))
+    kernels = kernels_of(kernels, x)
+    return _normalized(x, weight, running, group, lambda running: kernels.normalize(x, weight, bias, running))
 
 
 def renormalized_lif(
@@ -140,31 +111,29 @@ def renormalized_lif(
     running: Running,
     state: LIFState,
     group: Any,
-) -> tuple[Forward, Used | Coming]:
+) -> tuple[Forward, Settled | Coming]:
     """A step of the neuron on y. x: of `laid_out`, and the state in its memory order."""
     check_enough(x, group)
-    return _normalized(weight, bias, running, group, lambda affine, own: kernels.lif_forward(p, x, affine, state, own))
+    kernels = kernels_of(kernels, x)
+    run: Callable[[Running], Any] = lambda running: kernels.lif_forward(p, x, weight, bias, running, state)  # noqa: E731
+    return _normalized(x, weight, running, group, run)
 
 
 def _gradients(
-    kernels: Any, x: Tensor, g: Tensor, sums: Tensor, used: Used, group: Any, dtype: torch.dtype
+    kernels: Any, x: Tensor, g: Tensor, reduced: tuple[Tensor, Tensor, Tensor], used: Used, group: Any
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """g_x, g_weight and g_bias from g = g_y and its sums. Under DistributedDataParallel means are over all ranks, and
-    the parameters' gradients this rank's, which it averages."""
-    means = (sums if group is None else sum_over(sums, group)) / used.n.clamp(min=1)
-    g_x = kernels.gradient(x, g, used.mean, used.inverse, used.factor, means)
-    # sum g*(x - center)*scale, of x - center = xh/inverse + (mean - center)
-    g_weight = used.scale * (sums[1] / used.inverse + sums[0] * (used.mean - used.center))
-    return g_x, g_weight.to(dtype), sums[0].to(dtype)
+    """g_x, g_weight and g_bias from g = g_y and what was summed of it. Under DistributedDataParallel means are over all
+    ranks, and the parameters' gradients this rank's, which it averages."""
+    means, g_weight, g_bias = reduced
+    return kernels.gradient(x, g, used, means if group is None else sum_over(means, group)), g_weight, g_bias
 
 
 def renormalize_gradient(
     kernels: Any, x: Tensor, g: Tensor, used: Used, group: Any, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of x, weight and bias, the latter of `dtype`."""
-    g = layout.like(g, x)
-    sums = kernels.reduce(x, g, used.mean, used.inverse)
-    return _gradients(kernels, x, g, sums, used, group, dtype)
+    g, kernels = layout.like(g, x), kernels_of(kernels, x)
+    return _gradients(kernels, x, g, kernels.reduce(x, g, used, dtype), used, group)
 
 
 def renormalized_lif_gradient(
@@ -179,5 +148,6 @@ def renormalized_lif_gradient(
     dtype: torch.dtype,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """As `renormalize_gradient`, behind the neuron."""
-    g, sums = kernels.lif_reduce(p, x, layout.like(g_s, x), u, keep, used.mean, used.inverse)
-    return _gradients(kernels, x, g, sums, used, group, dtype)
+    kernels = kernels_of(kernels, x)
+    g, reduced = kernels.lif_reduce(p, x, layout.like(g_s, x), u, keep, used, dtype)
+    return _gradients(kernels, x, g, reduced, used, group)

@@ -8,12 +8,11 @@ import torch
 from torch import Tensor
 
 from ... import backends
-from ...stats import Moments, group_of_all
+from ...stats import Moments, Running, Used, group_of_all
 from ...types import Forward, LIFParams, LIFState, params_of
 from .. import layout
 from ..autograd import first_order
 from ..passes import osr as passes
-from ..passes.osr import Running, Used
 from . import (
     MORE_GIVEN,
     MORE_RETURNED,
@@ -35,20 +34,15 @@ __all__ = ["NAME", "renormalize", "renormalized_lif"]
 
 AFFINE = "Tensor weight, Tensor bias"
 RUNNING = "Tensor running_mean, Tensor running_var, float eps, float? max_ratio, bool strict"
-USED = "Tensor statistics, Tensor n"  # Used, its vectors in one tensor
+USED = "Tensor statistics, Tensor n"
 
 
-def _together(used: Used) -> tuple[Tensor, Tensor]:
-    *vectors, n = used
-    return torch.stack(vectors), n
-
-
-def _apart(statistics: Tensor, n: Tensor) -> Used:
-    return Used(*(*statistics.unbind(), n))
+def _used(left: Any) -> Used:
+    return passes.arrived(passes.used_of(left))
 
 
 def _fake_used(x: Tensor) -> tuple[Tensor, Tensor]:
-    statistics = x.new_empty(len(Used._fields) - 1, x.shape[1], dtype=torch.float64)
+    statistics = x.new_empty(6, x.shape[1], dtype=torch.float64)
     return statistics, statistics.new_empty(())
 
 
@@ -59,8 +53,8 @@ def _fake_normalize(x: Tensor, *_: Any) -> tuple[Tensor, ...]:
 @define("osr_normalize", f"(Tensor x, {AFFINE}, {RUNNING}) -> (Tensor y, {USED})", _fake_normalize, of_state=True)
 def _normalize(x: Tensor, weight: Tensor, bias: Tensor, *running: Any) -> tuple[Tensor, ...]:
     x = passes.laid_out(x)
-    y, used = passes.renormalize(backends.select("osr", x), x, weight, bias, Running(*running), group_of_all())
-    return y, *_together(passes.arrived(used))
+    y, left = passes.renormalize(backends.select("osr", x), x, weight, bias, Running(*running), group_of_all())
+    return y, *_used(left)
 
 
 def _fake_gradients(g: Tensor, x: Tensor, *given: Any) -> tuple[Tensor, Tensor, Tensor]:
@@ -76,7 +70,7 @@ GRADIENTS = "(Tensor g_x, Tensor g_weight, Tensor g_bias)"
 def _normalize_backward(
     g: Tensor, x: Tensor, statistics: Tensor, n: Tensor, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor, Tensor]:
-    x, used = passes.laid_out(x), _apart(statistics, n)
+    x, used = passes.laid_out(x), Used(statistics, n)
     return passes.renormalize_gradient(backends.select("osr", x), x, g, used, group_of_all(), dtype)
 
 
@@ -102,8 +96,8 @@ differentiate("osr_normalize", _normalize_gradient, _keep_normalized)
 
 def renormalize(x: Tensor, weight: Tensor, bias: Tensor, running: Running) -> tuple[Tensor, Moments]:
     """y and the moments of x, inside a graph and with gradient."""
-    y, statistics, n = call(_normalize, x, weight, bias, *running)
-    return y, _apart(statistics, n).moments
+    y, statistics, n = call(_normalize, x, weight, bias, *running[:5])
+    return y, Used(statistics, n).moments
 
 
 def _fake_lif_forward(x: Tensor, *given: Any) -> tuple[Tensor, ...]:
@@ -124,10 +118,10 @@ def _lif_forward(x: Tensor, weight: Tensor, bias: Tensor, *given: Any) -> tuple[
     x = passes.laid_out(x)
     state = operands_state(given[5:10], more).map(lambda tensor: layout.like(tensor, x))
     kernels, p, group = backends.select("osr", x), params_of(*params), group_of_all()
-    out, used = passes.renormalized_lif(kernels, p, x, weight, bias, Running(*running), state, group)
+    out, left = passes.renormalized_lif(kernels, p, x, weight, bias, Running(*running), state, group)
     slots = all_slots(p.kind, out.slots, None)
     trace, ratio, *others = (empty_like(x, None) if slot is None else slot for slot in slots)
-    return out.spikes, out.u, trace, ratio, *_together(passes.arrived(used)), *others
+    return out.spikes, out.u, trace, ratio, *_used(left), *others
 
 
 @define(
@@ -145,7 +139,7 @@ def _lif_backward(
     dtype: torch.dtype,
     *params: Any,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    x, used = passes.laid_out(x), _apart(statistics, n)
+    x, used = passes.laid_out(x), Used(statistics, n)
     u, keep = layout.like(u, x), layout.like_or_none(keep, x)
     kernels, p = backends.select("osr", x), params_of(*params)
     return passes.renormalized_lif_gradient(kernels, p, x, g_s, u, keep, used, group_of_all(), dtype)
@@ -178,6 +172,6 @@ def renormalized_lif(
     more: list[Any]
     potential, is_v, trace, ratio, keep, *more = state
     operands = (potential, trace, ratio, keep, is_v, *p.arguments, *more)
-    spikes, u, trace, ratio, statistics, n, *others = call(_lif_forward, x, weight, bias, *running, *operands)
+    spikes, u, trace, ratio, statistics, n, *others = call(_lif_forward, x, weight, bias, *running[:5], *operands)
     done = Forward(spikes, u, None, slots_of(p, (trace, ratio, *others)))
-    return done, _apart(statistics, n).moments
+    return done, Used(statistics, n).moments
