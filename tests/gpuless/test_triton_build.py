@@ -213,8 +213,7 @@ def asked(launch, rule, **size):
 
 def constants(variant):
     # ALIGNED goes with the hint about n
-    return {name: value for (at,), value in variant.constexprs.items()
-            if (name := variant.kernel.arg_names[at]) != "ALIGNED"}
+    return {at: value for at, value in variant.constexprs.items() if variant.kernel.arg_names[at[0]] != "ALIGNED"}
 
 for launch in (forward, backward):
     for rule in ("bptt", "ottt"):
