@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from fastsnn.experiment import Config, Experiment
 from fastsnn.recipes import Recipe
+from fastsnn.train.experiment import Config, Experiment
 
 SEEDS = range(5)
 OUT = Path(__file__).parent / "results"

@@ -17,12 +17,12 @@ from torch import Tensor, nn
 from torch.optim import SGD, Optimizer
 
 from fastsnn import data, online
-from fastsnn.config import RECIPES
 from fastsnn.data.digits import Dataset
 from fastsnn.models import Style
 from fastsnn.nn import reset
 from fastsnn.online.losses import hits
 from fastsnn.optim import STGR
+from fastsnn.train.config import RECIPES
 from fastsnn.types import RULES
 
 from . import accuracy

@@ -15,8 +15,8 @@ from typing import Any
 import torch
 
 from fastsnn import deploy
-from fastsnn.experiment import Experiment
 from fastsnn.nn.empf import VERSIONS
+from fastsnn.train.experiment import Experiment
 
 from .accuracy import Row, by_rule, outcome, percent, run, span, write
 

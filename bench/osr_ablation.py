@@ -6,7 +6,7 @@ with five seeds and writes osr_ablation.csv (one row a run) and osr_ablation.md 
 
 from __future__ import annotations
 
-from fastsnn.experiment import OSR_ABLATION
+from fastsnn.train.experiment import OSR_ABLATION
 
 from .accuracy import compare
 

@@ -6,7 +6,7 @@ writes rptt_ablation.csv (one row a run) and rptt_ablation.md (mean and spread) 
 
 from __future__ import annotations
 
-from fastsnn.experiment import RPTT_ABLATION
+from fastsnn.train.experiment import RPTT_ABLATION
 
 from .accuracy import compare
 

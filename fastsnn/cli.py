@@ -16,10 +16,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from .config import ATTENTION, RECIPES, WEIGHTS, Config
 from .errors import BackendError, DeployError, RunError
 from .names import BACKENDS, VERSIONS
 from .recipes import Recipe, list_recipes, read
+from .train.config import ATTENTION, RECIPES, WEIGHTS, Config
 from .version import __version__
 
 OPTIONS = (

@@ -15,16 +15,17 @@ from typing import Any
 
 import torch
 
-from . import backends, deploy, figures, plots, summaries
-from .boards import Board
-from .config import Config
+from . import backends, deploy, figures, summaries
 from .errors import RunError
-from .experiment import Experiment
 from .files import write_json
 from .online import evaluate, gradient_alignment
-from .profiling import profile
 from .recipes import Recipe
 from .threads import POLICY, crowded, sleeps
+from .train import plots
+from .train.boards import Board
+from .train.config import Config
+from .train.experiment import Experiment
+from .train.profiling import profile
 from .version import __version__
 
 OF_SUMMARY = 64  # samples of the test split

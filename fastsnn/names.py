@@ -1,4 +1,4 @@
-"""What has a name in arguments and on the command line. Imports no torch, so that `fastsnn --help` need not."""
+"""What arguments and the command line may say. Imports no torch, so that `fastsnn --help` need not."""
 
 from __future__ import annotations
 
@@ -7,3 +7,4 @@ from .rules import RULES as RULES
 VERSIONS = ("I", "II", "III")  # of EM-PF
 BACKENDS = ("cuda", "triton", "cpu", "reference")
 DATASETS = ("digits", "sequential-digits")
+LARGEST = 2**31 - 1  # number of steps, of epochs, and of samples in a batch

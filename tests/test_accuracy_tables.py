@@ -6,7 +6,7 @@ import pytest
 import torch
 from fastsnn._bench import accuracy, empf_table
 
-from fastsnn.experiment import Config, Experiment
+from fastsnn.train.experiment import Config, Experiment
 
 pytest.importorskip("sklearn", reason="the digits come with scikit-learn")
 

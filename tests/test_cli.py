@@ -14,9 +14,10 @@ import torch
 from torch.testing import assert_close
 
 import fastsnn
-from fastsnn import backends, cli, config, experiment, names
+from fastsnn import backends, cli, names
 from fastsnn.nn.osr import OSR, VanillaBN
-from fastsnn.potentials import Distribution
+from fastsnn.train import config, experiment
+from fastsnn.train.potentials import Distribution
 
 pytest.importorskip("sklearn", reason="the digits come with scikit-learn")
 pytest.importorskip("matplotlib", reason="curves.png is drawn by matplotlib")
@@ -335,7 +336,7 @@ def test_an_unreadable_checkpoint_is_named(damage, tmp_path, capsys):
 def test_a_full_disk_keeps_the_checkpoint_from_before(tmp_path):
     program = f"""
 import pathlib, resource, torch
-from fastsnn import experiment
+from fastsnn.train import experiment
 config = experiment.Config.of(data="sequential-digits", epochs=2, batch_size=512)
 run = experiment.Experiment(config, pathlib.Path({str(tmp_path)!r}))
 run.save()

@@ -7,8 +7,9 @@ import torch
 from torch import nn
 
 import fastsnn
-from fastsnn import cli, experiment
+from fastsnn import cli
 from fastsnn.online import SeparableShare
+from fastsnn.train import experiment
 
 from .test_cli import assert_same_run
 

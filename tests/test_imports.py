@@ -13,8 +13,7 @@ ORDER = (
     *("surrogate", "types", "stats", "reference"),
     *("backends", "kernels", "ops", "functional"),
     *("nn", "optim", "online", "models", "data", "deploy", "figures", "recorder", "summaries", "fastsnn"),
-    *("config", "recipes", "checkpoints", "assembly", "potentials", "experiment", "profiling", "boards", "plots"),
-    *("commands", "cli", "__main__"),
+    *("recipes", "train", "commands", "cli", "__main__"),
 )
 ROOT = Path(__file__).parents[1]
 if not (ROOT / "setup.py").exists():

@@ -7,9 +7,10 @@ import sys
 import pytest
 import torch
 
-from fastsnn import cli, experiment, recipes
+from fastsnn import cli, recipes
 from fastsnn.errors import RunError
 from fastsnn.models.style import NORMS
+from fastsnn.train import experiment
 
 from .data import files
 

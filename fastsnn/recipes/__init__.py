@@ -11,9 +11,8 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from ..config import LARGEST
 from ..errors import RunError
-from ..names import BACKENDS, RULES
+from ..names import BACKENDS, LARGEST, RULES
 
 __all__ = ["Recipe", "list_recipes", "read"]
 

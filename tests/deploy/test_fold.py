@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 import fastsnn
-from fastsnn import cli, deploy, experiment, models
+from fastsnn import cli, deploy, models
+from fastsnn.train import experiment
 
 from ..cases import assert_same
 

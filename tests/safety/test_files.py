@@ -12,13 +12,14 @@ import torch
 from torch import nn
 
 import fastsnn
-from fastsnn import checkpoints, deploy, files
-from fastsnn.config import Config
+from fastsnn import deploy, files
 from fastsnn.deploy import file as deploy_file
 from fastsnn.errors import DeployError, RunError
-from fastsnn.experiment import Experiment
 from fastsnn.online import Trainer
 from fastsnn.optim import STGR
+from fastsnn.train import checkpoints
+from fastsnn.train.config import Config
+from fastsnn.train.experiment import Experiment
 
 
 @pytest.fixture(scope="module", params=["ottt", "rptt"])

@@ -13,17 +13,18 @@ from torch import Tensor, nn
 from torch.optim import SGD, Adam, Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, StepLR
 
-from . import checkpoints, data, models, surrogate
+from .. import data, models, surrogate
+from ..data.registry import load_object
+from ..errors import RunError
+from ..models.registry import MODELS
+from ..nn import LIF, BinaryConv2d, plain, reset
+from ..online import FTRL, MPDR
+from ..online import loss as mixed_loss
+from ..online.training import Loss, evaluating
+from ..optim import STGR
+from ..recipes import Recipe
+from . import checkpoints
 from .config import RECIPES, Config
-from .data.registry import load_object
-from .errors import RunError
-from .models.registry import MODELS
-from .nn import LIF, BinaryConv2d, plain, reset
-from .online import FTRL, MPDR
-from .online import loss as mixed_loss
-from .online.training import Loss, evaluating
-from .optim import STGR
-from .recipes import Recipe
 
 CONVOLUTIONS: dict[str, type[nn.Module]] = {"binary": BinaryConv2d, "float": nn.Conv2d}  # by --weights
 

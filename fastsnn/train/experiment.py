@@ -17,18 +17,19 @@ import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
-from . import backends, checkpoints, models
+from .. import backends, models
+from ..errors import RunError
+from ..files import write_json
+from ..nn import EMPF, LIF, plain, reset
+from ..online import BatchResult, SeparableShare, Trainer
+from ..online.training import evaluating
+from ..recipes import Recipe
+from ..recorder import Record, record
+from . import checkpoints
 from .assembly import CONVOLUTIONS, assemble
 from .checkpoints import BEST, CHECKPOINT, INIT
 from .config import OSR_ABLATION, RECIPES, RPTT_ABLATION, Config
-from .errors import RunError
-from .files import write_json
-from .nn import EMPF, LIF, plain, reset
-from .online import BatchResult, SeparableShare, Trainer
-from .online.training import evaluating
 from .potentials import Distribution, Potentials, charged
-from .recipes import Recipe
-from .recorder import Record, record
 
 SHOWN = 4  # samples whose potentials a recipe's figures have
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from .errors import RunError
+from ..errors import RunError
 
 BY_STEP = ("step_rates", "z_scores", "above_threshold", "mpdr_loss")
 

@@ -8,12 +8,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .nn import LIF, plain
-from .ops.mpdr import MPDR
-from .reference import lif, stats
-from .reference import mpdr as formulas
-from .stats import Moments, merge
-from .types import state_dtype
+from ..nn import LIF, plain
+from ..ops.mpdr import MPDR
+from ..reference import lif, stats
+from ..reference import mpdr as formulas
+from ..stats import Moments, merge
+from ..types import state_dtype
 
 
 class Potentials(NamedTuple):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from .figures import panels
+from ..figures import panels
 from .potentials import Potentials
 
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from .errors import RunError
-from .names import BACKENDS, DATASETS, RULES, VERSIONS
+from ..errors import RunError
+from ..names import BACKENDS, DATASETS, LARGEST, RULES, VERSIONS
 
 ATTENTION = ("none", "I", "II")
 WEIGHTS = ("binary", "float")
-LARGEST = 2**31 - 1  # of steps, epochs and a batch
 TYPES: dict[str, tuple[type, ...]] = {
     **dict.fromkeys(("data", "rule", "mode", "device", "version", "seca", "weights"), (str,)),
     **dict.fromkeys(("steps", "epochs", "batch_size", "seed"), (int,)),

@@ -21,11 +21,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..errors import RunError
+from ..files import write_whole
+from ..ops.layout import is_dense
+from ..recipes import Recipe
 from .config import Config
-from .errors import RunError
-from .files import write_whole
-from .ops.layout import is_dense
-from .recipes import Recipe
 
 CHECKPOINT = "checkpoint.pt"
 BEST = "best.pt"  # the checkpoint of the best epoch

@@ -1,0 +1,1 @@
+"""What `fastsnn train` does: its configuration, the run and its folder, checkpoints, plots. Imports no torch."""
