@@ -309,7 +309,7 @@ def slots_at(places: Sequence[int], state: Any) -> list[Any]:
     return [state[place] for place in places]
 
 
-class Pull(NamedTuple):
+class MPDRGradient(NamedTuple):
     """What MPDR adds to a backward: dL/du[t] = offset + slope*(u[t] - m) of every step as float64 [T, 3] (m, offset,
     slope), and whether its part of g_x stays apart."""
 

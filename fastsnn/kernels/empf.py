@@ -31,7 +31,7 @@ class EMPFKernels:
         return max(1, min(self._blocks // max(channels, 1), outer * inner // 1024))
 
     def _sums(self, x: Tensor, like: Tensor) -> Tensor:
-        """Room for those of each part, or for one part as `like`."""
+        """Memory for those of each part, or for one part as `like`."""
         parts = self._parts(x)
         return like.new_zeros((parts, *like.shape) if parts > 1 else like.shape, dtype=torch.float64)
 

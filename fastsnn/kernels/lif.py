@@ -16,8 +16,8 @@ from ..errors import BackendError
 from ..reference import lif, mpdr
 from ..rules import RULES
 from ..surrogate.formulas import SHAPES
-from ..types import EMPTY, Forward, LIFParams, LIFState, Pull, Saved, state_dtype
-from .operands import DTYPES, room_of_blocks
+from ..types import EMPTY, Forward, LIFParams, LIFState, MPDRGradient, Saved, state_dtype
+from .operands import DTYPES, workspace_of_blocks
 
 
 def _empty_float(x: Tensor) -> Tensor:
@@ -48,7 +48,7 @@ class LIFKernels:
     def __init__(self, core: Core) -> None:
         if core.module is not None:
             check_rules(core.module)
-        self.NAME, self.SAVES_U, self._room = core.name, core.saves_u, core.blocks > 1
+        self.NAME, self.SAVES_U, self._workspace = core.name, core.saves_u, core.blocks > 1
         self._core, self._where, self._cached = core.module, core.where, f"_native_{core.name}"
 
     def _params(self, p: LIFParams) -> Any:
@@ -125,8 +125,8 @@ class LIFKernels:
         if moments_out is None:
             self._core.lif_forward(*arguments)
         else:
-            room = room_of_blocks(x, len(moments_out), one.numel()) if self._room else None
-            self._core.mpdr_forward(*arguments, moments_out, room)
+            workspace = workspace_of_blocks(x, len(moments_out), one.numel()) if self._workspace else None
+            self._core.mpdr_forward(*arguments, moments_out, workspace)
         return Forward(spikes, u, v, after)
 
     def backward(
@@ -137,7 +137,7 @@ class LIFKernels:
         g_v: Tensor | None = None,
         g_v_seq: Tensor | None = None,
         want_v: bool = False,
-        pull: Pull | None = None,
+        mpdr: MPDRGradient | None = None,
         g_drive: Sequence[Tensor | None] = (),
     ) -> tuple[Tensor, Tensor | None, Sequence[Tensor], Tensor | None]:
         like: Any = saved.x if saved.u is None else saved.u
@@ -172,11 +172,11 @@ class LIFKernels:
             g_v_first,
             *g_first,
         )
-        if pull is None:
+        if mpdr is None:
             self._core.lif_backward(*arguments)
             return g_x, g_v_first, g_first, None
-        local = torch.empty_like(g_x) if pull.local else None
-        self._core.mpdr_backward(*arguments, pull.rows, local)
+        local = torch.empty_like(g_x) if mpdr.local else None
+        self._core.mpdr_backward(*arguments, mpdr.rows, local)
         return g_x, g_v_first, g_first, local
 
 

@@ -1,4 +1,4 @@
-"""What every core takes for a dtype, and room for its sums."""
+"""What every core takes for a dtype, and the workspace of its sums."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ DTYPES = Codes({torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.flo
 SMALLEST_BLOCK = 256  # neurons that a block or program of a sum over all of them takes, or more
 
 
-def room_of_blocks(like: Tensor, *sizes: int) -> Tensor:
+def workspace_of_blocks(like: Tensor, *sizes: int) -> Tensor:
     """Two sums of every block, for neurons of the last size."""
     *rows, n = sizes
     return like.new_empty((*rows, -(-n // SMALLEST_BLOCK), 2), dtype=torch.float64)

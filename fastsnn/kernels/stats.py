@@ -14,7 +14,7 @@ from ..reference import osr, ots
 from ..stats import Moments, Running, Settled, Used
 from ..types import Forward, LIFParams, LIFState, slots_at, state_dtype
 from .lif import LIFKernels
-from .operands import DTYPES, room_of_blocks
+from .operands import DTYPES, workspace_of_blocks
 
 
 def _shape(x: Tensor) -> tuple[int, int, int]:
@@ -155,7 +155,7 @@ class OTSKernels:
     def charge(self, p: LIFParams, x: Tensor, v: Tensor | None) -> tuple[Tensor, Moments]:
         u = torch.empty_like(x, dtype=state_dtype(x.dtype))
         own = x.new_zeros(2, dtype=torch.float64)
-        room = room_of_blocks(x, x.numel()) if self._room else None
+        room = workspace_of_blocks(x, x.numel()) if self._room else None
         self._call("ots_charge", p, u, x.dtype, x, v, u, own, room)
         return u, Moments(own.new_full((), x.numel()), *own)
 

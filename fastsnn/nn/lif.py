@@ -403,7 +403,7 @@ class LIF(Neuron):
         alone = self._params.kind.first(self._params, v)
         return replaced(state, **{LIFState._fields[place]: torch.where(before.isinf(), alone, after)})
 
-    def _after(self, ran: op.Ran, sequence: bool) -> Tensor:
+    def _after(self, ran: op.LIFOutput, sequence: bool) -> Tensor:
         """Keeps the new state and returns the spikes, with their trace where there is one."""
         state, old = ran.state, self._state
         if not self.training and (old.trace is not None or old.keep is not None):

@@ -20,7 +20,7 @@ from ..types import (
     Forward,
     LIFParams,
     LIFState,
-    Pull,
+    MPDRGradient,
     Saved,
     cached_params,
     flag,
@@ -33,7 +33,7 @@ from ..types import (
 from . import layout, memory
 from .autograd import of_neuron
 from .dispatch import by_operators, traced_by_jit
-from .passes.mpdr import room
+from .passes.mpdr import empty_moments
 from .registered import lif as registered
 
 __all__ = ["LIFResult", "lif_sequence", "lif_step", "run"]
@@ -122,11 +122,11 @@ def _saved_x(
     return Saved(dtype, True, None, x, state.potential, is_v, state.keep, slots_at(p.drive, state))
 
 
-def _pull(saved: Saved, moments: Any, g_moments: Any, apart: Any) -> Pull:
+def _mpdr_gradient(saved: Saved, moments: Any, g_moments: Any, apart: Any) -> MPDRGradient:
     """How the gradient of the moments enters a backward."""
     model: Any = saved.u if saved.x is None else saved.x
     rows = formulas.pulls(moments, g_moments, model[0].numel() if saved.sequence else model.numel())
-    return Pull(rows, apart is not None)
+    return MPDRGradient(rows, apart is not None)
 
 
 class OnlineLIF(torch.autograd.Function):
@@ -150,7 +150,7 @@ class OnlineLIF(torch.autograd.Function):
         g_s = layout.fitted(g_s, saved, sequence)
         if moments is None or g_moments is None:
             return kernels.backward(p, saved, g_s)[0], *none[1:]
-        g_x, _, _, local = kernels.backward(p, saved, g_s, pull=_pull(saved, moments, g_moments, apart))
+        g_x, _, _, local = kernels.backward(p, saved, g_s, mpdr=_mpdr_gradient(saved, moments, g_moments, apart))
         if apart is None:
             return g_x, *none[1:]
         return None if g_s is None else g_x, None, *apart.gradients(local)
@@ -177,7 +177,7 @@ class BPTTLIF(torch.autograd.Function):
         last, every = (None, g_v) if v_seq else (g_v, None)
         g_s = layout.fitted(g_s, saved, sequence)
         pulled = moments is not None and g_moments is not None
-        more: dict[str, Any] = {"pull": _pull(saved, moments, g_moments, None)} if pulled else {}
+        more: dict[str, Any] = {"mpdr": _mpdr_gradient(saved, moments, g_moments, None)} if pulled else {}
         if g_drive:
             more["g_drive"] = [layout.fitted(g, saved, False) for g in g_drive]
         wanted = any(ctx.needs_input_grad[1:])
@@ -185,7 +185,7 @@ class BPTTLIF(torch.autograd.Function):
         return g_x, g_v_first, None, *(g_first or [None] * len(g_drive))
 
 
-class Ran(NamedTuple):
+class LIFOutput(NamedTuple):
     """One call's outcome: spikes, state after it, trace of every step, v (of every step where asked), with MPDR the
     moments of u, [T, 2], with gradient, and the state before it whose memory the call after the next may take."""
 
@@ -207,7 +207,7 @@ def run(
     spare: LIFState | None = None,
     mpdr: bool = False,
     apart: Any = None,
-) -> Ran:
+) -> LIFOutput:
     """One step (or a sequence [T, *]) of p from `state`. spare: of a layer, the `spare` that its step before returned:
     under an online rule the new state takes that memory wherever nothing else holds it, and `state` stays as it is, so
     that a step which is interrupted has not happened. mpdr: with the moments of u; apart: the `ops.mpdr.Apart` that
@@ -224,7 +224,7 @@ def run(
             return _by_operators(p, x, state, sequence, v_seq, spare is not None, mpdr)
         x, state = layout.aligned(x, state, sequence)
     kernels = backends.select("mpdr" if mpdr else "lif", x)
-    moments = room(x, sequence) if mpdr else None
+    moments = empty_moments(x, sequence) if mpdr else None
     if p.online:
         return _run_online(p, kernels, x, state, sequence, v_seq, spare, moments, apart)
     return _run_through_time(p, kernels, x, state, sequence, v_seq, moments)
@@ -240,7 +240,7 @@ def _run_online(
     spare: LIFState | None,
     moments: Tensor | None,
     apart: Any,
-) -> Ran:
+) -> LIFOutput:
     wanted = {} if moments is None else {"moments_out": moments}
     large = spare is not None and not sequence and x.numel() >= memory.WORTH_ASKING
     into = _reusable(spare, x) if large and spare is not None else EMPTY
@@ -259,7 +259,7 @@ def _run_online(
 
 def _run_through_time(
     p: LIFParams, kernels: Any, x: Tensor, state: LIFState, sequence: bool, v_seq: bool, moments: Tensor | None
-) -> Ran:
+) -> LIFOutput:
     wanted = {} if moments is None else {"moments_out": moments}
     start = settled(p, state)
     v_first: Any = start.potential
@@ -299,12 +299,12 @@ def _online(
     sequence: bool,
     name: str,
     moments: Tensor | None,
-) -> Ran:
+) -> LIFOutput:
     """After a call from `state`; spikes and u: of `out`, as autograd has them and as the state keeps it."""
     slots, trace = out.slots, out.slots[0] if p.traced else None
     if sequence and trace is not None:
         slots = [trace[-1].clone(), *slots[1:]]
-    return Ran(spikes, state_of(p.places, u, False, slots, state.keep), trace, out.v, name, moments)
+    return LIFOutput(spikes, state_of(p.places, u, False, slots, state.keep), trace, out.v, name, moments)
 
 
 def _through_time(
@@ -316,15 +316,15 @@ def _through_time(
     v_seq: bool,
     name: str,
     moments: Tensor | None,
-) -> Ran:
-    return Ran(
+) -> LIFOutput:
+    return LIFOutput(
         spikes, state_of(p.drive, v[-1].clone() if v_seq else v, True, drive, state.keep), None, v, name, moments
     )
 
 
 def _by_operators(
     p: LIFParams, x: Tensor, state: LIFState, sequence: bool, v_seq: bool, of_layer: bool, mpdr: bool
-) -> Ran:
+) -> LIFOutput:
     """As `run`: the registered operators have their own gradient."""
     if of_layer:
         _check_export(state, sequence)

@@ -14,7 +14,7 @@ from ..types import FLOATING, LIFParams, LIFState, slots_at, state_of
 from . import layout
 from .autograd import first_order, of_neuron
 from .dispatch import by_operators
-from .lif import Ran
+from .lif import LIFOutput
 from .passes import osr as passes
 from .registered import osr as registered
 
@@ -141,7 +141,7 @@ def renormalize(
 
 def renormalized_lif(
     x: Tensor, weight: Tensor, bias: Tensor, running: Running, p: LIFParams, state: LIFState
-) -> tuple[Ran, Moments | passes.Coming | Settled]:
+) -> tuple[LIFOutput, Moments | passes.Coming | Settled]:
     """One step of a neuron of an online rule on `renormalize(x, ...)`, in one pass over memory, and what that returns
     of the moments of x. Errors as there."""
     moments: Moments | passes.Coming | Settled
@@ -156,7 +156,7 @@ def renormalized_lif(
         done, left, name = out
         moments = passes.told(left)
     after = state_of(p.places, done.u, False, done.slots, state.keep)
-    return Ran(spikes, after, done.slots[0] if p.traced else None, None, name), moments
+    return LIFOutput(spikes, after, done.slots[0] if p.traced else None, None, name), moments
 
 
 def evaluate(x: Tensor, weight: Tensor, bias: Tensor, running: Running) -> Tensor:

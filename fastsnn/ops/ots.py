@@ -15,7 +15,7 @@ from ..types import LIFParams, LIFState
 from . import layout
 from .autograd import of_neuron
 from .dispatch import by_operators
-from .lif import Ran, check_input, check_state
+from .lif import LIFOutput, check_input, check_state
 from .registered import ots as registered
 
 RULES = ("sltt", "ottt")
@@ -62,7 +62,7 @@ class StabilizedLIF(torch.autograd.Function):
         return g_x, None, None, None, None
 
 
-def run(p: LIFParams, x: Tensor, state: LIFState, stabilize: Stabilize) -> Ran:
+def run(p: LIFParams, x: Tensor, state: LIFState, stabilize: Stabilize) -> LIFOutput:
     """One step of p from `state`; stabilize(moments of u) is the threshold, float64 [].
 
     Raises TypeError or ValueError for an input or a state that does not fit, BackendError where no backend runs.
@@ -80,4 +80,4 @@ def run(p: LIFParams, x: Tensor, state: LIFState, stabilize: Stabilize) -> Ran:
         out: list[Any] = []
         spikes, _ = StabilizedLIF.apply(x, p, state, stabilize, out)
         v, trace, name = out
-    return Ran(spikes, LIFState(v, True, trace, None, state.keep), trace, v, name)
+    return LIFOutput(spikes, LIFState(v, True, trace, None, state.keep), trace, v, name)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..types import EMPTY, Forward, LIFParams, LIFState, Pull, Saved, replaced
+from ..types import EMPTY, Forward, LIFParams, LIFState, MPDRGradient, Saved, replaced
 from . import lif
 
 NAME = lif.NAME
@@ -49,9 +49,9 @@ def pulls(moments: Tensor, g_moments: Tensor, n: int) -> Tensor:
     return torch.stack([mean, g_mean, torch.where(var == 0, 0.0, 2 * g_var)], 1)
 
 
-def gradient(u: Tensor, pull: Pull) -> Tensor:
+def gradient(u: Tensor, mpdr: MPDRGradient) -> Tensor:
     """dL/du through the moments of u [T, *]."""
-    m, offset, slope = (row.to(u.dtype).view(-1, *[1] * (u.dim() - 1)) for row in pull.rows.unbind(1))
+    m, offset, slope = (row.to(u.dtype).view(-1, *[1] * (u.dim() - 1)) for row in mpdr.rows.unbind(1))
     return offset + slope * (u - m)
 
 
@@ -84,14 +84,14 @@ def backward(
     g_v: Tensor | None = None,
     g_v_seq: Tensor | None = None,
     want_v: bool = False,
-    pull: Pull | None = None,
+    mpdr: MPDRGradient | None = None,
     g_drive: Sequence[Tensor | None] = (),
 ) -> tuple[Tensor, Tensor | None, Sequence[Tensor], Tensor | None]:
-    """As the LIF family's, with MPDR's gradient added to g_u; with pull.local, its part of g_x apart."""
-    if pull is None:
+    """As the LIF family's, with MPDR's gradient added to g_u; with mpdr.local, its part of g_x apart."""
+    if mpdr is None:
         return lif.backward(p, saved, g_s, g_v, g_v_seq, want_v, None, g_drive)
-    g_u = gradient(lif.potentials(p, saved), pull)
-    if not pull.local:
+    g_u = gradient(lif.potentials(p, saved), mpdr)
+    if not mpdr.local:
         return lif.backward(p, saved, g_s, g_v, g_v_seq, want_v, g_u, g_drive)
     g_x, g_v_first, g_first, _ = lif.backward(p, saved, g_s, g_v, g_v_seq, want_v, None, g_drive)
     local = p.gain * g_u

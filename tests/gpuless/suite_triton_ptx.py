@@ -10,7 +10,7 @@ import torch
 from fastsnn import backends, surrogate
 from fastsnn.functional import lif_sequence, standardize
 from fastsnn.stats import Moments, Running, Sequence, Used
-from fastsnn.types import RULES, LIFParams, LIFState, Pull, Saved, state_dtype
+from fastsnn.types import RULES, LIFParams, LIFState, MPDRGradient, Saved, state_dtype
 
 from ..cases import DTYPES, assert_same, current, dtype_id, keep_of, on_reference, sequence, steps
 from . import cuda_host, triton_ptx
@@ -181,14 +181,14 @@ def test_ots(dtype):
 def test_mpdr(rule, dtype):
     p, moments = LIFParams(rule=rule, v_reset=0.25, surrogate=EXACT), torch.empty(3, 2, dtype=torch.float64)
     x, g_s, keep, u, _ = operands(dtype, SIZES[1])
-    saved, pull = Saved(dtype, True, u=u, keep=keep), Pull(vectors(3, 3), rule == "sltt")
+    saved, mpdr = Saved(dtype, True, u=u, keep=keep), MPDRGradient(vectors(3, 3), rule == "sltt")
 
     def forward(kernels):
         out = kernels.forward(p, x, LIFState(keep=keep), True, u_seq=True, moments_out=moments)
         return out.spikes, out.u, moments.clone()
 
     assert_alike("mpdr", forward, rtol=1e-11, atol=1e-11)
-    assert_alike("mpdr", lambda kernels: kernels.backward(p, saved, g_s, pull=pull), **CLOSE[dtype])
+    assert_alike("mpdr", lambda kernels: kernels.backward(p, saved, g_s, mpdr=mpdr), **CLOSE[dtype])
 
 
 def test_changed_instruction_is_noticed(launched):

@@ -31,7 +31,7 @@ from fastsnn.ops.binary import words_shape
 from fastsnn.reference.binary import Geometry
 from fastsnn.reference.empf import Norm
 from fastsnn.stats import Moments, Running, Sequence, Used
-from fastsnn.types import RULES, LIFParams, LIFState, Pull, Saved, state_dtype, state_of
+from fastsnn.types import RULES, LIFParams, LIFState, MPDRGradient, Saved, state_dtype, state_of
 
 ARCHS = (75, 80, 86, 89, 90, 100, 120)
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
@@ -175,11 +175,11 @@ def mpdr(p, dtype, local, T=3, n=2048):
     kernels, moments = KERNELS["mpdr"], torch.empty(T, 2, dtype=torch.float64)
     x, u = torch.empty((T, n), dtype=dtype), torch.empty((T, n), dtype=state_dtype(dtype))
     kernels.forward(p, x, LIFState(keep=u[0]), True, not p.online, u_seq=not p.online, moments_out=moments)
-    pull = Pull(torch.empty(T, 3, dtype=torch.float64), local)
+    gradient = MPDRGradient(torch.empty(T, 3, dtype=torch.float64), local)
     if p.online:
-        kernels.backward(p, Saved(dtype, True, x=x, potential=u[0], keep=u[0]), x, pull=pull)
+        kernels.backward(p, Saved(dtype, True, x=x, potential=u[0], keep=u[0]), x, mpdr=gradient)
     else:
-        kernels.backward(p, Saved(dtype, True, u=u, keep=u[0]), x, u[0], u, True, pull)
+        kernels.backward(p, Saved(dtype, True, u=u, keep=u[0]), x, u[0], u, True, gradient)
 
 
 def binary(dtype, bits, neighbours):

@@ -7,7 +7,7 @@ import torch
 
 from fastsnn.online import MPDR
 from fastsnn.reference import mpdr
-from fastsnn.types import Pull
+from fastsnn.types import MPDRGradient
 
 from ..cases import assert_same
 
@@ -27,7 +27,7 @@ def pull_of(u, weight=1.0):
     moments = mpdr.moments(u).requires_grad_()
     with torch.enable_grad():
         (g,) = torch.autograd.grad(weight * mpdr.loss(moments, **TARGET).sum(), moments)
-    return Pull(mpdr.pulls(moments.detach(), g, u[0].numel()), False)
+    return MPDRGradient(mpdr.pulls(moments.detach(), g, u[0].numel()), False)
 
 
 def test_loss_is_the_divergence_and_the_variance():

@@ -27,7 +27,7 @@ from fastsnn.rules import RULES
 from fastsnn.rules.rule import Slot
 from fastsnn.surrogate import Triangle
 from fastsnn.surrogate.formulas import SHAPES
-from fastsnn.types import LIFParams, LIFState, Pull, Saved
+from fastsnn.types import LIFParams, LIFState, MPDRGradient, Saved
 from tests.cases import assert_same, current, keep_of
 from tests.gpuless import triton_interpreter
 
@@ -145,8 +145,8 @@ def results():
             yield forward(rule, x, LIFState(**start, adaptation=b, **more))
             yield forward(rule, x, LIFState())
         g_v_seq, u = torch.randn(2, T, N, dtype=wide)
-        pull = Pull(torch.rand(T, 3, dtype=torch.float64), False)
-        for pulled, late in ((None, g_v_seq), (pull, None)):
+        mpdr = MPDRGradient(torch.rand(T, 3, dtype=torch.float64), False)
+        for pulled, late in ((None, g_v_seq), (mpdr, None)):
             yield backward("adaptive", Saved(dtype, True, u=u, keep=keep), g_s, g_v, g_b, late, pulled)
             saved = Saved(dtype, True, x=x, **start, drive=[b])
             for rule in ("adaptive_online", "adaptive_traced"):

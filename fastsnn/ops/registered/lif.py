@@ -11,10 +11,10 @@ from ... import backends
 from ...reference import mpdr as formulas
 from ...reference.lif import settled_drive
 from ...rules import Rule
-from ...types import EMPTY, Forward, LIFParams, LIFState, Pull, Saved, params_of
+from ...types import EMPTY, Forward, LIFParams, LIFState, MPDRGradient, Saved, params_of
 from .. import layout
 from ..autograd import first_order
-from ..passes.mpdr import room
+from ..passes.mpdr import empty_moments
 from . import (
     MORE,
     MORE_GIVEN,
@@ -69,7 +69,7 @@ def lif_forward(x: Tensor, *given: Any) -> tuple[Tensor, ...]:
     params, more = apart(given[9:])
     p = params_of(*params)
     x, state = layout.aligned(x, operands_state(given[:5], more), sequence)
-    moments = room(x, sequence) if mpdr else x.new_empty(0, 2, dtype=torch.float64)
+    moments = empty_moments(x, sequence) if mpdr else x.new_empty(0, 2, dtype=torch.float64)
     wanted = {"moments_out": moments} if mpdr else {}
     out = backends.select(_family(mpdr), x).forward(p, x, state, sequence, v_seq, EMPTY, u_seq, **wanted)
     v = None if p.online and not v_seq else out.v
@@ -103,7 +103,7 @@ def _fake_lif_backward(g_s: Tensor | None, g_v: Tensor | None, *given: Any) -> t
 )
 def lif_backward(g_s: Tensor | None, g_v: Tensor | None, *given: Any) -> tuple[Tensor, ...]:
     """A backend's LIF backward, from u of every step, or from x of a sequence and the potential before it; pulls: the
-    rows of `Pull`."""
+    rows of `MPDRGradient`."""
     u, x, potential, keep, dtype, is_v, sequence, v_seq, want_v, pulls = given[:10]
     params, more = apart(given[10:])
     p = params_of(*params)
@@ -111,11 +111,11 @@ def lif_backward(g_s: Tensor | None, g_v: Tensor | None, *given: Any) -> tuple[T
     model = _model(saved)
     g_s, g_v = layout.fitted(g_s, saved, sequence), layout.fitted(g_v, saved, v_seq)
     last, every = (None, g_v) if v_seq else (g_v, None)
-    pull: dict[str, Any] = {} if pulls is None else {"pull": Pull(pulls, False)}
+    further: dict[str, Any] = {} if pulls is None else {"mpdr": MPDRGradient(pulls, False)}
     if p.drive:
-        pull["g_drive"] = [layout.fitted(g, saved, False) for g in _drive(p.kind, more[len(MORE) :])]
+        further["g_drive"] = [layout.fitted(g, saved, False) for g in _drive(p.kind, more[len(MORE) :])]
     kernels = backends.select(_family(pulls is not None), model)
-    g_x, g_potential, g_drive, _ = kernels.backward(p, saved, g_s, last, every, want_v, **pull)
+    g_x, g_potential, g_drive, _ = kernels.backward(p, saved, g_s, last, every, want_v, **further)
     one, slots = model[0] if sequence else model, iter(g_drive)
     _, _, *others = all_slots(p.kind, [next(slots, None) if slot.drives else None for slot in p.kind.slots], None)
     firsts = (empty_like(g_x, None) if g is None else layout.like(g, one) for g in (g_potential, *others))
