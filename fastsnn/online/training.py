@@ -35,7 +35,7 @@ class BatchResult(NamedTuple):
 
 
 def _through_time(net: nn.Module) -> bool:
-    return any(isinstance(module, LIF) and module.rule == "bptt" for module in net.modules())
+    return any(isinstance(module, LIF) and not module._params.online for module in net.modules())
 
 
 def _regularised(net: nn.Module) -> bool:

@@ -180,9 +180,10 @@ class BPTTLIF(torch.autograd.Function):
         more: dict[str, Any] = {"mpdr": _mpdr_gradient(saved, moments, g_moments, None)} if pulled else {}
         if g_drive:
             more["g_drive"] = [layout.fitted(g, saved, False) for g in g_drive]
-        wanted = any(ctx.needs_input_grad[1:])
-        g_x, g_v_first, g_first, _ = kernels.backward(p, saved, g_s, last, every, wanted, **more)
-        return g_x, g_v_first, None, *(g_first or [None] * len(g_drive))
+        needs = ctx.needs_input_grad
+        g_x, g_v_first, g_first, _ = kernels.backward(p, saved, g_s, last, every, any(needs[1:]), **more)
+        first: list[Any] = [g if need else None for g, need in zip(g_first or g_drive, needs[3:], strict=True)]
+        return g_x, g_v_first if needs[1] else None, None, *first
 
 
 class LIFOutput(NamedTuple):

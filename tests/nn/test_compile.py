@@ -140,7 +140,7 @@ def test_mpdr_in_steps_equals_eager(rule):
     for prepare in (lambda net: net, compiled):
         net = convolutional(rule, mpdr=MPDR, dropout=0.2)
         torch.manual_seed(2)
-        run = backward_at_end if rule == "bptt" else train_by_step
+        run = train_by_step if RULES[rule].online else backward_at_end
         results.append([*run(net, prepare(net), x), *moments(net)])
     assert_same(results[1], results[0])
     assert graphs() == 2

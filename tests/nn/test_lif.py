@@ -114,7 +114,7 @@ def test_v_seq(rule):
 @pytest.mark.parametrize("rule", RULES)
 def test_for_rule_gives_the_papers_defaults(rule):
     neuron = fastsnn.LIF.for_rule(rule)
-    paper = (True, 0.0, "Sigmoid") if rule == "bptt" else (False, None, "Triangle" if rule == "sltt" else "Sigmoid")
+    paper = (True, 0.0, "Sigmoid") if rule == "bptt" else (False, None, RULES[rule].paper["surrogate_function"][0])
     assert (neuron.decay_input, neuron.v_reset, type(neuron.surrogate_function).__name__) == paper
     assert (neuron.rule, neuron.tau, neuron.v_threshold) == (rule, 2.0, 1.0)
 

@@ -71,7 +71,7 @@ def gradients(make, hook, channels_last):
     with hook:
         rows = [layer(x_t) for x_t in ([x] if sequence else x)]
     loss = sum(((1 + t) * fastsnn.nn.plain(s)).square().sum() for t, s in enumerate(rows))
-    if isinstance(layer, fastsnn.LIF) and layer.rule == "bptt":
+    if isinstance(layer, fastsnn.LIF) and not RULES[layer.rule].online:
         loss = loss + layer.v.square().sum()
     learned = [p for p in layer.parameters() if p.requires_grad]
     return torch.autograd.grad(loss, [x, *learned])

@@ -156,18 +156,18 @@ def test_equals_the_eager_call(rule, reset, sequence, kind, dtype, backend, monk
     x = inputs(sequence, dtype)
     state = state_of(x[0] if sequence else x, rule, kind)
     leaves = [x]
-    if rule == "bptt" and kind != "none":
+    if not p.online and kind != "none":
         leaves.append(state.potential.requires_grad_())
     results = []
     with fastsnn.use_backend(backend):
         for graph in (False, True):
             ran = run_in(graph, monkeypatch, p, x, state, sequence, sequence)
-            outputs = [ran.spikes, ran.v] if rule == "bptt" else [ran.spikes]
+            outputs = [ran.spikes, ran.v] if not p.online else [ran.spikes]
             g = torch.autograd.grad(
                 sum((out * torch.linspace(-1, 1, out.numel()).view_as(out)).sum() for out in outputs), leaves
             )
-            assert ran.state.potential.requires_grad == (rule == "bptt")
-            v = ran.v if sequence or rule == "bptt" else None
+            assert ran.state.potential.requires_grad == (not p.online)
+            v = ran.v if sequence or not p.online else None
             results.append((ran.spikes, ran.trace, v, *ran.state, *g))
     assert_same(results[1], results[0])
 

@@ -59,9 +59,9 @@ def test_layouts_pass_opcheck(layout):
     weight, bias, running = normalization()
     opcheck(OPERATORS.osr_normalize.default, (inputs(layout=layout), weight, bias, *running[:5]))
     p, x = params("ndot"), inputs(layout=layout)
-    potential, is_v, trace, ratio, keep = state_of(x, p, "full")
+    potential, is_v, trace, ratio, keep, *more = state_of(x, p, "full")
     state = potential, trace, ratio, keep, is_v
-    opcheck(OPERATORS.osr_lif_forward.default, (x, weight, bias, *running[:5], *state, *p.arguments))
+    opcheck(OPERATORS.osr_lif_forward.default, (x, weight, bias, *running[:5], *state, *p.arguments, *more))
     opcheck(OPERATORS.ots_charge.default, (x.detach(), potential, *params("ottt").arguments))
 
 
@@ -71,10 +71,10 @@ def test_layouts_pass_opcheck(layout):
 def test_osr_lif_passes_opcheck(rule, kind, backend):
     p, x = params(rule), inputs()
     weight, bias, running = normalization()
-    potential, is_v, trace, ratio, keep = state_of(x, p, kind)
+    potential, is_v, trace, ratio, keep, *more = state_of(x, p, kind)
     with fastsnn.use_backend(backend):
         state = potential, trace, ratio, keep, is_v
-        opcheck(OPERATORS.osr_lif_forward.default, (x, weight, bias, *running[:5], *state, *p.arguments))
+        opcheck(OPERATORS.osr_lif_forward.default, (x, weight, bias, *running[:5], *state, *p.arguments, *more))
 
 
 @BOTH

@@ -35,6 +35,9 @@ from . import (
 
 __all__ = ["NAME", "forward"]
 
+MORE_AT = (
+    20  # where MORE begins in a call of lif_forward, behind ten operands and the parameters; defaults are left out
+)
 MORE_BACK = MORE_GIVEN + "".join(f", Tensor? g_{name}=None" for name in MORE)
 
 
@@ -184,8 +187,8 @@ def _lif_gradient(
     g: list[Tensor | None] = [None] * ctx.inputs
     if all(given is None for given in (g_s, g_v, g_moments, *g_slots)):
         return tuple(g)
-    needs, more_at = ctx.needs_input_grad, ctx.inputs - len(g_slots)
-    want_v = (needs[1] or any(needs[more_at:])) and not rule_of(params).online
+    needs = ctx.needs_input_grad
+    want_v = (needs[1] or any(needs[MORE_AT:])) and not rule_of(params).online
     *saved, moments = ctx.saved_tensors[:5]
     more = (*ctx.saved_tensors[5:], *[None] * len(MORE))[: len(MORE)]  # defaults may be left out
     flags = is_v, sequence, v_seq, want_v
@@ -196,7 +199,8 @@ def _lif_gradient(
     g[0], g_potential, *g_first = call(lif_backward, g_s, g_v, *saved, dtype, *flags, pulls, *params, *more, *g_slots)
     if want_v:
         g[1] = g_potential
-        g[more_at:] = [first if first.numel() == g_potential.numel() else None for first in g_first]
+        for at, (first, needed) in enumerate(zip(g_first, needs[MORE_AT:]), MORE_AT):  # noqa: B905 (as they are given)
+            g[at] = first if needed and first.numel() == g_potential.numel() else None
     return tuple(g)
 
 
