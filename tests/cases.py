@@ -24,6 +24,8 @@ DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
 SIZES = [(n, torch.float32) for n in (0, 1, 2047, 2048, 2049, 40_013)]
 SIZES += [(n, dtype) for n in (8, 2048, 2056) for dtype in DTYPES[1:]]
 ONLINE = [rule for rule, traits in RULES.items() if traits.online]
+# online rules whose spikes depend on the potential alone
+OF_LIF = [rule for rule in ONLINE if not any(slot.drives for slot in RULES[rule].slots)]
 TRACED = [rule for rule, traits in RULES.items() if traits.traced()]
 RESETS = {"soft": None, "hard": 0.0, "hard0.25": 0.25}
 SURROGATES = [surrogate.SURROGATES[name](1.5) for name in surrogate.SURROGATES]

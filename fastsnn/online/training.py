@@ -34,8 +34,10 @@ class BatchResult(NamedTuple):
     samples: int
 
 
-def _through_time(net: nn.Module) -> bool:
-    return any(isinstance(module, LIF) and not module._params.online for module in net.modules())
+def _through_time(net: nn.Module) -> str | None:
+    """The first rule of the network's that goes back through time; None where there is none."""
+    neurons = (module for module in net.modules() if isinstance(module, LIF))
+    return next((neuron.rule for neuron in neurons if not neuron._params.online), None)
 
 
 def _regularised(net: nn.Module) -> bool:
@@ -97,10 +99,11 @@ def _check(
     for name, module in net.named_modules():
         if isinstance(module, EMPF) and module.step_mode == "s" and module.steps != len(x):
             raise ValueError(f"x has T = {len(x)} steps and {name or 'net'} has parameters for steps = {module.steps}")
-    if _through_time(net) and (mode == "O" or backward_steps is not None):
+    rule = _through_time(net)
+    if rule is not None and (mode == "O" or backward_steps is not None):
         raise ValueError(
-            "rule 'bptt' differentiates through all steps at once: it has no mode 'O' and no random back-propagation; "
-            "use mode='A', or an online rule (sltt, ottt, ndot)"
+            f"rule {rule!r} differentiates through all steps at once: it has no mode 'O' and no random "
+            "back-propagation; use mode='A', or an online rule (sltt, ottt, ndot)"
         )
 
 
@@ -154,7 +157,7 @@ def update(
     Nothing is read from a device before the last step is done: a loss that is not finite, or a step that a strict norm
     refuses, makes the gradients of every update after it zero."""
     steps, whole, regularised = len(x), _whole_sequences(net), _regularised(net)
-    at_once = whole or _through_time(net)
+    at_once = whole or _through_time(net) is not None
     apart = _Apart(net) if regularised and mode == "A" and isinstance(optimizer, STGR) and not at_once else None
     terms: list[Tensor] = []
     reset(net)

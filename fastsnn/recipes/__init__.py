@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import RunError
-from ..names import BACKENDS, LARGEST, RULES
+from ..names import BACKENDS, LARGEST, RULES, through_time
 
 __all__ = ["Recipe", "list_recipes", "read"]
 
@@ -110,7 +110,7 @@ class Recipe:
         self._fit()
 
     def _fit(self) -> None:
-        if self.rule == "bptt" and (self.mode == "O" or self.backward_steps is not None):
+        if through_time(self.rule) and (self.mode == "O" or self.backward_steps is not None):
             self._wrong("rule", "it goes back through all steps at once: use mode A without backward_steps")
         if self.rule == "empf" and (self.norm is not None or self.mpdr is not None):
             self._wrong("rule", "EM-PF networks have batch norms of their own: leave out norm and mpdr")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import RunError
-from ..names import BACKENDS, DATASETS, LARGEST, RULES, VERSIONS
+from ..names import BACKENDS, DATASETS, LARGEST, RULES, VERSIONS, through_time
 
 ATTENTION = ("none", "I", "II")
 WEIGHTS = ("binary", "float")
@@ -107,8 +107,8 @@ class Config:
             raise RunError(f"--seed is {_shown(self.seed)}; it must be in -2^63..2^64-1, as torch.manual_seed takes it")
         if not 0 < self.lr < float("inf"):
             raise RunError(f"--lr is {self.lr}; it must be a positive number")
-        if self.rule == "bptt" and self.mode == "O":
-            raise RunError("--rule bptt goes back through all steps at once: use it with --mode A")
+        if through_time(self.rule) and self.mode == "O":
+            raise RunError(f"--rule {self.rule} goes back through all steps at once: use it with --mode A")
         if self.rule in RPTT_ABLATION and self.mode == "A":
             raise RunError(f"--rule {self.rule} updates at every step: leave out --mode A (or use --rule sltt)")
         of_empf = (self.version, self.seca, self.weights, self.parallel)
@@ -121,8 +121,8 @@ class Config:
             raise RunError("--rule empf trains a residual network on images: use it with --data digits")
         if self.backward_steps is not None and not 1 <= self.backward_steps <= self.steps:
             raise RunError(f"--backward-steps is {self.backward_steps}; it must be in 1..T = {self.steps}")
-        if self.rule == "bptt" and self.backward_steps is not None:
-            raise RunError("--rule bptt goes back through all steps at once: leave out --backward-steps")
+        if through_time(self.rule) and self.backward_steps is not None:
+            raise RunError(f"--rule {self.rule} goes back through all steps at once: leave out --backward-steps")
         if self.data == "sequential-digits" and self.steps != 8:
             raise RunError(f"--steps is {self.steps}; sequential-digits has 8 rows, one a step")
 
@@ -132,6 +132,6 @@ class Config:
         given = {name: value for name, value in given.items() if value is not None}
         if given.get("data") == "sequential-digits":
             given = {"steps": 8, "epochs": 30, **given}
-        if given.get("rule") == "bptt":
+        if through_time(given.get("rule")):
             given = {"mode": "A", **given}
         return cls(**given)

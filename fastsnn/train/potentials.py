@@ -28,7 +28,7 @@ def charged(neuron: LIF, x: Tensor) -> Tensor:
     """u[t] of the step that `neuron` would do with the input x."""
     x = plain(x)
     x = x.to(state_dtype(x.dtype))
-    return lif.charge(neuron._params, torch.as_tensor(neuron.v).to(x).expand_as(x), x)
+    return lif.step(neuron._params, x, neuron.state).u
 
 
 class Distribution:

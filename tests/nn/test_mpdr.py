@@ -12,7 +12,7 @@ import fastsnn
 from fastsnn.nn import plain
 from fastsnn.online import MPDR, regularisation
 
-from ..cases import ONLINE, assert_same, current
+from ..cases import OF_LIF, ONLINE, assert_same, current
 
 TARGET = {"mean": -0.3, "std": 0.8, "weight": 3.0}
 CLOSE = {"rtol": 1e-9, "atol": 1e-12}
@@ -90,7 +90,7 @@ def add(total, gradients):
 
 
 @pytest.mark.parametrize("propagate", [False, True], ids=["own", "all"])
-@pytest.mark.parametrize("rule", ONLINE)
+@pytest.mark.parametrize("rule", OF_LIF)
 @pytest.mark.parametrize("backend", ["cpu", "reference"])
 def test_gradients_are_those_of_the_explicit_loss(backend, rule, propagate):
     x = images()

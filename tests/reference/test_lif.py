@@ -4,9 +4,8 @@ import pytest
 import torch
 
 from ..cases import (
-    ONLINE,
+    OF_LIF,
     RESETS,
-    RULES,
     SURROGATES,
     assert_same,
     configurations,
@@ -17,8 +16,6 @@ from ..cases import (
     steps,
 )
 
-# online rules of the neuron that `naive` is
-OF_LIF = [rule for rule in ONLINE if not any(slot.drives for slot in RULES[rule].slots)]
 TIGHT = {"rtol": 1e-11, "atol": 1e-12}
 
 
@@ -83,9 +80,7 @@ def test_bptt_of_every_surrogate_equals_autograd(shape, v_reset):
 
 
 @pytest.mark.parametrize("run", [sequence, steps], ids=["sequence", "steps"])
-@pytest.mark.parametrize(
-    "config", configurations(rules=[rule for rule in ONLINE if not any(slot.drives for slot in RULES[rule].slots)])
-)
+@pytest.mark.parametrize("config", configurations(rules=OF_LIF))
 def test_online_rules_equal_autograd_with_v_detached(config, run):
     compare(run, config | {"detach_reset": False, "surrogate_function": SURROGATES[0]})
 

@@ -32,7 +32,7 @@ class Adaptive(Rule):
 
 
 fastsnn.rules.RULES["adaptive"] = Adaptive()
-fastsnn.rules.SLOTS = (*fastsnn.rules.SLOTS, "adaptation")
+fastsnn.rules.SLOTS = tuple(dict.fromkeys((*fastsnn.rules.SLOTS, "adaptation")))
 
 import torch  # noqa: E402
 
