@@ -3,17 +3,20 @@
 #include <stdexcept>
 #include <type_traits>
 
+#include "alif.h"
 #include "ndot.h"
 #include "ndot_released.h"
 #include "ottt.h"
 
 // Every rule's step: the name by which fastsnn/rules and triton_kernels know it, its type, its file. Codes are places
 // in this list.
-#define FASTSNN_RULES(RULE)    \
-  RULE(none, Untraced, rule.h) \
-  RULE(ottt, Ottt, ottt.h)     \
-  RULE(ndot, Ndot, ndot.h)     \
-  RULE(ndot_released, NdotReleased, ndot_released.h)
+#define FASTSNN_RULES(RULE)                          \
+  RULE(none, Untraced, rule.h)                       \
+  RULE(ottt, Ottt, ottt.h)                           \
+  RULE(ndot, Ndot, ndot.h)                           \
+  RULE(ndot_released, NdotReleased, ndot_released.h) \
+  RULE(alif_untraced, AlifUntraced, alif.h)          \
+  RULE(alif, Alif, alif.h)
 
 namespace fastsnn {
 
