@@ -6,6 +6,7 @@ import subprocess
 import pytest
 
 from fastsnn.backends import cuda
+from fastsnn.rules import RULES
 
 from . import kernels, machine_code
 
@@ -38,12 +39,13 @@ def names(found):
 
 
 def test_every_kernel_is_there(compiled):
-    resets_and_traces = 4 + 2
+    resets = {rule.kernel: 1 if rule.soft_reset else 2 for rule in RULES.values()}
+    steps, back = sum(resets.values()), sum(resets[name] for name in {RULES[r.untraced].kernel for r in RULES.values()})
     widths, dtypes = 2, 4
     empf_wide, empf_sums = 2 + 1, 2 + 3
-    osr, ots, mpdr = resets_and_traces + 1 + 2 + 1, 1 + 2 + 1, resets_and_traces + 1 + 2 + 2
+    osr, ots, mpdr = steps + 1 + 2 + 1, 1 + 2 + 1, steps + 1 + 2 * back
     merges = 2 + 4 + 5  # of OSR; of blocks of four widths; and of the widths of each state
-    wide = resets_and_traces + 1 + 2 + 2 + 2 + empf_wide + osr + ots + mpdr
+    wide = steps + 1 + 2 * back + 2 + empf_wide + osr + ots + mpdr
     transform, products = dtypes * widths * 2, 3 * widths * 2 * 2
     assert len(compiled) == dtypes * (widths * wide + empf_sums) + merges + transform + products
     vectors = [kernel for kernel in compiled if kernel.width > 1]
@@ -120,7 +122,7 @@ def test_tiles_of_16_bit_spikes_run_on_tensor_cores(compiled):
 def test_recurrences_hold_no_fma(compiled):
     """Division is made of FMAs, and only kernels that divide may hold them."""
     recurrences = [k for k in compiled if k.name.startswith("lif_forward") and "ndot" not in k.name]
-    assert len(recurrences) == 2 * 4 * 4
+    assert len(recurrences) == 2 * 4 * 6
     assert not names(k for k in recurrences if k.code.count(machine_code.FUSED))
 
 
