@@ -16,6 +16,9 @@ from torch import Tensor
 from .rules import RULES, SLOTS, Rule
 from .surrogate import Sigmoid, Surrogate, coerce
 
+# of a named tuple, whose own constructor takes twice as long
+new = tuple.__new__
+
 FLOATING = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 
@@ -301,7 +304,7 @@ def state_of(places: Sequence[int], potential: Any, is_v: bool, slots: Sequence[
     fields = [potential, is_v, None, None, keep, *MORE]
     for place, slot in zip(places, slots):  # noqa: B905 (strict costs in a hot path)
         fields[place] = slot
-    return LIFState(*fields)
+    return new(LIFState, fields)
 
 
 def slots_at(places: Sequence[int], state: Any) -> list[Any]:

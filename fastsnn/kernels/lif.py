@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, empty_like
 
 from ..backends import register
 from ..backends.core import Core
@@ -16,12 +16,15 @@ from ..errors import BackendError
 from ..reference import lif, mpdr
 from ..rules import RULES
 from ..surrogate.formulas import SHAPES
-from ..types import EMPTY, Forward, LIFParams, LIFState, MPDRGradient, Saved, state_dtype
+from ..types import EMPTY, Forward, LIFParams, LIFState, MPDRGradient, Saved, new, state_dtype
 from .operands import DTYPES, workspace_of_blocks
 
 
 def _empty_float(x: Tensor) -> Tensor:
-    return torch.empty_like(x, dtype=torch.float32)
+    return empty_like(x, dtype=torch.float32)
+
+
+EMPTY_STATE = {dtype: empty_like if state_dtype(dtype) == dtype else _empty_float for dtype in DTYPES}
 
 
 def check_rules(core: Any) -> None:
@@ -87,8 +90,8 @@ class LIFKernels:
         moments_out: Tensor | None = None,
     ) -> Forward:
         one = x[0] if sequence else x
-        empty = torch.empty_like if x.dtype in (torch.float32, torch.float64) else _empty_float
-        spikes = torch.empty_like(x)
+        code = DTYPES[x.dtype]
+        empty, spikes = EMPTY_STATE[x.dtype], empty_like(x)
         u, v = into[0], None
         if u is None:
             u = empty(x if u_seq else one)
@@ -108,7 +111,7 @@ class LIFKernels:
             self._where(x),
             len(x) if sequence else 1,
             one.numel(),
-            DTYPES[x.dtype],
+            code,
             first,
             state[1],
             x,
@@ -127,7 +130,7 @@ class LIFKernels:
         else:
             workspace = workspace_of_blocks(x, len(moments_out), one.numel()) if self._workspace else None
             self._core.mpdr_forward(*arguments, moments_out, workspace)
-        return Forward(spikes, u, v, after)
+        return new(Forward, (spikes, u, v, after))
 
     def backward(
         self,
@@ -142,15 +145,15 @@ class LIFKernels:
     ) -> tuple[Tensor, Tensor | None, Sequence[Tensor], Tensor | None]:
         like: Any = saved.x if saved.u is None else saved.u
         one = like[0] if saved.sequence else like
-        g_x = torch.empty_like(like) if like.dtype == saved.dtype else torch.empty_like(like, dtype=saved.dtype)
-        g_v_first = torch.empty_like(one, dtype=state_dtype(saved.dtype)) if want_v else None
+        g_x = empty_like(like) if like.dtype == saved.dtype else empty_like(like, dtype=saved.dtype)
+        g_v_first = empty_like(one, dtype=state_dtype(saved.dtype)) if want_v else None
         drive: Any = saved.drive
         g_last: Any = g_drive
         g_first: Any = ()
         if p.drive:
             absent = [None] * len(p.drive)
             drive, g_last = drive or absent, g_last or absent
-            g_first = absent if g_v_first is None else [torch.empty_like(g_v_first) for _ in absent]
+            g_first = absent if g_v_first is None else [empty_like(g_v_first) for _ in absent]
         arguments = (
             self._params(p),
             self._where(like),
@@ -175,7 +178,7 @@ class LIFKernels:
         if mpdr is None:
             self._core.lif_backward(*arguments)
             return g_x, g_v_first, g_first, None
-        local = torch.empty_like(g_x) if mpdr.local else None
+        local = empty_like(g_x) if mpdr.local else None
         self._core.mpdr_backward(*arguments, mpdr.rows, local)
         return g_x, g_v_first, g_first, local
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.compiler import is_dynamo_compiling
 
 from .. import backends, surrogate
 from ..ops import lif as op
@@ -32,6 +33,7 @@ from ..types import (
 )
 from .neuron import Neuron
 from .ots import ThresholdStabilizer
+from .recompute import running
 from .state import of_samples
 from .traced import TracedSpikes, plain
 
@@ -335,7 +337,7 @@ class LIF(Neuron):
         if self.stabilizer is not None:
             return self._stabilized(x, sequence, self.stabilizer)
         params, state = self._before(x, sequence)
-        mpdr, apart = self._regularised(x)
+        mpdr, apart = (False, None) if self._mpdr is None else self._regularised(x, self._mpdr)
         v_seq = self._store_v_seq and sequence
         ran = op.run(params, x, state, sequence, v_seq, spare=self._spare, mpdr=mpdr, apart=apart)
         return self._after(ran, sequence)
@@ -353,11 +355,14 @@ class LIF(Neuron):
 
     def _before(self, x: Tensor, sequence: bool) -> tuple[LIFParams, LIFState]:
         """What a call runs with."""
-        self._runs()
+        in_graph = is_dynamo_compiling()
+        if not in_graph:
+            running(self)
         params, state = self._params, self._state
         if self._surrogate is not params.surrogate:
             params = self._present()
-        if state.potential is not None:
+        potential = state[0]
+        if potential is not None and (in_graph or potential.__class__ is not Tensor or potential.is_inference()):
             state = self._usable(state, x, sequence)
         if not self.training:
             params = params.untraced
@@ -373,7 +378,7 @@ class LIF(Neuron):
         given, p = self._surrogate, self._params
         if surrogate.is_as(given, p.surrogate):
             return p
-        if torch.compiler.is_dynamo_compiling():
+        if is_dynamo_compiling():
             raise RuntimeError(
                 "surrogate_function changed after the layer read it, which a graph of torch.compile cannot follow: "
                 "assign it again, neuron.surrogate_function = neuron.surrogate_function, before the next call"
@@ -416,21 +421,16 @@ class LIF(Neuron):
             state = self._after_first(state)
             self._restarts = False
         # nn.Module.__setattr__ costs as much as a small step
-        self.__dict__["_spare"] = ran.spare
-        self.__dict__["_state"] = state
-        self.__dict__["_backend"] = ran.backend
+        own = self.__dict__
+        own["_spare"], own["_state"], own["_backend"] = ran.spare, state, ran.backend
         if self._store_v_seq:
             self._store(ran.v if sequence else self.v, sequence)
-        trace = ran.trace
         if ran.moments is not None:
-            self.__dict__["_moments"] = ran.moments
-        return ran.spikes if trace is None else TracedSpikes.of(ran.spikes, trace)
+            own["_moments"] = ran.moments
+        return ran.spikes if ran.trace is None else TracedSpikes.of(ran.spikes, ran.trace)
 
-    def _regularised(self, x: Tensor) -> tuple[bool, Apart | None]:
+    def _regularised(self, x: Tensor, mpdr: MPDR) -> tuple[bool, Apart | None]:
         """Whether this call takes the moments of u, and what keeps their gradient from lower layers."""
-        mpdr = self._mpdr
-        if mpdr is None:
-            return False, None
         in_graph = by_operators(x)
         if in_graph and not self.training:
             return False, None

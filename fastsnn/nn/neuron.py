@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.compiler import is_dynamo_compiling
 
 from ..types import number, replaced, state_dtype
 from .state import Stateful
@@ -47,10 +48,12 @@ class Neuron(Stateful):
         """state for a call with x: a potential given as a number becomes one of each neuron, and what was made under
         inference_mode a tensor that a graph may keep."""
         potential = state[0]
+        if potential is None:
+            return state
         if isinstance(potential, float):
             one = x[0] if sequence else x
             return replaced(state, **{state._fields[0]: torch.full_like(one, potential, dtype=state_dtype(x.dtype))})
-        if potential is None or torch.compiler.is_dynamo_compiling() or not potential.is_inference():
+        if is_dynamo_compiling() or not potential.is_inference():
             return state
         return state.map(Tensor.clone)
 

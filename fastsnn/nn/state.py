@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.compiler import is_dynamo_compiling
 
 from .recompute import met, running
 
@@ -48,12 +49,12 @@ class Stateful(nn.Module, ABC):
 
     def _met(self) -> None:
         """Before the state is read or written from outside."""
-        if not torch.compiler.is_dynamo_compiling():
+        if not is_dynamo_compiling():
             met(self)
 
     def _runs(self) -> None:
         """Before a call. Raises RuntimeError in a backward pass outside of `fastsnn.checkpoint`."""
-        if not torch.compiler.is_dynamo_compiling():
+        if not is_dynamo_compiling():
             running(self)
 
 

@@ -34,6 +34,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch._guards import TracingContext
+from torch.compiler import is_dynamo_compiling
 
 from ..ops import memory, synapse
 from ..ops.autograd import Refusal
@@ -74,7 +75,7 @@ class TracedSpikes(Tensor):
 
     _value: Tensor  # the spikes, plain
     _trace: Any
-    _linked: bool  # whether the graph goes through _value; else it is the pair's own
+    _linked = True  # whether the graph goes through _value; else it is the pair's own
 
     __torch_dispatch__ = Beneath()
 
@@ -164,14 +165,12 @@ def _writes(name: str) -> bool:
 
 
 def _pair(cls: type[TracedSpikes], spikes: Tensor, trace: Any) -> Any:
-    linked = True
-    if torch.compiler.is_dynamo_compiling():
-        # a graph must not take the pair for a plain tensor: one without data cannot be computed with
-        body = torch.empty_like(spikes, device="meta")
-    else:
-        body, linked = spikes, not _in_function()
-    out = body.as_subclass(cls)
-    out._value, out._trace, out._linked = spikes, trace, linked
+    in_graph = is_dynamo_compiling()
+    # a graph must not take the pair for a plain tensor: one without data cannot be computed with
+    out = (torch.empty_like(spikes, device="meta") if in_graph else spikes).as_subclass(cls)
+    out._value, out._trace = spikes, trace
+    if not in_graph and _in_function():
+        out._linked = False
     return out
 
 
@@ -194,7 +193,7 @@ def _in_traced_function() -> bool:
 def _in_function_with_graph(args: Any, kwargs: Any) -> bool:
     """Whether the forward of an autograd.Function runs within a graph, or on pairs that were made in one: there the
     graph does not go through the pair's own memory, to which a Function's node goes."""
-    if torch.compiler.is_dynamo_compiling():
+    if is_dynamo_compiling():
         return _in_traced_function()
     if torch._C._is_fwd_grad_enabled() or torch.is_inference_mode_enabled():
         return False
@@ -235,7 +234,7 @@ def _beneath(func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
 
 def plain(x: Any) -> Any:
     """The spikes of TracedSpikes, anything else unchanged."""
-    return _spikes(x) if isinstance(x, TracedSpikes) else x
+    return _spikes(x) if type(x) is not Tensor and isinstance(x, TracedSpikes) else x
 
 
 def _trace_of(x: Any) -> Any:
@@ -297,7 +296,7 @@ def _property(func: Any, args: Any, kwargs: Any) -> Any:
     if name in OF_GRAPH:
         sets = name == "requires_grad" and func.__name__ == "__set__"
         return (_require_gradient if sets else _of_graph)(func, *args)
-    if name == "device" and not torch.compiler.is_dynamo_compiling() and TracingContext.try_get() is not None:
+    if name == "device" and not is_dynamo_compiling() and TracingContext.try_get() is not None:
         # a pair that enters a graph is looked at: no data there either
         return torch.device("meta")
     if name in PROPERTIES and func.__name__ == "__get__":

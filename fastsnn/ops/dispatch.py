@@ -34,8 +34,8 @@ def by_operators(*given: Tensor | None, state: tuple[Any, ...] = ()) -> bool:
     """
     if is_dynamo_compiling():
         return True
-    quiet = forward_ad._current_level < 0 and _modes() == 0 and _tracing() is None and _transforms() is None
-    if not quiet or (state and type(state[0]) not in _KEPT):
+    unusual = forward_ad._current_level >= 0 or _modes() or _tracing() is not None or _transforms() is not None
+    if unusual or (state and type(state[0]) not in _KEPT):
         return _in_unusual_circumstances((*given, *state))
     for tensor in given:
         if tensor is not None and _keys(tensor).raw_repr() not in _ordinary:

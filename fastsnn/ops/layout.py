@@ -34,7 +34,7 @@ def dense(x: Tensor, sequence: bool = False) -> Tensor:
 
 def like(x: Tensor, model: Any) -> Tensor:
     """x in the memory order of the dense tensor `model`."""
-    if x.stride() == model.stride() or (x.is_contiguous() and model.is_contiguous()):
+    if (x.is_contiguous() and model.is_contiguous()) or x.stride() == model.stride():
         return x
     if x.shape != model.shape:
         raise ValueError(f"a tensor has shape {tuple(x.shape)} and must lie as one of shape {tuple(model.shape)}")

@@ -24,6 +24,7 @@ from ..types import (
     Saved,
     cached_params,
     flag,
+    new,
     of_rule,
     replaced,
     slots_at,
@@ -79,7 +80,7 @@ class Call(NamedTuple):
     v_seq: bool
     out: Forward
     moments: Tensor | None
-    apart: Any = None
+    apart: Any
 
 
 def _keep(ctx: Any, x: Tensor, call: Call) -> None:
@@ -111,7 +112,7 @@ def _load(ctx: Any) -> tuple[Saved, Tensor | None]:
     if keep is not None or not u.is_contiguous():
         u = layout.dense(u, sequence)
         keep = layout.like_or_none(keep, u[0] if sequence else u)
-    return Saved(dtype, sequence, u, None, None, False, keep), moments
+    return new(Saved, (dtype, sequence, u, None, None, False, keep, ())), moments
 
 
 def _saved_x(
@@ -137,23 +138,25 @@ class OnlineLIF(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, call: Call, *parameters: Tensor) -> Any:
         _keep(ctx, x, call)
-        return call.out.spikes, call.moments, call.out.u
+        out, moments = call.out, call.moments
+        return (out.spikes, out.u) if moments is None else (out.spikes, out.u, moments)
 
     @staticmethod
     @of_neuron
-    def backward(ctx: Any, g_s: Tensor | None, g_moments: Tensor | None, _: None) -> Any:
-        none = (None,) * len(ctx.needs_input_grad)
+    def backward(ctx: Any, g_s: Tensor | None, _: None, g_moments: Tensor | None = None) -> Any:
         if g_s is None and g_moments is None:
-            return none
-        p, kernels, sequence, *_, apart = ctx.kept
+            return (None,) * len(ctx.needs_input_grad)
+        p, kernels, sequence, _, _, _, apart = ctx.kept
         saved, moments = _load(ctx)
         g_s = layout.fitted(g_s, saved, sequence)
-        if moments is None or g_moments is None:
-            return kernels.backward(p, saved, g_s)[0], *none[1:]
-        g_x, _, _, local = kernels.backward(p, saved, g_s, mpdr=_mpdr_gradient(saved, moments, g_moments, apart))
+        if moments is None:
+            return kernels.backward(p, saved, g_s)[0], None
+        mpdr = None if g_moments is None else _mpdr_gradient(saved, moments, g_moments, apart)
+        g_x, _, _, local = kernels.backward(p, saved, g_s, mpdr=mpdr)
         if apart is None:
-            return g_x, *none[1:]
-        return None if g_s is None else g_x, None, *apart.gradients(local)
+            return g_x, None
+        more = (None,) * len(apart.parameters) if mpdr is None else apart.gradients(local)
+        return None if g_s is None else g_x, None, *more
 
 
 class BPTTLIF(torch.autograd.Function):
@@ -226,9 +229,13 @@ def run(
         x, state = layout.aligned(x, state, sequence)
     kernels = backends.select("mpdr" if mpdr else "lif", x)
     moments = empty_moments(x, sequence) if mpdr else None
-    if p.online:
-        return _run_online(p, kernels, x, state, sequence, v_seq, spare, moments, apart)
-    return _run_through_time(p, kernels, x, state, sequence, v_seq, moments)
+    try:
+        if p.online:
+            return _run_online(p, kernels, x, state, sequence, v_seq, spare, moments, apart)
+        return _run_through_time(p, kernels, x, state, sequence, v_seq, moments)
+    except (RuntimeError, ValueError):
+        check_state(x, state, sequence)
+        raise
 
 
 def _run_online(
@@ -242,15 +249,20 @@ def _run_online(
     moments: Tensor | None,
     apart: Any,
 ) -> LIFOutput:
-    wanted = {} if moments is None else {"moments_out": moments}
     large = spare is not None and not sequence and x.numel() >= memory.WORTH_ASKING
     into = _reusable(spare, x) if large and spare is not None else EMPTY
-    out = kernels.forward(p, x, state, sequence, v_seq, into, **wanted)
+    if moments is None:
+        out = kernels.forward(p, x, state, sequence, v_seq, into)
+    else:
+        out = kernels.forward(p, x, state, sequence, v_seq, into, moments_out=moments)
     spikes, u = out.spikes, out.u
     if x.requires_grad and torch.is_grad_enabled():
-        call = Call(p, kernels, state, sequence, v_seq, out, moments, apart)
-        spikes, moments, u = OnlineLIF.apply(x, call, *(() if apart is None else apart.parameters))
-        u = u.detach()
+        call = new(Call, (p, kernels, state, sequence, v_seq, out, moments, apart))
+        if moments is None:
+            spikes, u = OnlineLIF.apply(x, call)
+        else:
+            spikes, u, moments = OnlineLIF.apply(x, call, *(() if apart is None else apart.parameters))
+        u.detach_()
     ran = _online(p, spikes, u, out, state, sequence, kernels.NAME, moments)
     if not large:
         return ran
@@ -270,21 +282,21 @@ def _run_through_time(
     out = kernels.forward(p, x, start, sequence, v_seq, EMPTY, graph and sequence and _saves_u(p, kernels), **wanted)
     spikes, v_after, drive = out.spikes, out.v, settled_drive(p, out, sequence)
     if graph:
-        call = Call(p, kernels, start, sequence, v_seq, out, moments)
+        call = new(Call, (p, kernels, start, sequence, v_seq, out, moments, None))
         spikes, v_after, moments, _, *drive = BPTTLIF.apply(x, v_first, call, *given)
     return _through_time(p, spikes, v_after, drive, state, v_seq, kernels.NAME, moments)
 
 
 def _ready(x: Tensor, state: LIFState, sequence: bool) -> bool:
-    """Whether the usual holds: nothing for `check_state` and `layout.aligned` to do."""
+    """Whether the usual holds: nothing for `check_state` and `layout.aligned` to do, but for what kernels refuse."""
     if not x.is_contiguous():
         return False
     if state is EMPTY or sequence:
         return state is EMPTY
-    shape, dtype, device = x.shape, state_dtype(x.dtype), x.device
+    shape, dtype = x.shape, state_dtype(x.dtype)
     for value in state:
         if value.__class__ is Tensor:
-            if value.shape != shape or value.dtype != dtype or value.device != device or not value.is_contiguous():
+            if value.dtype is not dtype or not value.is_contiguous() or value.shape != shape:
                 return False
         elif value is not None and value.__class__ is not bool:
             return False
@@ -305,7 +317,8 @@ def _online(
     slots, trace = out.slots, out.slots[0] if p.traced else None
     if sequence and trace is not None:
         slots = [trace[-1].clone(), *slots[1:]]
-    return LIFOutput(spikes, state_of(p.places, u, False, slots, state.keep), trace, out.v, name, moments)
+    after = state_of(p.places, u, False, slots, state.keep)
+    return new(LIFOutput, (spikes, after, trace, out.v, name, moments, EMPTY))
 
 
 def _through_time(
@@ -318,9 +331,8 @@ def _through_time(
     name: str,
     moments: Tensor | None,
 ) -> LIFOutput:
-    return LIFOutput(
-        spikes, state_of(p.drive, v[-1].clone() if v_seq else v, True, drive, state.keep), None, v, name, moments
-    )
+    after = state_of(p.drive, v[-1].clone() if v_seq else v, True, drive, state.keep)
+    return new(LIFOutput, (spikes, after, None, v, name, moments, EMPTY))
 
 
 def _by_operators(
