@@ -55,27 +55,28 @@ class LIFKernels:
         self._core, self._where, self._cached = core.module, core.where, f"_native_{core.name}"
 
     def _params(self, p: LIFParams) -> Any:
-        native = p.__dict__.get(self._cached)
-        if native is None:
-            if p.kind.kernel not in self._core.rules:
-                raise BackendError(
-                    f"the {self.NAME} backend has no step {p.kind.kernel!r} of rule {p.rule!r}; it has "
-                    f"{', '.join(self._core.rules)}. Use another backend: fastsnn.use_backend('reference')"
-                )
-            native = p.__dict__[self._cached] = self._core.LifParams(
-                leak=p.leak,
-                gain=p.gain,
-                bias=p.bias,
-                threshold=p.threshold,
-                v_reset=p.v_start,
-                reset_grad=p.reset_grad,
-                height=p.height,
-                slope=p.slope,
-                reset=p.v_reset is not None,
-                rule=list(self._core.rules).index(p.kind.kernel),
-                surrogate=SHAPES.index(p.shape),
-                of_rule=p.of_rule,
+        return p.__dict__.get(self._cached) or self._made(p)
+
+    def _made(self, p: LIFParams) -> Any:
+        if p.kind.kernel not in self._core.rules:
+            raise BackendError(
+                f"the {self.NAME} backend has no step {p.kind.kernel!r} of rule {p.rule!r}; it has "
+                f"{', '.join(self._core.rules)}. Use another backend: fastsnn.use_backend('reference')"
             )
+        native = p.__dict__[self._cached] = self._core.LifParams(
+            leak=p.leak,
+            gain=p.gain,
+            bias=p.bias,
+            threshold=p.threshold,
+            v_reset=p.v_start,
+            reset_grad=p.reset_grad,
+            height=p.height,
+            slope=p.slope,
+            reset=p.v_reset is not None,
+            rule=list(self._core.rules).index(p.kind.kernel),
+            surrogate=SHAPES.index(p.shape),
+            of_rule=p.of_rule,
+        )
         return native
 
     def forward(
@@ -90,8 +91,8 @@ class LIFKernels:
         moments_out: Tensor | None = None,
     ) -> Forward:
         one = x[0] if sequence else x
-        code = DTYPES[x.dtype]
-        empty, spikes = EMPTY_STATE[x.dtype], empty_like(x)
+        dtype = x.dtype
+        empty, spikes = EMPTY_STATE[dtype], empty_like(x)
         u, v = into[0], None
         if u is None:
             u = empty(x if u_seq else one)
@@ -107,11 +108,11 @@ class LIFKernels:
             after.append(empty(like) if taken is None else taken)
             like = one
         arguments = (
-            self._params(p),
+            p.__dict__.get(self._cached) or self._made(p),
             self._where(x),
             len(x) if sequence else 1,
             one.numel(),
-            code,
+            DTYPES[dtype],
             first,
             state[1],
             x,
@@ -155,7 +156,7 @@ class LIFKernels:
             drive, g_last = drive or absent, g_last or absent
             g_first = absent if g_v_first is None else [empty_like(g_v_first) for _ in absent]
         arguments = (
-            self._params(p),
+            p.__dict__.get(self._cached) or self._made(p),
             self._where(like),
             not p.online,
             len(like) if saved.sequence else 1,

@@ -339,7 +339,7 @@ class LIF(Neuron):
         params, state = self._before(x, sequence)
         mpdr, apart = (False, None) if self._mpdr is None else self._regularised(x, self._mpdr)
         v_seq = self._store_v_seq and sequence
-        ran = op.run(params, x, state, sequence, v_seq, spare=self._spare, mpdr=mpdr, apart=apart)
+        ran = op.run(params, x, state, sequence, v_seq, self._spare, mpdr, apart)
         return self._after(ran, sequence)
 
     def _stabilized(self, x: Tensor, sequence: bool, stabilizer: ThresholdStabilizer) -> Tensor:

@@ -55,6 +55,7 @@ from .traced_names import (
 __all__ = ["TraceError", "TracedSpikes", "UntracedCurrent", "plain"]
 
 aten = torch.ops.aten
+_forward_has_graph = torch._C._is_fwd_grad_enabled
 without_rules = torch._C.DisableTorchFunctionSubclass
 
 
@@ -176,7 +177,7 @@ def _pair(cls: type[TracedSpikes], spikes: Tensor, trace: Any) -> Any:
 
 def _in_function() -> bool:
     """Whether the forward of an autograd.Function runs: its node goes to the pair that it returns, after it."""
-    return not torch._C._is_fwd_grad_enabled() and not torch.is_inference_mode_enabled()
+    return not _forward_has_graph() and not torch.is_inference_mode_enabled()
 
 
 @torch.compiler.assume_constant_result

@@ -79,5 +79,6 @@ def fitted(g: Tensor | None, saved: Saved, sequence: bool) -> Tensor | None:
     if g is None:
         return None
     model: Any = saved.u if saved.x is None else saved.x
-    one = model[0] if saved.sequence else model
-    return sequence_like(g, one) if sequence else like(g, one)
+    if not saved.sequence:
+        return like(g, model)
+    return (sequence_like if sequence else like)(g, model[0])
