@@ -76,7 +76,7 @@ class TracedSpikes(Tensor):
 
     _value: Tensor  # the spikes, plain
     _trace: Any
-    _linked = True  # whether the graph goes through _value; else it is the pair's own
+    _linked: bool  # whether the graph goes through _value; else it is the pair's own
 
     __torch_dispatch__ = Beneath()
 
@@ -169,9 +169,7 @@ def _pair(cls: type[TracedSpikes], spikes: Tensor, trace: Any) -> Any:
     in_graph = is_dynamo_compiling()
     # a graph must not take the pair for a plain tensor: one without data cannot be computed with
     out = (torch.empty_like(spikes, device="meta") if in_graph else spikes).as_subclass(cls)
-    out._value, out._trace = spikes, trace
-    if not in_graph and _in_function():
-        out._linked = False
+    out._value, out._trace, out._linked = spikes, trace, in_graph or not _in_function()
     return out
 
 
