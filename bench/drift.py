@@ -19,6 +19,7 @@ from torch.optim import SGD, Optimizer
 from fastsnn import data, online
 from fastsnn.data.digits import Dataset
 from fastsnn.models import Style
+from fastsnn.names import through_time
 from fastsnn.nn import reset
 from fastsnn.online.losses import hits
 from fastsnn.optim import STGR
@@ -74,7 +75,7 @@ def trainer(case: str) -> online.Trainer:
     optimizer: Optimizer = SGD(net.parameters(), 0.1)
     if case == "rptt":
         optimizer = STGR(optimizer)
-    return online.Trainer(net, optimizer, mode="A" if case == "bptt" else "O")
+    return online.Trainer(net, optimizer, mode="A" if through_time(case) else "O")
 
 
 def prepare(learner: online.Trainer, read: Dataset, order: Tensor) -> None:

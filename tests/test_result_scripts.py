@@ -6,6 +6,7 @@ from fastsnn._bench import accuracy, drift, drift_speed, memory, spikformer_digi
 from fastsnn._bench.measure import ParityError
 
 from fastsnn import data
+from fastsnn.names import through_time
 from fastsnn.recipes import Recipe
 
 pytest.importorskip("sklearn", reason="the digits come with scikit-learn")
@@ -69,7 +70,7 @@ def test_each_digit_is_predicted_before_it_is_learned(case, digits, monkeypatch)
         for (_, x, y), (_, learned, label) in zip(rest[::2], rest[1::2], strict=True):
             assert torch.equal(x, learned)
             assert torch.equal(y, label)
-    assert row["mode"] == ("A" if case == "bptt" else "O")
+    assert row["mode"] == ("A" if through_time(case) else "O")
     sections = [row[f"section_{i}"] for i in range(1, 5)]
     assert row["over_stream"] == pytest.approx(sum(sections) / 4)
 

@@ -46,7 +46,7 @@ class Interrupted(KeyboardInterrupt):
 def trainer_of(name, optimizer):
     torch.manual_seed(0)
     net = NETWORKS[name]()
-    return Trainer(net, OPTIMIZERS[optimizer](net), mode="A" if name == "bptt" else "O")
+    return Trainer(net, OPTIMIZERS[optimizer](net), mode="A" if fastsnn.names.through_time(name) else "O")
 
 
 def batch(trainer, seed):
