@@ -135,7 +135,7 @@ void osr(Dtype dtype, int64_t outer, int64_t channels, int64_t inner, int64_t pa
   std::vector<double> statistics(6 * channels, 1.0), total(2 * channels + 1), means(2 * channels),
       before(channels, 1.0);
   std::vector<double> room(2 * channels * parts);
-  double elements = 1.0, share = 0.5, earlier = 0.0, refused = 0.0;
+  double elements = 1.0, steps_before = 1.0, share = 0.5, earlier = 0.0, refused = 0.0;
   int64_t folds = 0;
   const auto like = [&](int64_t bytes) { return Buffer(n, bytes, skew); };
   const auto vector = [&](Dtype type) { return Buffer(channels, width(type), 0); };
@@ -154,7 +154,7 @@ void osr(Dtype dtype, int64_t outer, int64_t channels, int64_t inner, int64_t pa
     if (option) {
       forward.limit = 0.0;
       forward.strict = forward.ends = true, forward.step = 2, forward.total = total.data(), forward.folds = &folds;
-      forward.n_before = &elements, forward.mean_before = before.data(), forward.m2_before = before.data();
+      forward.n_before = &steps_before, forward.mean_before = before.data(), forward.m2_before = before.data();
       forward.share = &share, forward.refused_before = &earlier, forward.refused = &refused;
     }
     Core::osr_forward(forward);
