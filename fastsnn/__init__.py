@@ -26,7 +26,7 @@ def _hand_over() -> None:
 if (pathlib.Path(__file__).parents[1] / "setup.py").exists():
     _hand_over()
 
-from .version import __version__  # noqa: E402 (the installed package's, after it took over)
+from ._version import __version__  # noqa: E402 (the installed package's, after it took over)
 
 if typing.TYPE_CHECKING or sys.modules.get("torch"):
     from . import backends, data, deploy, functional, models, online, optim, surrogate

@@ -16,11 +16,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ._version import __version__
 from .errors import BackendError, DeployError, RunError
 from .names import BACKENDS, VERSIONS
 from .recipes import Recipe, list_recipes, read
 from .train.config import ATTENTION, RECIPES, WEIGHTS, Config
-from .version import __version__
 
 OPTIONS = (
     *("data", "rule", "mode", "steps", "epochs", "batch_size", "lr", "seed", "device", "backend"),

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from . import backends, deploy, figures, summaries
+from ._version import __version__
 from .errors import RunError
 from .files import write_json
 from .online import evaluate, gradient_alignment
@@ -26,7 +27,6 @@ from .train.boards import Board
 from .train.config import Config
 from .train.experiment import Experiment
 from .train.profiling import profile
-from .version import __version__
 
 OF_SUMMARY = 64  # samples of the test split
 

@@ -12,11 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .._version import __version__
 from ..errors import DeployError, RunError
 from ..files import write_whole
 from ..nn.tree import replace
 from ..ops.binary import Packed, words_shape
-from ..version import __version__
 from .fold import StepAffine, fold
 from .packed import KINDS, _Packed
 

@@ -108,7 +108,7 @@ def test_a_step_that_is_interrupted_has_not_happened(rule, n, where, monkeypatch
 
     with monkeypatch.context() as patched:
         if where == "after the kernel":
-            patched.setattr("fastsnn.ops.lif.LIFOutput", interrupted)
+            patched.setattr("fastsnn.ops.lif.state_of", interrupted)
         else:
             patched.setattr(fastsnn.LIF, "_after", interrupted)
         with pytest.raises(Interrupted):

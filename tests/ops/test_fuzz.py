@@ -61,7 +61,7 @@ def test_lif(call):
     one = x.shape[1:] if sequence else x.shape
     assert (out.spikes.shape, out.spikes.dtype) == (x.shape, x.dtype)
     assert (out.v.shape, out.v.dtype) == (one, state_dtype(x.dtype))
-    assert (out.trace is None) == (kwargs["rule"] in ("bptt", "sltt"))
+    assert (out.trace is None) == (not RULES[kwargs["rule"]].traced())
     if out.spikes.requires_grad:
         out.spikes.sum().backward()
 
