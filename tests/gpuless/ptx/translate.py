@@ -44,6 +44,8 @@ class _Translator:
             return f"{c_type}({int(operand.rstrip('U'), 0) % 2**64}u)"
         if (match := re.fullmatch(r"([\w$]+)(?:\s*\+\s*(\d+))?", operand)) and match[1] in self.arrays:
             return f"{c_type}({self.array_address(match[1]) + int(match[2] or 0)}u)"
+        if operand in self.params:
+            return f"{c_type}({self.params[operand]}u)"  # the address of a parameter is its place in their block
         return f"get<{c_type}>({self.variable(operand)})"
 
     def array_address(self, name):
@@ -56,9 +58,9 @@ class _Translator:
             raise PtxError(f"unknown address: {operand}")
         base, offset = match[1], int(match[2] or 0)
         if space == "param":
-            if base not in self.params:
-                raise PtxError(f"unknown parameter: {base}")
-            return str(self.params[base] + offset)
+            if base in self.params:
+                return str(self.params[base] + offset)
+            return f"add_int({self.read(base, 'u64')}, {C_TYPES['u64']}({offset}))"
         ptx_type = "u64" if space == "global" else "u32"
         return f"add_int({self.read(base, ptx_type)}, {C_TYPES[ptx_type]}({offset}))"
 
@@ -110,7 +112,7 @@ class _Translator:
             raise ValueError
         c_type = C_TYPES[ptx_type]
         if space == "param":
-            reads = (f"param<{c_type}>(params, {int(address) + i * size_of(ptx_type)})" for i in range(len(registers)))
+            reads = (f"param<{c_type}>(params, {address} + {i * size_of(ptx_type)})" for i in range(len(registers)))
             return " ".join(map(self.write, registers, reads))
         access = "shared_access" if space == "shared" else "global_load" if load else "global_store"
         elements = [f"at[{i}]" for i in range(len(registers))]
