@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fastsnn.backends import cuda
+from fastsnn.rules import RULES
 
 from . import machine_code
 
@@ -55,16 +56,16 @@ class Compiled:
         in."""
         moved, state = BYTES[self.dtype], state_bytes(self.dtype)
         if self.name.startswith("lif_forward"):  # x, keep; s, u and v of each step, the trace
-            return moved + state, moved + state * (2 + ("none" not in self.name))
+            return moved + state, moved + state * (2 + sum(slot.every_step for slot in _slots(self.name)))
         if self.name.startswith("lif_backward_online"):  # g_s, keep, u or x; g_x
             return moved + state + (state if "saved" in self.name else moved), moved
         if self.name.startswith("lif_backward_bptt"):  # g_s, keep, u, the gradient of each v; g_x
             return moved + state * 3, moved
-        if self.name.startswith("osr_lif_forward"):  # x, keep, u; s, u; trace and ratio of both
+        if self.name.startswith("osr_lif_forward"):  # x, keep, u; s, u; the slots of both
             if moved < state:  # the state passes in a loop of its own
                 return None
-            traced = state * (("none" not in self.name) + ("ndot" in self.name))
-            return moved + state * 2 + traced, moved + state + traced
+            slots = state * len(_slots(self.name))
+            return moved + state * 2 + slots, moved + state + slots
         if self.name == "osr_lif_reduce":  # x, g_s, keep, u; g_y
             return 2 * moved + state * 2, moved
         return {"osr_forward": (moved, moved), "osr_gradient": (2 * moved, moved)}.get(self.name)
@@ -73,6 +74,11 @@ class Compiled:
     def unrolled(self):
         """Steps in one turn of the widest loop, by its stores."""
         return self.code.loop_bytes[1] / self.width / self.streams[1]
+
+
+def _slots(name):
+    """Of the rule whose step ends the name."""
+    return next(rule.slots for rule in RULES.values() if rule.kernel == name.split()[-1])
 
 
 def _rule(name):
