@@ -24,7 +24,7 @@ def kinds(arguments: tuple[Any, ...]) -> tuple[Any, ...]:
             else (argument == 1, argument & 15 == 0)
             if argument.__class__ is int
             else argument and kinds_of_tuple(argument)
-            if argument.__class__ is tuple
+            if isinstance(argument, tuple)
             else (argument.dtype, argument.data_ptr() & 15 == 0)
             for argument in arguments
         ]

@@ -18,7 +18,7 @@ MERGE = {"BLOCK_P": 16, "BLOCK_C": 16, **OPTIONS}
 
 def grid_of(sizes: list[int], x: Tensor, neurons: bool = False) -> tuple[tuple[int, int], dict[str, Any]]:
     """(parts, blocks of channels) and the kernels' block sizes: 16 bytes of the state a thread, or 8 where it has
-    sums of several channels or neurons, for want of registers."""
+    sums of several channels or neurons, whose values need more registers than a thread has for larger tiles."""
     parts, outer, channels, inner = sizes
     block_c = 32 if inner == 1 else 1
     bytes_a_thread = 8 if neurons or inner == 1 else 16
@@ -42,21 +42,25 @@ def _forward(
     operands: tuple[Tensor | None, ...],
     run: Callable[..., None],
 ) -> None:
-    """run(operands, numbers, constants) is a pass over all elements: with statistics they are merged after it, and it
-    runs again where the step's own may normalise."""
+    """run((x, norm, moments, room), numbers, constants) is a pass over all elements: with statistics they are merged
+    after it, and it runs again where the step's own may normalise."""
     eps, limit, strict, pooled, ends, share, step = numbers
-    statistics, room = operands[5], operands[-1]
-    wanted, decides = statistics is not None, strict or limit < math.inf
+    x, norm, moments, room = operands[0], osr.Norm(*operands[1:5]), osr.Settling(*operands[5:-1]), operands[-1]
+    wanted, decides = moments.statistics_p is not None, strict or limit < math.inf
     _check_room(wanted, room)
     given, constants = (bits(eps), bits(share), step), {"POOLED": pooled, "ENDS": ends}
     with device:
-        run(operands, given, {"SUMS": wanted, "SECOND": False, **constants})
+        run((x, norm, moments, room), given, {"SUMS": wanted, "SECOND": False, **constants})
         if wanted:
             osr.osr_merge[(triton.cdiv(sizes[2], MERGE["BLOCK_C"]),)](
-                *(*operands[1:], *sizes, *given, bits(limit)), DECIDES=decides, STRICT=strict, **constants, **MERGE
+                *(norm, moments, room, *sizes, *given, bits(limit)),
+                DECIDES=decides,
+                STRICT=strict,
+                **constants,
+                **MERGE,
             )
         if decides:
-            run(operands, given, {"SUMS": False, "SECOND": True, **constants})
+            run((x, norm, moments, room), given, {"SUMS": False, "SECOND": True, **constants})
 
 
 def osr_forward(device: AbstractContextManager, sizes: list[int], dtypes: list[int], *given: Any) -> None:

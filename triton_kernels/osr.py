@@ -29,11 +29,10 @@ class Norm(NamedTuple):
     bias_p: Any
     mean_p: Any
     variance_p: Any
-    eps: Any
 
 
-class Step(NamedTuple):
-    """What becomes of a step's moments."""
+class Settling(NamedTuple):
+    """Where a step's statistics go, and what becomes of its moments."""
 
     statistics_p: Any
     n_p: Any
@@ -45,8 +44,14 @@ class Step(NamedTuple):
     folds_p: Any
     refused_before_p: Any
     refused_p: Any
+
+
+class Numbers(NamedTuple):
+    """eps; weight of a sequence in the running statistics; the step's number in its sequence."""
+
+    eps: Any
     own_share: Any
-    number: Any
+    t: Any
 
 
 @triton.jit
@@ -84,70 +89,83 @@ def rounded(value, pointer):
 
 
 @triton.jit
-def affine_of(norm, statistics_p, o_c, channels, count, OWN: tl.constexpr):
+def affine_of(norm, eps, statistics_p, o_c, channels, count, OWN: tl.constexpr):
     """center, factor and scale; by the step's own statistics or the running ones."""
     if OWN:
         mean = statistic(statistics_p, MEAN, o_c, channels)
         variance = variance_of(statistic(statistics_p, M2, o_c, channels), count.to(tl.float64))
     else:
         mean, variance = over_channels(norm.mean_p, o_c, channels), over_channels(norm.variance_p, o_c, channels)
-    scale = inverse_root(variance, norm.eps)
+    scale = inverse_root(variance, eps)
     return mean, over_channels(norm.weight_p, o_c, channels) * scale, scale
 
 
 @triton.jit
-def fold(norm, step, o_c, kept, n, mean, m2, old_mean, old_variance):
+def fold(norm, moments, own_share, o_c, kept, n, mean, m2, old_mean, old_variance):
     """A sequence's moments into the running statistics."""
-    share = step.own_share
-    if step.share_p is not None:
-        share = tl.load(step.share_p)
+    share = own_share
+    if moments.share_p is not None:
+        share = tl.load(moments.share_p)
     weight = share * tl.where(n > 0.0, 1.0, 0.0)
     mean = old_mean + rounded(weight * (mean - old_mean), norm.mean_p).to(tl.float64)
     variance = old_variance + rounded(weight * (variance_of(m2, n) - old_variance), norm.variance_p).to(tl.float64)
     tl.store(norm.mean_p + o_c, rounded(mean, norm.mean_p), kept)
     tl.store(norm.variance_p + o_c, rounded(variance, norm.variance_p), kept)
-    tl.store(step.folds_p + o_c * 0, tl.load(step.folds_p) + 1, kept & (o_c == 0))
+    tl.store(moments.folds_p + o_c * 0, tl.load(moments.folds_p) + 1, kept & (o_c == 0))
 
 
 @triton.jit
-def settle(norm, step, o_c, channels, count, mean, m2, exceeded, refused, POOLED: tl.constexpr, ENDS: tl.constexpr):
+def settle(
+    norm,
+    moments,
+    given,
+    o_c,
+    channels,
+    count,
+    mean,
+    m2,
+    exceeded,
+    refused,
+    POOLED: tl.constexpr,
+    ENDS: tl.constexpr,
+):
     """All that becomes of some channels' moments, once it is known what normalised."""
     m_c, first = o_c < channels, o_c == 0
     old_mean, old_variance = over_channels(norm.mean_p, o_c, channels), over_channels(norm.variance_p, o_c, channels)
     center = tl.where(exceeded, mean, old_mean)
-    scale = inverse_root(tl.where(exceeded, variance_of(m2, count), old_variance), norm.eps)
-    store_statistic(step.statistics_p, CENTER, o_c, channels, center)
-    store_statistic(step.statistics_p, FACTOR, o_c, channels, over_channels(norm.weight_p, o_c, channels) * scale)
-    store_statistic(step.statistics_p, SCALE, o_c, channels, scale)
+    scale = inverse_root(tl.where(exceeded, variance_of(m2, count), old_variance), given.eps)
+    store_statistic(moments.statistics_p, CENTER, o_c, channels, center)
+    store_statistic(moments.statistics_p, FACTOR, o_c, channels, over_channels(norm.weight_p, o_c, channels) * scale)
+    store_statistic(moments.statistics_p, SCALE, o_c, channels, scale)
     n = tl.where(refused, 0.0, count)
     mean, m2 = tl.where(refused, 0.0, mean), tl.where(refused, 0.0, m2)
-    store_statistic(step.statistics_p, MEAN, o_c, channels, mean)
-    store_statistic(step.statistics_p, M2, o_c, channels, m2)
-    store_statistic(step.statistics_p, INVERSE, o_c, channels, inverse_root(variance_of(m2, n), norm.eps))
-    tl.store(step.n_p + o_c * 0, n, first)
-    if step.total_p is not None:
+    store_statistic(moments.statistics_p, MEAN, o_c, channels, mean)
+    store_statistic(moments.statistics_p, M2, o_c, channels, m2)
+    store_statistic(moments.statistics_p, INVERSE, o_c, channels, inverse_root(variance_of(m2, n), given.eps))
+    tl.store(moments.n_p + o_c * 0, n, first)
+    if moments.total_p is not None:
         kept = m_c
-        if step.refused_p is None:
+        if moments.refused_p is None:
             kept = m_c & (refused == 0)
         else:
-            earlier = load_or(step.refused_before_p, o_c * 0, first, 0.0, tl.float64)
+            earlier = load_or(moments.refused_before_p, o_c * 0, first, 0.0, tl.float64)
             found = (earlier == 0.0) & (refused != 0)
-            tl.store(step.refused_p + o_c * 0, tl.where(found, step.number.to(tl.float64), earlier), first)
-        if step.n_before_p is not None:
-            n_before, mean_before = tl.load(step.n_before_p), over_channels(step.mean_before_p, o_c, channels)
+            tl.store(moments.refused_p + o_c * 0, tl.where(found, given.t.to(tl.float64), earlier), first)
+        if moments.n_before_p is not None:
+            n_before, mean_before = tl.load(moments.n_before_p), over_channels(moments.mean_before_p, o_c, channels)
             n_own, n = n, n_before + n
             part = n_own / tl.maximum(n, 1.0)
             delta = mean - mean_before
             mean = mean_before + delta * part
-            m2 = over_channels(step.m2_before_p, o_c, channels) + m2
+            m2 = over_channels(moments.m2_before_p, o_c, channels) + m2
             if not POOLED:
                 m2 += delta * delta * (n_before * part)
-        tl.store(step.total_p + o_c * 0, n, kept & first)
-        tl.store(step.total_p + 1 + o_c, mean, kept)
-        tl.store(step.total_p + 1 + channels + o_c, m2, kept)
+        tl.store(moments.total_p + o_c * 0, n, kept & first)
+        tl.store(moments.total_p + 1 + o_c, mean, kept)
+        tl.store(moments.total_p + 1 + channels + o_c, m2, kept)
         if ENDS:
             tl.debug_barrier()  # every thread has read what is written now
-            fold(norm, step, o_c, kept, n, mean, m2, old_mean, old_variance)
+            fold(norm, moments, given.own_share, o_c, kept, n, mean, m2, old_mean, old_variance)
 
 
 @triton.jit
@@ -216,33 +234,26 @@ def store_moments(parts_p, o_c, channels, size, origin, sum, squares):
 
 
 @triton.jit
-def second_pass(norm, step, room_p, begin, end, o_c, channels, count, POOLED: tl.constexpr, ENDS: tl.constexpr):
+def second_pass(
+    norm, moments, given, room_p, begin, end, o_c, channels, count, POOLED: tl.constexpr, ENDS: tl.constexpr
+):
     """Where this program's elements end: at once, where the step's own statistics do not normalise. The programs of the
     first part settle the moments."""
     exceeded, refused = verdict_of_all(room_p, channels)
     if tl.program_id(0) == 0:
-        mean, m2 = statistic(step.statistics_p, MEAN, o_c, channels), statistic(step.statistics_p, M2, o_c, channels)
-        settle(norm, step, o_c, channels, count.to(tl.float64), mean, m2, exceeded, refused, POOLED, ENDS)
+        mean, m2 = (
+            statistic(moments.statistics_p, MEAN, o_c, channels),
+            statistic(moments.statistics_p, M2, o_c, channels),
+        )
+        settle(norm, moments, given, o_c, channels, count.to(tl.float64), mean, m2, exceeded, refused, POOLED, ENDS)
     return tl.where(exceeded, end, begin)
 
 
 @kernel(do_not_specialize=["eps", "own_share", "t"])
 def osr_forward(
     x_p,
-    weight_p,
-    bias_p,
-    mean_p,
-    variance_p,
-    statistics_p,
-    n_p,
-    n_before_p,
-    mean_before_p,
-    m2_before_p,
-    total_p,
-    share_p,
-    folds_p,
-    refused_before_p,
-    refused_p,
+    norm,
+    moments,
     room_p,
     y_p,
     outer: tl.int64,
@@ -260,27 +271,13 @@ def osr_forward(
 ):
     """y and, of the first pass, a part's moments; the second ends at once where the step's own do not normalise."""
     STATE: tl.constexpr = tl.float64 if x_p.dtype.element_ty == tl.float64 else tl.float32
-    norm = Norm(weight_p, bias_p, mean_p, variance_p, number(eps, tl.float64))
+    given = Numbers(number(eps, tl.float64), number(own_share, tl.float64), t)
     begin, end, o_c = part(outer, inner, BLOCK_C)
     if SECOND:
-        taken = Step(
-            statistics_p,
-            n_p,
-            n_before_p,
-            mean_before_p,
-            m2_before_p,
-            total_p,
-            share_p,
-            folds_p,
-            refused_before_p,
-            refused_p,
-            number(own_share, tl.float64),
-            t,
-        )
-        end = second_pass(norm, taken, room_p, begin, end, o_c, channels, outer * inner, POOLED, ENDS)
-    center, factor, _ = affine_of(norm, statistics_p, o_c, channels, outer * inner, SECOND)
+        end = second_pass(norm, moments, given, room_p, begin, end, o_c, channels, outer * inner, POOLED, ENDS)
+    center, factor, _ = affine_of(norm, given.eps, moments.statistics_p, o_c, channels, outer * inner, SECOND)
     center, factor = center.to(STATE)[None, :], factor.to(STATE)[None, :]
-    shift = over_tile(bias_p, o_c, channels, STATE)
+    shift = over_tile(norm.bias_p, o_c, channels, STATE)
     origin = origin_of(x_p, begin, o_c, channels, inner)
     b_sum, b_squares = tl.zeros([BLOCK_J, BLOCK_C], tl.float64), tl.zeros([BLOCK_J, BLOCK_C], tl.float64)
     for j in range(begin, end, BLOCK_J):
@@ -298,20 +295,8 @@ def osr_forward(
 @kernel(do_not_specialize=["eps", "own_share", "t", "leak", "gain", "bias", "threshold", "v_reset", "of_rule"])
 def osr_lif_forward(
     x_p,
-    weight_p,
-    bias_p,
-    mean_p,
-    variance_p,
-    statistics_p,
-    n_p,
-    n_before_p,
-    mean_before_p,
-    m2_before_p,
-    total_p,
-    share_p,
-    folds_p,
-    refused_before_p,
-    refused_p,
+    norm,
+    moments,
     room_p,
     potential_p,
     slots_p,
@@ -344,27 +329,13 @@ def osr_lif_forward(
 ):
     """As osr_forward, with one step of the neuron on y, which stays in registers."""
     STATE: tl.constexpr = tl.float64 if x_p.dtype.element_ty == tl.float64 else tl.float32
-    norm = Norm(weight_p, bias_p, mean_p, variance_p, number(eps, tl.float64))
+    given = Numbers(number(eps, tl.float64), number(own_share, tl.float64), t)
     begin, end, o_c = part(outer, inner, BLOCK_C)
     if SECOND:
-        taken = Step(
-            statistics_p,
-            n_p,
-            n_before_p,
-            mean_before_p,
-            m2_before_p,
-            total_p,
-            share_p,
-            folds_p,
-            refused_before_p,
-            refused_p,
-            number(own_share, tl.float64),
-            t,
-        )
-        end = second_pass(norm, taken, room_p, begin, end, o_c, channels, outer * inner, POOLED, ENDS)
-    center, factor, _ = affine_of(norm, statistics_p, o_c, channels, outer * inner, SECOND)
+        end = second_pass(norm, moments, given, room_p, begin, end, o_c, channels, outer * inner, POOLED, ENDS)
+    center, factor, _ = affine_of(norm, given.eps, moments.statistics_p, o_c, channels, outer * inner, SECOND)
     center, factor = center.to(STATE)[None, :], factor.to(STATE)[None, :]
-    shift = over_tile(bias_p, o_c, channels, STATE)
+    shift = over_tile(norm.bias_p, o_c, channels, STATE)
     leak, gain, bias = number(leak, STATE), number(gain, STATE), number(bias, STATE)
     threshold, v_reset = number(threshold, STATE), number(v_reset, STATE) if HARD else None
     p = Lif(leak, gain, bias, threshold, v_reset, of_rule=numbers(of_rule, STATE))
@@ -398,20 +369,8 @@ def parts_tile(i, parts, o_c, channels, BLOCK_P: tl.constexpr):
 
 @kernel(do_not_specialize=["eps", "limit", "own_share", "t"])
 def osr_merge(
-    weight_p,
-    bias_p,
-    mean_p,
-    variance_p,
-    statistics_p,
-    n_p,
-    n_before_p,
-    mean_before_p,
-    m2_before_p,
-    total_p,
-    share_p,
-    folds_p,
-    refused_before_p,
-    refused_p,
+    norm,
+    moments,
     room_p,
     parts: tl.int64,
     outer: tl.int64,
@@ -430,7 +389,7 @@ def osr_merge(
 ):
     """Moments of all parts: the mean of their means, and how far these are from it. What becomes of them waits for the
     second pass where that decides."""
-    norm = Norm(weight_p, bias_p, mean_p, variance_p, number(eps, tl.float64))
+    given = Numbers(number(eps, tl.float64), number(own_share, tl.float64), t)
     o_c = tl.program_id(0).to(tl.int64) * BLOCK_C + tl.arange(0, BLOCK_C)
     count = outer * inner
     first = tl.load(room_p + o_c, o_c < channels, 0.0)
@@ -448,9 +407,9 @@ def osr_merge(
         b_m2 += tl.where(m_part, b_part, 0.0)
     m2, n = tl.sum(b_m2, 0), count.to(tl.float64)
     if DECIDES:
-        store_statistic(statistics_p, MEAN, o_c, channels, mean)
-        store_statistic(statistics_p, M2, o_c, channels, m2)
-        ratio = (variance_of(m2, n) + norm.eps) / (over_channels(variance_p, o_c, channels) + norm.eps)
+        store_statistic(moments.statistics_p, MEAN, o_c, channels, mean)
+        store_statistic(moments.statistics_p, M2, o_c, channels, m2)
+        ratio = (variance_of(m2, n) + given.eps) / (over_channels(norm.variance_p, o_c, channels) + given.eps)
         beyond = number(limit, tl.float64)
         verdict = tl.where((ratio > beyond) | (1.0 / ratio > beyond), EXCEEDED, 0)
         if STRICT:
@@ -459,21 +418,7 @@ def osr_merge(
         tl.debug_barrier()  # every thread has read the parts
         tl.store(room_p + o_c, verdict.to(tl.float64), o_c < channels)
     else:
-        taken = Step(
-            statistics_p,
-            n_p,
-            n_before_p,
-            mean_before_p,
-            m2_before_p,
-            total_p,
-            share_p,
-            folds_p,
-            refused_before_p,
-            refused_p,
-            number(own_share, tl.float64),
-            t,
-        )
-        settle(norm, taken, o_c, channels, n, mean, m2, False, False, POOLED, ENDS)
+        settle(norm, moments, given, o_c, channels, n, mean, m2, False, False, POOLED, ENDS)
 
 
 @kernel(do_not_specialize=["gain", "threshold", "height", "slope"])
