@@ -31,8 +31,10 @@ Learn = Callable[[Tensor, Tensor], None]
 class Times(nn.Module):
     """The factor behind a neuron, which OTTTSequential applies to spikes and trace."""
 
+    FACTOR = Scale().factor
+
     def forward(self, x: Tensor) -> Tensor:
-        return x * Scale().factor
+        return x * self.FACTOR
 
 
 def spikingjelly() -> nn.Sequential:
