@@ -63,6 +63,18 @@ def test_spikes_state_and_gradient_are_those_of_the_equations(rule, x):
     torch.testing.assert_close(torch.autograd.grad(outputs, x, weights[: len(given)]), wanted)
 
 
+@pytest.mark.parametrize("parts", [[1] * T, [4, 5]], ids=["steps", "parts"])
+def test_the_gradient_goes_through_a_layers_state(parts, x):
+    """From call to call, through the potential and the adaptation."""
+    spikes, v, _ = by_autograd(x, True)
+    layer = fastsnn.LIF(rule="alif_bptt", step_mode="m", **NEURON)
+    found = torch.cat([layer(part) for part in x.split(parts)]), layer.v
+    assert torch.equal(found[0], spikes)
+    weights = torch.randn_like(x), torch.randn_like(v)
+    wanted = torch.autograd.grad((spikes, v), x, weights)
+    torch.testing.assert_close(torch.autograd.grad(found, x, weights), wanted)
+
+
 def test_its_trace_is_that_of_ottt(x):
     found, trace = functional.lif_sequence(x, rule="alif", **NEURON), torch.zeros_like(x[0])
     for s, a in zip(found.spikes, found.trace, strict=True):
@@ -109,7 +121,7 @@ def test_a_layer_goes_on_from_its_state_also_in_evaluation(rule, x):
         ({"beta": -1.0}, r"beta is -1.0; rule 'alif' needs 0.0 <= beta <= inf"),
         ({"beta": "much"}, r"beta is 'much'"),
         ({"v_reset": 0.0}, r"rule 'alif' needs soft reset and v_reset is 0.0: a spike subtracts its threshold"),
-        ({"threshold": "ots"}, r"rule"),
+        ({"threshold": "ots"}, r"rule is 'alif'; threshold='ots' goes with 'sltt' and 'ottt'"),
     ],
 )
 def test_what_does_not_fit_is_named(given, message):

@@ -110,13 +110,6 @@ def test_the_list_needs_no_torch():
     assert done.stdout.split() == [*RULES]
 
 
-def test_a_rule_whose_slot_drives_spikes_needs_its_file_alone():
-    """Gradient through potential and slot, steps, sequences, states, evaluation: against autograd of the equations."""
-    program = Path(__file__).with_name("planted.py")
-    done = subprocess.run([sys.executable, program], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-
-
 @pytest.mark.skipif(backends.cpu._cpu is None, reason="needs the CPU core")
 class TestCores:
     def core_with(self, **changes):
@@ -208,11 +201,9 @@ def test_a_rule_of_tritons_kernels_is_declared_and_writes_its_slots():
         rules.Rule("ottt", advanced=rules.RULES["ndot"].advance)
 
 
-@pytest.mark.parametrize("interpret", ["1", pytest.param("0", marks=pytest.mark.slow)], ids=["interpreted", "compiled"])
-def test_a_rule_whose_slot_drives_spikes_runs_in_tritons_kernels(interpret):
-    """Alone and beside a trace, forward, through time, recomputed and with MPDR: it needs its functions alone."""
+def test_a_rule_of_tritons_kernels_that_forgets_a_slot_does_not_compile():
     pytest.importorskip("fastsnn._triton.core")
-    program = Path(__file__).with_name("planted_triton.py")
-    env = {**os.environ, "TRITON_INTERPRET": interpret}
+    program = Path(__file__).with_name("forgetful_triton.py")
+    env = {**os.environ, "TRITON_INTERPRET": "0"}
     done = subprocess.run([sys.executable, program], capture_output=True, text=True, env=env)
     assert done.returncode == 0, done.stderr
