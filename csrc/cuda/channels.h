@@ -47,7 +47,8 @@ Tiles tiles_of(const Channels& k) {
 
 inline int64_t blocks_of(const Tiles& k) { return (k.channels + k.width - 1) / k.width * k.parts; }
 
-// What a block has to do, in shared memory for want of registers; channel: the first of its tiles
+// What a block has to do, in shared memory: each thread reads it, and needs its registers for the elements; channel: the
+// first of its tiles
 struct Bounds {
   int64_t index, channel, begin, end;
 };
@@ -105,7 +106,7 @@ struct alignas(16) Tile {
 };
 
 // Adds term(i) of the elements of a tile that the part has to the sums of each thread's own channel; i is where they
-// lie in the tile. The sums are in shared memory for want of registers.
+// lie in the tile. The sums are in shared memory: a thread needs its registers for the elements.
 template <int V, class Term>
 __device__ __forceinline__ void add_tile(const Part& part, int64_t row, Pair (&sums)[kThreads], const Term& term) {
   __syncthreads();

@@ -55,9 +55,9 @@ class LIFKernels:
         self._core, self._where, self._cached = core.module, core.where, f"_native_{core.name}"
 
     def _params(self, p: LIFParams) -> Any:
-        return p.__dict__.get(self._cached) or self._made(p)
-
-    def _made(self, p: LIFParams) -> Any:
+        native = p.__dict__.get(self._cached)
+        if native is not None:
+            return native
         if p.kind.kernel not in self._core.rules:
             raise BackendError(
                 f"the {self.NAME} backend has no step {p.kind.kernel!r} of rule {p.rule!r}; it has "
@@ -108,7 +108,7 @@ class LIFKernels:
             after.append(empty(like) if taken is None else taken)
             like = one
         arguments = (
-            p.__dict__.get(self._cached) or self._made(p),
+            self._params(p),
             self._where(x),
             len(x) if sequence else 1,
             one.numel(),
@@ -156,7 +156,7 @@ class LIFKernels:
             drive, g_last = drive or absent, g_last or absent
             g_first = absent if g_v_first is None else [empty_like(g_v_first) for _ in absent]
         arguments = (
-            p.__dict__.get(self._cached) or self._made(p),
+            self._params(p),
             self._where(like),
             not p.online,
             len(like) if saved.sequence else 1,

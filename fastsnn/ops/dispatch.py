@@ -92,7 +92,7 @@ def _is_ordinary(tensor: Tensor) -> bool:
 def _refuse_tangents(tensors: list[Tensor]) -> None:
     for tensor in tensors:
         if forward_ad.unpack_dual(tensor).tangent is not None:
-            raise NotImplementedError(
+            raise RuntimeError(
                 "a dual tensor was given: fastsnn has no forward-mode derivative (jvp); use reverse mode, "
                 "torch.autograd.grad or torch.autograd.functional.jacobian"
             )

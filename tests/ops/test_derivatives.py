@@ -108,7 +108,7 @@ def test_tangents_are_refused(name, grad):
     x = current(6, 5)
     with torch.set_grad_enabled(grad), forward_ad.dual_level():
         dual = forward_ad.make_dual(x, torch.ones_like(x))
-        with pytest.raises(NotImplementedError, match=r"jvp"):
+        with pytest.raises(RuntimeError, match=r"jvp"):
             DUAL[name](dual)
 
 
@@ -133,7 +133,7 @@ def test_transforms_and_layouts_are_refused(name):
     x, layer = current(4, 6, 5), TAKEN[name]
     with pytest.raises(RuntimeError, match="vmap"):
         torch.vmap(layer)(x)
-    with pytest.raises((RuntimeError, NotImplementedError), match=r"jvp|functorch"):
+    with pytest.raises(RuntimeError, match=r"jvp|functorch"):
         torch.func.jvp(layer, (x[0],), (x[0],))
     with pytest.raises(RuntimeError, match="functorch"):
         torch.func.grad(lambda q: layer(q).sum())(x[0])

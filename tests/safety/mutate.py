@@ -17,7 +17,7 @@ from fastsnn.ops.layout import is_dense
 from . import calls, sanitized
 from .guarded import guarded
 
-REFUSALS = (TypeError, ValueError, RuntimeError, IndexError, MemoryError, OverflowError, NotImplementedError)
+REFUSALS = (TypeError, ValueError, RuntimeError, IndexError, MemoryError, OverflowError)
 # of calls on a core of another build, whose parameters are another type
 NEURON = {"leak": 0.5, "gain": 1.0, "bias": 0.0, "threshold": 1.0, "v_reset": 0.0, "reset_grad": 1.0}
 NEURON |= {"height": 1.0, "slope": 4.0, "reset": 0, "rule": 1, "surrogate": 0, "of_rule": ()}
@@ -76,7 +76,7 @@ def _other(value, rng, pool):
     if isinstance(value, torch.Tensor):
         try:
             return rng.choice(TENSORS)(value.detach(), rng) if rng.random() < 0.8 else rng.choice(pool)
-        except (RuntimeError, TypeError, NotImplementedError):  # torch cannot do that to it
+        except (RuntimeError, TypeError):  # torch cannot do that to it
             return None
     if isinstance(value, bool):
         return not value
