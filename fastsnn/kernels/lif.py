@@ -92,6 +92,7 @@ class LIFKernels:
     ) -> Forward:
         one = x[0] if sequence else x
         dtype = x.dtype
+        code = DTYPES[dtype]
         empty, spikes = EMPTY_STATE[dtype], empty_like(x)
         u, v = into[0], None
         if u is None:
@@ -112,7 +113,7 @@ class LIFKernels:
             self._where(x),
             len(x) if sequence else 1,
             one.numel(),
-            DTYPES[dtype],
+            code,
             first,
             state[1],
             x,

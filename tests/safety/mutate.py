@@ -7,6 +7,7 @@ address: under AddressSanitizer and UndefinedBehaviorSanitizer, on plain memory)
 
 import faulthandler
 import random
+import resource
 import sys
 
 import torch
@@ -21,6 +22,7 @@ REFUSALS = (TypeError, ValueError, RuntimeError, IndexError, MemoryError, Overfl
 # of calls on a core of another build, whose parameters are another type
 NEURON = {"leak": 0.5, "gain": 1.0, "bias": 0.0, "threshold": 1.0, "v_reset": 0.0, "reset_grad": 1.0}
 NEURON |= {"height": 1.0, "slope": 4.0, "reset": 0, "rule": 1, "surrogate": 0, "of_rule": ()}
+MEMORY = 8 << 30  # bytes: a mutated number of steps may ask for more than a machine has, which must be an error
 NUMBERS = (-1, 0, 1, 2, 3, 7, 99, 2**31, 2**40, 2**62, 2**63 - 1)
 
 
@@ -141,6 +143,8 @@ def target(name, flavour):
 
 def main(name, count, seed=0, flavour="plain"):
     faulthandler.enable()
+    if flavour == "plain":
+        resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
     torch.set_num_threads(1)
     torch.manual_seed(seed)
     rng = random.Random(seed)
