@@ -87,7 +87,8 @@ def osr_lif_forward(p: Any, device: AbstractContextManager, sizes: list[int], dt
     rule = {"FIRST": first, "GIVEN_V": potential_is_v or potential is None, "HARD": p.reset, "RULE": p.rule}
 
     def run(operands: tuple[Any, ...], numbers: tuple[int, ...], constants: dict[str, Any]) -> None:
-        osr.osr_lif_forward[grid](*operands, *neuron, *sizes[1:], *numbers, *parameters, **constants, **rule, **options)
+        taken = options | (AT_HALF_OCCUPANCY if constants["SUMS"] else {})
+        osr.osr_lif_forward[grid](*operands, *neuron, *sizes[1:], *numbers, *parameters, **constants, **rule, **taken)
 
     _forward(device, sizes, numbers, operands, run)
 

@@ -47,8 +47,8 @@ Tiles tiles_of(const Channels& k) {
 
 inline int64_t blocks_of(const Tiles& k) { return (k.channels + k.width - 1) / k.width * k.parts; }
 
-// What a block has to do, in shared memory: each thread reads it, and needs its registers for the elements; channel: the
-// first of its tiles
+// What a block has to do, in shared memory: each thread reads it, and needs its registers for the elements; channel:
+// the first of its tiles
 struct Bounds {
   int64_t index, channel, begin, end;
 };
