@@ -12,6 +12,8 @@ from typing import Any
 
 import torch
 
+from fastsnn.rules import RULES
+
 from .accuracy import Row, compare
 
 COMMON: dict[str, Any] = {"paper": "", "data": "digits", "model": "spikformer", "steps": 4, "epochs": 6}
@@ -21,7 +23,8 @@ COMMON |= {"model_options": {"depth": 1, "channels": 32, "heads": 2, "poolings":
 
 def case(norm: str, rule: str) -> Row:
     """Fields of a recipe."""
-    return {**COMMON, "name": f"{norm}-{rule}", "norm": norm, "rule": rule, "mode": "A" if rule == "bptt" else "O"}
+    mode = "O" if RULES[rule].online else "A"
+    return {**COMMON, "name": f"{norm}-{rule}", "norm": norm, "rule": rule, "mode": mode}
 
 
 def cases() -> dict[str, Row]:

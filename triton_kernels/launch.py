@@ -81,7 +81,7 @@ def lif_forward(
     x: Tensor,
     potential: Tensor | None,
     *operands: Tensor | None,
-    room: Tensor | None = None,
+    workspace: Tensor | None = None,
 ) -> None:
     """operands: slots, keep, spikes, u_last, u_seq, v_last, v_seq, slots after."""
     if n == 0:
@@ -96,7 +96,7 @@ def lif_forward(
             slots,
             *others,
             after,
-            room,
+            workspace,
             T,
             n,
             q.leak,

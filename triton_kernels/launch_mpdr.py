@@ -12,17 +12,17 @@ from .launch import OPTIONS, block_of, lif_backward, lif_forward
 
 
 def mpdr_forward(p: Any, device: AbstractContextManager, T: int, n: int, dtype: int, *operands: Any) -> None:
-    """operands: lif_forward's, then moments and room."""
-    *neuron, moments, room = operands
-    if room is None:
-        raise ValueError("room is None; the sums of blocks need it")
+    """operands: lif_forward's, then moments and workspace."""
+    *neuron, moments, workspace = operands
+    if workspace is None:
+        raise ValueError("workspace is None; the sums of blocks need it")
     x = neuron[2]
-    lif_forward(p, device, T, n, dtype, *neuron, room=room)
+    lif_forward(p, device, T, n, dtype, *neuron, workspace=workspace)
     if n == 0:
         return
     epsilon = torch.finfo(torch.float64 if x.dtype == torch.float64 else torch.float32).eps
     with device:
-        mpdr.mpdr_merge[(T,)](room, moments, n, EPSILON=epsilon, BLOCK=block_of(n, x, of_state=True), **OPTIONS)
+        mpdr.mpdr_merge[(T,)](workspace, moments, n, EPSILON=epsilon, BLOCK=block_of(n, x, of_state=True), **OPTIONS)
 
 
 def mpdr_backward(

@@ -29,10 +29,10 @@ def grid_of(sizes: list[int], x: Tensor, neurons: bool = False) -> tuple[tuple[i
     return (parts, triton.cdiv(channels, block_c)), {"BLOCK_J": block_j, "BLOCK_C": block_c, **OPTIONS}
 
 
-def _check_room(wanted: bool, room: Tensor | None) -> None:
-    """Raises ValueError where there are sums and no room for those of the parts."""
-    if wanted and room is None:
-        raise ValueError("room is None; the sums of parts need it")
+def _check_workspace(wanted: bool, workspace: Tensor | None) -> None:
+    """Raises ValueError where there are sums and no workspace for those of the parts."""
+    if wanted and workspace is None:
+        raise ValueError("workspace is None; the sums of parts need it")
 
 
 def _forward(
@@ -42,25 +42,25 @@ def _forward(
     operands: tuple[Tensor | None, ...],
     run: Callable[..., None],
 ) -> None:
-    """run((x, norm, moments, room), numbers, constants) is a pass over all elements: with statistics they are merged
-    after it, and it runs again where the step's own may normalise."""
+    """run((x, norm, moments, workspace), numbers, constants) is a pass over all elements: with statistics they are
+    merged after it, and it runs again where the step's own may normalise."""
     eps, limit, strict, pooled, ends, share, step = numbers
-    x, norm, moments, room = operands[0], osr.Norm(*operands[1:5]), osr.Settling(*operands[5:-1]), operands[-1]
+    x, norm, moments, workspace = operands[0], osr.Norm(*operands[1:5]), osr.Settling(*operands[5:-1]), operands[-1]
     wanted, decides = moments.statistics_p is not None, strict or limit < math.inf
-    _check_room(wanted, room)
+    _check_workspace(wanted, workspace)
     given, constants = (bits(eps), bits(share), step), {"POOLED": pooled, "ENDS": ends}
     with device:
-        run((x, norm, moments, room), given, {"SUMS": wanted, "SECOND": False, **constants})
+        run((x, norm, moments, workspace), given, {"SUMS": wanted, "SECOND": False, **constants})
         if wanted:
             osr.osr_merge[(triton.cdiv(sizes[2], MERGE["BLOCK_C"]),)](
-                *(norm, moments, room, *sizes, *given, bits(limit)),
+                *(norm, moments, workspace, *sizes, *given, bits(limit)),
                 DECIDES=decides,
                 STRICT=strict,
                 **constants,
                 **MERGE,
             )
         if decides:
-            run((x, norm, moments, room), given, {"SUMS": False, "SECOND": True, **constants})
+            run((x, norm, moments, workspace), given, {"SUMS": False, "SECOND": True, **constants})
 
 
 def osr_forward(device: AbstractContextManager, sizes: list[int], dtypes: list[int], *given: Any) -> None:
@@ -102,14 +102,14 @@ def _reduce(
     numbers: tuple[int, ...],
     surrogate: int | None,
 ) -> None:
-    """operands: x, statistics, n, means, g_weight, g_bias, room."""
-    x, statistics, *_, room = operands
-    _check_room(True, room)
+    """operands: x, statistics, n, means, g_weight, g_bias, workspace."""
+    x, statistics, *_, workspace = operands
+    _check_workspace(True, workspace)
     grid, options = grid_of(sizes, x)
     parts, _, channels, _ = sizes
     with device:
         osr.osr_reduce[grid](
-            *(x, g, statistics, room, *neuron, *sizes[1:], *numbers),
+            *(x, g, statistics, workspace, *neuron, *sizes[1:], *numbers),
             LIF=surrogate is not None,
             SHAPE=surrogate or 0,
             **(options | AT_HALF_OCCUPANCY),

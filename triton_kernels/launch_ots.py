@@ -21,18 +21,18 @@ def ots_charge(
     v: Tensor | None,
     u: Tensor,
     moments: Tensor,
-    room: Tensor | None,
+    workspace: Tensor | None,
 ) -> None:
     if n == 0:
         return
-    if room is None:
-        raise ValueError("room is None; the sums of blocks need it")
+    if workspace is None:
+        raise ValueError("workspace is None; the sums of blocks need it")
     block, q = block_of(n, u), p.of(u)
     with device:
         ots.ots_charge[(triton.cdiv(n, block),)](
-            x, v, u, room, n, q.leak, q.gain, q.bias, q.v_reset, HARD=p.reset, BLOCK=block, **OPTIONS
+            x, v, u, workspace, n, q.leak, q.gain, q.bias, q.v_reset, HARD=p.reset, BLOCK=block, **OPTIONS
         )
-        ots.ots_merge[(1,)](room, moments, n, BLOCK=block, **OPTIONS)
+        ots.ots_merge[(1,)](workspace, moments, n, BLOCK=block, **OPTIONS)
 
 
 def ots_fire(

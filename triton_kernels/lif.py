@@ -108,7 +108,7 @@ def lif_forward(
     v_last_p,
     v_seq_p,
     slots_out_p,
-    room_p,
+    workspace_p,
     T: tl.int64,
     n: tl.int64,
     leak: tl.int64,
@@ -124,7 +124,8 @@ def lif_forward(
     ALIGNED: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """FIRST: t = 1 of a sequence. GIVEN_V: the potential was already reset. room: moments of every u[t] are wanted."""
+    """FIRST: t = 1 of a sequence. GIVEN_V: the potential was already reset. workspace_p: where moments of every u[t]
+    go, if they are wanted."""
     STATE: tl.constexpr = tl.float64 if x_p.dtype.element_ty == tl.float64 else tl.float32
     leak, gain, bias = number(leak, STATE), number(gain, STATE), number(bias, STATE)
     threshold, v_reset = number(threshold, STATE), number(v_reset, STATE) if HARD else None
@@ -142,8 +143,8 @@ def lif_forward(
         state = State(now.u, advance(p, now, slots, RULE))
         store_kept(slots_out_p, o_tn, state.slots, m_n, RULE, True)
         store_if(spikes_p, o_tn, now.s, m_n)
-        if room_p is not None:
-            store_block_moments(room_p, t, now.u, m_n, n)
+        if workspace_p is not None:
+            store_block_moments(workspace_p, t, now.u, m_n, n)
 
     b_v, _ = RULE.settle(p, state.u, fire(p, state.u), state.slots)
     store_if(u_last_p, o_n, state.u, m_n)

@@ -1,5 +1,5 @@
 """MPDR in LIF's kernels (equations/rptt.md): the second stage of a step's moments, and its part of the gradient.
-Arguments as csrc/core/mpdr.h has them; moments [T, 2], pulls [T, 3] and room [T, programs, 2] are float64.
+Arguments as csrc/core/mpdr.h has them; moments [T, 2], pulls [T, 3] and workspace [T, programs, 2] are float64.
 """
 
 import triton
@@ -10,10 +10,10 @@ from .moments import merged
 
 
 @kernel
-def mpdr_merge(room_p, moments_p, n: tl.int64, EPSILON: tl.constexpr, BLOCK: tl.constexpr):
+def mpdr_merge(workspace_p, moments_p, n: tl.int64, EPSILON: tl.constexpr, BLOCK: tl.constexpr):
     """Mean and biased variance of a step. A spread below the rounding of u counts as none."""
     t = tl.program_id(0).to(tl.int64)
-    mean, m2 = merged(room_p + 2 * t * tl.cdiv(n, BLOCK), n, BLOCK)
+    mean, m2 = merged(workspace_p + 2 * t * tl.cdiv(n, BLOCK), n, BLOCK)
     variance, rounding = m2 / n.to(tl.float64), mean * EPSILON
     tl.store(moments_p + 2 * t, mean)
     tl.store(moments_p + 2 * t + 1, tl.where(variance <= rounding * rounding, 0.0, variance))

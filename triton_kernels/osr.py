@@ -169,14 +169,14 @@ def settle(
 
 
 @triton.jit
-def verdict_of_all(room_p, channels):
+def verdict_of_all(workspace_p, channels):
     """Whether a channel's deviation was exceeded, and whether the step is refused, of the verdicts that osr_merge left
-    at the beginning of the room."""
+    at the beginning of the workspace."""
     VOTES: tl.constexpr = 128
     b_exceeded, b_refused = tl.zeros([VOTES], tl.float32), tl.zeros([VOTES], tl.float32)
     for i in range(0, channels, VOTES):
         o_c = i + tl.arange(0, VOTES)
-        b_verdict = tl.load(room_p + o_c, o_c < channels, 0.0).to(tl.int32)
+        b_verdict = tl.load(workspace_p + o_c, o_c < channels, 0.0).to(tl.int32)
         b_exceeded += (b_verdict & EXCEEDED).to(tl.float32)
         b_refused += (b_verdict & REFUSED).to(tl.float32)
     refused = tl.sum(b_refused, 0) > 0.0
@@ -235,11 +235,11 @@ def store_moments(parts_p, o_c, channels, size, origin, sum, squares):
 
 @triton.jit
 def second_pass(
-    norm, moments, given, room_p, begin, end, o_c, channels, count, POOLED: tl.constexpr, ENDS: tl.constexpr
+    norm, moments, given, workspace_p, begin, end, o_c, channels, count, POOLED: tl.constexpr, ENDS: tl.constexpr
 ):
     """Where this program's elements end: at once, where the step's own statistics do not normalise. The programs of the
     first part settle the moments."""
-    exceeded, refused = verdict_of_all(room_p, channels)
+    exceeded, refused = verdict_of_all(workspace_p, channels)
     if tl.program_id(0) == 0:
         mean, m2 = (
             statistic(moments.statistics_p, MEAN, o_c, channels),
@@ -254,7 +254,7 @@ def osr_forward(
     x_p,
     norm,
     moments,
-    room_p,
+    workspace_p,
     y_p,
     outer: tl.int64,
     channels: tl.int64,
@@ -274,7 +274,7 @@ def osr_forward(
     given = Numbers(number(eps, tl.float64), number(own_share, tl.float64), t)
     begin, end, o_c = part(outer, inner, BLOCK_C)
     if SECOND:
-        end = second_pass(norm, moments, given, room_p, begin, end, o_c, channels, outer * inner, POOLED, ENDS)
+        end = second_pass(norm, moments, given, workspace_p, begin, end, o_c, channels, outer * inner, POOLED, ENDS)
     center, factor, _ = affine_of(norm, given.eps, moments.statistics_p, o_c, channels, outer * inner, SECOND)
     center, factor = center.to(STATE)[None, :], factor.to(STATE)[None, :]
     shift = over_tile(norm.bias_p, o_c, channels, STATE)
@@ -289,7 +289,7 @@ def osr_forward(
             b_squares += b_d * b_d
         store_if(y_p, o_x, (b_x - center) * factor + shift, m_x)
     if SUMS:
-        store_moments(room_p, o_c, channels, end - begin, origin, tl.sum(b_sum, 0), tl.sum(b_squares, 0))
+        store_moments(workspace_p, o_c, channels, end - begin, origin, tl.sum(b_sum, 0), tl.sum(b_squares, 0))
 
 
 @kernel(do_not_specialize=["eps", "own_share", "t", "leak", "gain", "bias", "threshold", "v_reset", "of_rule"])
@@ -297,7 +297,7 @@ def osr_lif_forward(
     x_p,
     norm,
     moments,
-    room_p,
+    workspace_p,
     potential_p,
     slots_p,
     keep_p,
@@ -332,7 +332,7 @@ def osr_lif_forward(
     given = Numbers(number(eps, tl.float64), number(own_share, tl.float64), t)
     begin, end, o_c = part(outer, inner, BLOCK_C)
     if SECOND:
-        end = second_pass(norm, moments, given, room_p, begin, end, o_c, channels, outer * inner, POOLED, ENDS)
+        end = second_pass(norm, moments, given, workspace_p, begin, end, o_c, channels, outer * inner, POOLED, ENDS)
     center, factor, _ = affine_of(norm, given.eps, moments.statistics_p, o_c, channels, outer * inner, SECOND)
     center, factor = center.to(STATE)[None, :], factor.to(STATE)[None, :]
     shift = over_tile(norm.bias_p, o_c, channels, STATE)
@@ -357,7 +357,7 @@ def osr_lif_forward(
         store_if(u_p, o_x, now.u, m_x)
         store_slots(slots_out_p, o_x, advance(p, now, slots, RULE), m_x)
     if SUMS:
-        store_moments(room_p, o_c, channels, end - begin, origin, tl.sum(b_sum, 0), tl.sum(b_squares, 0))
+        store_moments(workspace_p, o_c, channels, end - begin, origin, tl.sum(b_sum, 0), tl.sum(b_squares, 0))
 
 
 @triton.jit
@@ -371,7 +371,7 @@ def parts_tile(i, parts, o_c, channels, BLOCK_P: tl.constexpr):
 def osr_merge(
     norm,
     moments,
-    room_p,
+    workspace_p,
     parts: tl.int64,
     outer: tl.int64,
     channels: tl.int64,
@@ -392,18 +392,18 @@ def osr_merge(
     given = Numbers(number(eps, tl.float64), number(own_share, tl.float64), t)
     o_c = tl.program_id(0).to(tl.int64) * BLOCK_C + tl.arange(0, BLOCK_C)
     count = outer * inner
-    first = tl.load(room_p + o_c, o_c < channels, 0.0)
+    first = tl.load(workspace_p + o_c, o_c < channels, 0.0)
     b_sum, b_m2 = tl.zeros([BLOCK_P, BLOCK_C], tl.float64), tl.zeros([BLOCK_P, BLOCK_C], tl.float64)
     for i in range(0, parts, BLOCK_P):
         o_p, o_part, m_part = parts_tile(i, parts, o_c, channels, BLOCK_P)
         b_n = (begin_of(o_p + 1, count, parts) - begin_of(o_p, count, parts)).to(tl.float64)[:, None]
-        b_sum += tl.where(m_part, b_n * (tl.load(room_p + o_part, m_part, 0.0) - first[None, :]), 0.0)
+        b_sum += tl.where(m_part, b_n * (tl.load(workspace_p + o_part, m_part, 0.0) - first[None, :]), 0.0)
     mean = first + tl.sum(b_sum, 0) / count.to(tl.float64)
     for i in range(0, parts, BLOCK_P):
         o_p, o_part, m_part = parts_tile(i, parts, o_c, channels, BLOCK_P)
         b_n = (begin_of(o_p + 1, count, parts) - begin_of(o_p, count, parts)).to(tl.float64)[:, None]
-        b_delta = tl.load(room_p + o_part, m_part, 0.0) - mean[None, :]
-        b_part = tl.load(room_p + o_part + channels, m_part, 0.0) + b_n * (b_delta * b_delta)
+        b_delta = tl.load(workspace_p + o_part, m_part, 0.0) - mean[None, :]
+        b_part = tl.load(workspace_p + o_part + channels, m_part, 0.0) + b_n * (b_delta * b_delta)
         b_m2 += tl.where(m_part, b_part, 0.0)
     m2, n = tl.sum(b_m2, 0), count.to(tl.float64)
     if DECIDES:
@@ -416,7 +416,7 @@ def osr_merge(
             both = mean + m2
             verdict = tl.where(both - both == 0.0, verdict, REFUSED)
         tl.debug_barrier()  # every thread has read the parts
-        tl.store(room_p + o_c, verdict.to(tl.float64), o_c < channels)
+        tl.store(workspace_p + o_c, verdict.to(tl.float64), o_c < channels)
     else:
         settle(norm, moments, given, o_c, channels, n, mean, m2, False, False, POOLED, ENDS)
 
@@ -426,7 +426,7 @@ def osr_reduce(
     x_p,
     g_p,
     statistics_p,
-    room_p,
+    workspace_p,
     u_p,
     keep_p,
     g_y_p,
@@ -460,7 +460,7 @@ def osr_reduce(
         b_xh = tl.where(m_x, (tl.load(x_p + o_x, m_x, 0.0).to(tl.float64) - mean) * inverse, 0.0)
         b_sum += b_wide
         b_normal += b_wide * b_xh
-    store_part(room_p, o_c, channels, tl.sum(b_sum, 0), tl.sum(b_normal, 0))
+    store_part(workspace_p, o_c, channels, tl.sum(b_sum, 0), tl.sum(b_normal, 0))
 
 
 @kernel
@@ -470,7 +470,7 @@ def osr_total(
     means_p,
     g_weight_p,
     g_bias_p,
-    room_p,
+    workspace_p,
     parts: tl.int64,
     channels: tl.int64,
     BLOCK_P: tl.constexpr,
@@ -481,8 +481,8 @@ def osr_total(
     b_first, b_second = tl.zeros([BLOCK_P, BLOCK_C], tl.float64), tl.zeros([BLOCK_P, BLOCK_C], tl.float64)
     for i in range(0, parts, BLOCK_P):
         _, o_part, m_part = parts_tile(i, parts, o_c, channels, BLOCK_P)
-        b_first += tl.load(room_p + o_part, m_part, 0.0)
-        b_second += tl.load(room_p + o_part + channels, m_part, 0.0)
+        b_first += tl.load(workspace_p + o_part, m_part, 0.0)
+        b_second += tl.load(workspace_p + o_part + channels, m_part, 0.0)
     sum, sum_xh, n = tl.sum(b_first, 0), tl.sum(b_second, 0), tl.maximum(tl.load(n_p), 1.0)
     tl.store(means_p + o_c, sum / n, o_c < channels)
     tl.store(means_p + channels + o_c, sum_xh / n, o_c < channels)

@@ -1,7 +1,7 @@
 """OTS (equations/ots.md): charge, moments of u in a pass, the merge of its blocks; once the threshold is known, fire,
 reset and trace in another.
 
-Arguments as csrc/core/stats.h has them: all [n]; threshold, moments and room float64; None: absent.
+Arguments as csrc/core/stats.h has them: all [n]; threshold, moments and workspace float64; None: absent.
 """
 
 import triton.language as tl
@@ -18,7 +18,7 @@ def ots_charge(
     x_p,
     v_p,
     u_p,
-    room_p,
+    workspace_p,
     n: tl.int64,
     leak: tl.int64,
     gain: tl.int64,
@@ -35,12 +35,12 @@ def ots_charge(
     b_v = load_or(v_p, o_n, m_n, number(v_reset, STATE) if HARD else 0.0, STATE)
     b_u = charge(p, b_v, tl.load(x_p + o_n, m_n, 0.0).to(STATE), ())
     tl.store(u_p + o_n, b_u, m_n)
-    store_block_moments(room_p, 0, b_u, m_n, n)
+    store_block_moments(workspace_p, 0, b_u, m_n, n)
 
 
 @kernel
-def ots_merge(room_p, moments_p, n: tl.int64, BLOCK: tl.constexpr):
-    mean, m2 = merged(room_p, n, BLOCK)
+def ots_merge(workspace_p, moments_p, n: tl.int64, BLOCK: tl.constexpr):
+    mean, m2 = merged(workspace_p, n, BLOCK)
     tl.store(moments_p, mean)
     tl.store(moments_p + 1, m2)
 

@@ -8,6 +8,7 @@ import torch
 
 import fastsnn
 from fastsnn.nn import plain
+from fastsnn.rules import RULES
 
 from .. import roofline
 from .clock import device_us
@@ -54,7 +55,7 @@ def sequence(stage: Stage, backend: str, rule: str, dtype: torch.dtype, n: int) 
     """Through time: x in, s and u out; g, u in, g_x out. Online: u is recomputed from x."""
     width = dtype.itemsize
     about = {"case": f"{rule} sequence T={T}", "backend": backend, "dtype": str(dtype)[6:], "n": n}
-    through_time = rule == "bptt"
+    through_time = not RULES[rule].online
     with fastsnn.use_backend(backend):
         x = torch.randn(T, n, device=stage.target.device, dtype=dtype, requires_grad=True)
         layer = fastsnn.LIF.for_rule(rule, step_mode="m").train()

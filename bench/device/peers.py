@@ -9,13 +9,14 @@ import torch
 
 import fastsnn
 from fastsnn.nn import plain
+from fastsnn.rules import RULES
 
 from .clock import in_turn
 from .target import DTYPES, Stage
 
 
 def ours(backend: str, rule: str, x: torch.Tensor, g: torch.Tensor) -> Callable[[], object]:
-    sequence = rule == "bptt"
+    sequence = not RULES[rule].online
     layer = fastsnn.LIF.for_rule(rule, step_mode="m" if sequence else "s").train()
 
     def call() -> object:
@@ -41,7 +42,7 @@ def theirs(rule: str, x: torch.Tensor, g: torch.Tensor) -> Callable[[], object]:
     layer = make[rule]().to(x.device).train()
 
     def call() -> object:
-        if rule == "bptt":
+        if not RULES[rule].online:
             layer.reset()
         out = layer(x)
         return torch.autograd.grad(out[0] if isinstance(out, (list, tuple)) else out, x, g)

@@ -11,14 +11,14 @@
 namespace fastsnn {
 
 struct MpdrForward : LifForward {
-  void* moments;  // [T, 2], double: mean and biased variance of u[t]
-  void* room;     // [T, blocks, 2], double, of 256 neurons or more, for a core on a device
+  void* moments;    // [T, 2], double: mean and biased variance of u[t]
+  void* workspace;  // [T, blocks, 2], double, of 256 neurons or more, for a core on a device
 
   template <class Take>
   void operands(Take&& take) {
     LifForward::operands(take);
     take("moments", moments, Holds::float64, elements({T, 2}));
-    take("room", room, Holds::float64, elements({T, room_blocks(n), 2}), Need::optional);
+    take("workspace", workspace, Holds::float64, elements({T, workspace_blocks(n), 2}), Need::optional);
   }
 };
 

@@ -10,18 +10,18 @@
 namespace fastsnn {
 
 // x is [outer, channels, inner]: [N, C, *] as it lies, or with channels last [N * (*), C, 1]. A core on a device adds
-// up a channel in `parts` and keeps their sums in `room` [parts, 2, channels], which may be null for one part.
+// up a channel in `parts` and keeps their sums in `workspace` [parts, 2, channels], which may be null for one part.
 struct Channels {
   int64_t outer, channels, inner, parts;
   Dtype dtype;
 
   bool empty() const { return outer == 0 || channels == 0 || inner == 0; }
   int64_t n() const { return elements({outer, channels, inner}); }
-  int64_t room_size() const { return elements({parts, 2, channels}); }
+  int64_t workspace_size() const { return elements({parts, 2, channels}); }
 };
 
 // Blocks that a core on a device makes of n neurons at most
-inline int64_t room_blocks(int64_t n) { return n / 256 + (n % 256 != 0); }
+inline int64_t workspace_blocks(int64_t n) { return n / 256 + (n % 256 != 0); }
 
 // What normalises: y = weight * (x - mean) / sqrt(variance + eps) + bias
 struct OsrNorm : Channels {
@@ -57,7 +57,7 @@ struct OsrForward : OsrNorm {
   int64_t* folds;                                    // [1]: counts sequences
   const double* refused_before;                      // [1], optional: the first step that was refused, 0 for none
   double* refused;  // [1]: with this step; null: a refused step leaves total, mean, variance and folds as they are
-  double* room;
+  double* workspace;
   void* y;  // null where a neuron takes it
 
   bool decides() const { return strict || limit < std::numeric_limits<double>::infinity(); }
@@ -75,7 +75,7 @@ struct OsrForward : OsrNorm {
     take("folds", folds, Holds::int64, 1, Need::optional);
     take("refused_before", refused_before, Holds::float64, 1, Need::optional);
     take("refused", refused, Holds::float64, 1, Need::optional);
-    take("room", room, Holds::float64, room_size(), Need::optional);
+    take("workspace", workspace, Holds::float64, workspace_size(), Need::optional);
   }
   template <class Take>
   void operands(Take&& take) {
@@ -117,7 +117,7 @@ struct OsrReduce : Channels {
   const double* n_all;       // [1]
   double* means;             // [2, channels]: of g, of g*xh
   void *g_weight, *g_bias;   // [channels]
-  double* room;
+  double* workspace;
   const void* g;  // null where a neuron gives it
 
   template <class Take>
@@ -128,7 +128,7 @@ struct OsrReduce : Channels {
     take("means", means, Holds::float64, elements({2, channels}));
     take("g_weight", g_weight, learned, channels);
     take("g_bias", g_bias, learned, channels);
-    take("room", room, Holds::float64, room_size(), Need::optional);
+    take("workspace", workspace, Holds::float64, workspace_size(), Need::optional);
   }
   template <class Take>
   void operands(Take&& take) {
@@ -180,7 +180,7 @@ struct OtsCharge {
   const void *x, *v;  // [n]; v null: v_reset, or 0
   void* u;            // [n]
   double* moments;    // [2]: mean and M2 of u
-  double* room;       // [blocks, 2] of 256 neurons or more, for a core on a device
+  double* workspace;  // [blocks, 2] of 256 neurons or more, for a core on a device
 
   bool empty() const { return n == 0; }
   template <class Take>
@@ -189,7 +189,7 @@ struct OtsCharge {
     take("v", v, Holds::state, n, Need::optional);
     take("u", u, Holds::state, n);
     take("moments", moments, Holds::float64, 2);
-    take("room", room, Holds::float64, elements({room_blocks(n), 2}), Need::optional);
+    take("workspace", workspace, Holds::float64, elements({workspace_blocks(n), 2}), Need::optional);
   }
 };
 

@@ -33,9 +33,9 @@ __host__ __device__ int64_t block_neurons(int64_t n, int64_t block) {
   return n - block * per_block < per_block ? n - block * per_block : per_block;
 }
 
-// Mean and M2 of a block's values into room [blocks, 2], relative to its first one
+// Mean and M2 of a block's values into workspace [blocks, 2], relative to its first one
 template <int V, class S>
-__device__ __forceinline__ void put_block_moments(const S (&u)[V], int64_t n, double* room, S (&origin)[1],
+__device__ __forceinline__ void put_block_moments(const S (&u)[V], int64_t n, double* workspace, S (&origin)[1],
                                                   Pair (&sums)[kThreads]) {
   const int64_t count = block_neurons<V>(n, blockIdx.x);
   if (threadIdx.x == 0) origin[0] = u[0];
@@ -53,15 +53,15 @@ __device__ __forceinline__ void put_block_moments(const S (&u)[V], int64_t n, do
   add_apart(sums, 1);
   if (threadIdx.x > 0) return;
   const Moments all = FASTSNN_ISA::moments_of(double(count), double(origin[0]), sums[0].first, sums[0].second);
-  room[2 * int64_t(blockIdx.x)] = all.mean;
-  room[2 * int64_t(blockIdx.x) + 1] = all.m2;
+  workspace[2 * int64_t(blockIdx.x)] = all.mean;
+  workspace[2 * int64_t(blockIdx.x) + 1] = all.m2;
 }
 
 // Those of all blocks; for thread 0
 template <int V>
-__device__ __forceinline__ Moments merge_blocks(int64_t n, const double* room, Moments (&partial)[kThreads]) {
+__device__ __forceinline__ Moments merge_blocks(int64_t n, const double* workspace, Moments (&partial)[kThreads]) {
   return merge_parts(blocks_of<V>(n), partial, [&](int64_t block) {
-    return Moments{double(block_neurons<V>(n, block)), room[2 * block], room[2 * block + 1]};
+    return Moments{double(block_neurons<V>(n, block)), workspace[2 * block], workspace[2 * block + 1]};
   });
 }
 

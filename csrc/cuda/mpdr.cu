@@ -34,7 +34,7 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerSM)
       store_to<S>(k.u_seq, row, u);
       if (k.v_seq) store(static_cast<S*>(k.v_seq) + row, potentials_after<reset, R>(p, u, m, x));
     }
-    put_block_moments(u, k.n, static_cast<double*>(k.room) + 2 * t * gridDim.x, origin, sums);
+    put_block_moments(u, k.n, static_cast<double*>(k.workspace) + 2 * t * gridDim.x, origin, sums);
     threshold_prev = p.threshold;
     first = false;
   }
@@ -50,8 +50,8 @@ template <int V, class S>
 __global__ void __launch_bounds__(kThreads, kBlocksPerSM) mpdr_merge_kernel(const MpdrForward k) {
   FASTSNN_SHARED(Moments, partial, kThreads);
   const int64_t t = blockIdx.x;
-  const double* room = static_cast<const double*>(k.room) + 2 * t * blocks_of<V>(k.n);
-  const Moments all = merge_blocks<V>(k.n, room, partial);
+  const double* workspace = static_cast<const double*>(k.workspace) + 2 * t * blocks_of<V>(k.n);
+  const Moments all = merge_blocks<V>(k.n, workspace, partial);
   if (threadIdx.x > 0) return;
   double* moments = static_cast<double*>(k.moments) + 2 * t;
   moments[0] = all.mean;
@@ -123,7 +123,7 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerSM)
 }
 
 void mpdr_forward(const LifParams& params, const MpdrForward& k, const Stream& on) {
-  if (!k.room) throw std::invalid_argument("the sums of blocks need room");
+  if (!k.workspace) throw std::invalid_argument("the sums of blocks need a workspace");
   with_dtype(k.dtype, [&](auto zero) {
     using T = decltype(zero);
     using S = typename StateOf<T>::type;

@@ -12,9 +12,9 @@ using FASTSNN_ISA::Row;
 using FASTSNN_ISA::row_of;
 using FASTSNN_ISA::Verdict;
 
-// The two sums of a part: room is [parts, 2, channels]
-__device__ __forceinline__ void put_part(const Part& part, double* room, double one, double other) {
-  double* const to = room + 2 * part.block.index * part.k.channels + part.own();
+// The two sums of a part: workspace is [parts, 2, channels]
+__device__ __forceinline__ void put_part(const Part& part, double* workspace, double one, double other) {
+  double* const to = workspace + 2 * part.block.index * part.k.channels + part.own();
   to[0] = one;
   to[part.k.channels] = other;
 }
@@ -26,12 +26,12 @@ __device__ __forceinline__ double origin_of(const Part& part, const void* x) {
   return widen(static_cast<const T*>(x)[part.place(part.block.begin, part.own())]);
 }
 
-// What all channels' verdicts, which the merge left at the beginning of the room, come to
+// What all channels' verdicts, which the merge left at the beginning of the workspace, come to
 __device__ __forceinline__ Verdict verdict_of_all(const OsrForward& k, Pair (&votes)[kThreads]) {
   Pair mine{0.0, 0.0};
 #pragma unroll 1
   for (int64_t c = threadIdx.x; c < k.channels; c += kThreads) {
-    const int verdict = int(k.room[c]);
+    const int verdict = int(k.workspace[c]);
     mine.first += verdict & 1;
     mine.second += verdict & 2;
   }
@@ -91,7 +91,7 @@ __device__ __forceinline__ void forward_part(const OsrForward& k, const Tiles& t
   add_apart(sums, tiles.width);
   const Pair all = sums[threadIdx.x];
   const Moments own = moments_of(double(part.block.end - part.block.begin), origin[threadIdx.x], all.first, all.second);
-  if (part.keeps()) put_part(part, k.room, own.mean, own.m2);
+  if (part.keeps()) put_part(part, k.workspace, own.mean, own.m2);
 }
 
 template <class T, int V>
@@ -161,7 +161,7 @@ __device__ __forceinline__ void reduce_part(const OsrReduce& k, const Tiles& til
     });
   });
   add_apart(sums, tiles.width);
-  if (part.keeps()) put_part(part, k.room, sums[threadIdx.x].first, sums[threadIdx.x].second);
+  if (part.keeps()) put_part(part, k.workspace, sums[threadIdx.x].first, sums[threadIdx.x].second);
 }
 
 template <class T, int V>
@@ -217,7 +217,7 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerSM)
   FASTSNN_SHARED(Moments, partial, kThreads);
   const int64_t c = blockIdx.x;
   const Moments all = merge_parts(tiles.parts, partial, [&](int64_t i) {
-    const double* part = k.room + 2 * i * tiles.channels + c;
+    const double* part = k.workspace + 2 * i * tiles.channels + c;
     return Moments{double(tiles.begin(i + 1) - tiles.begin(i)), part[0], part[tiles.channels]};
   });
   if (threadIdx.x > 0) return;
@@ -225,7 +225,7 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerSM)
   row_of(k, Row::m2)[c] = all.m2;
   if (decides) {
     const Verdict verdict = verdict_of(k, c, all);
-    k.room[c] = double(verdict.exceeded + 2 * verdict.refused);
+    k.workspace[c] = double(verdict.exceeded + 2 * verdict.refused);
   } else {
     settle(k, c, Verdict{false, false});
   }
@@ -237,22 +237,22 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerSM) osr_total_kernel(const
   Pair mine{0.0, 0.0};
 #pragma unroll 1
   for (int64_t i = threadIdx.x; i < tiles.parts; i += kThreads) {
-    mine.first += k.room[2 * i * tiles.channels + c];
-    mine.second += k.room[(2 * i + 1) * tiles.channels + c];
+    mine.first += k.workspace[2 * i * tiles.channels + c];
+    mine.second += k.workspace[(2 * i + 1) * tiles.channels + c];
   }
   partial[threadIdx.x] = mine;
   add_apart(partial, 1);
   if (threadIdx.x == 0) settle(k, c, partial[0].first, partial[0].second);
 }
 
-void need_room(const double* room) {
-  if (!room) throw std::invalid_argument("sums need room for those of their parts");
+void need_workspace(const double* workspace) {
+  if (!workspace) throw std::invalid_argument("sums need a workspace for those of their parts");
 }
 
 // pass(second): over all elements
 template <class Pass>
 void forward_passes(const OsrForward& k, const Tiles& tiles, const Stream& on, const Pass& pass) {
-  if (k.statistics) need_room(k.room);
+  if (k.statistics) need_workspace(k.workspace);
   pass(false);
   if (k.statistics) launch(osr_merge_kernel, k.channels, on, k, tiles, k.decides());
   if (k.decides()) pass(true);
@@ -288,7 +288,7 @@ void osr_lif_forward(const LifParams& params, const OsrForward& k, const LifForw
 }
 
 void osr_reduce(const OsrReduce& k, const Stream& on) {
-  need_room(k.room);
+  need_workspace(k.workspace);
   with_dtype(k.dtype, [&](auto zero) {
     using T = decltype(zero);
     with_tile_vector<T>(k, all_aligned(k.x, k.g), [&](auto width) {
@@ -301,7 +301,7 @@ void osr_reduce(const OsrReduce& k, const Stream& on) {
 }
 
 void osr_lif_reduce(const LifParams& params, const OsrReduce& k, const LifBackward& lif, const Stream& on) {
-  need_room(k.room);
+  need_workspace(k.workspace);
   with_dtype(k.dtype, [&](auto zero) {
     using T = decltype(zero);
     using S = typename StateOf<T>::type;

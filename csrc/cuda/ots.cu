@@ -27,14 +27,14 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerSM)
     for (int j = 0; j < V; j++) u[j] = charge(u[j], x[j], p);
     store(static_cast<S*>(k.u) + at, u);
   }
-  put_block_moments(u, k.n, k.room, origin, sums);
+  put_block_moments(u, k.n, k.workspace, origin, sums);
 }
 
 // The second stage: one block
 template <int V>
 __global__ void __launch_bounds__(kThreads, kBlocksPerSM) ots_merge_kernel(const OtsCharge k) {
   FASTSNN_SHARED(Moments, partial, kThreads);
-  const Moments all = merge_blocks<V>(k.n, k.room, partial);
+  const Moments all = merge_blocks<V>(k.n, k.workspace, partial);
   if (threadIdx.x > 0) return;
   k.moments[0] = all.mean;
   k.moments[1] = all.m2;
@@ -85,7 +85,7 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerSM)
 }
 
 void ots_charge(const LifParams& params, const OtsCharge& k, const Stream& on) {
-  if (!k.room) throw std::invalid_argument("the sums of blocks need room");
+  if (!k.workspace) throw std::invalid_argument("the sums of blocks need a workspace");
   with_dtype(k.dtype, [&](auto zero) {
     using T = decltype(zero);
     using S = typename StateOf<T>::type;

@@ -44,7 +44,7 @@ class OSRKernels:
         shape = _shape(x)
         return [_parts(shape, self._blocks), *shape]
 
-    def _room(self, x: Tensor) -> Tensor | None:
+    def _workspace(self, x: Tensor) -> Tensor | None:
         """For two sums of every part and channel, where the core wants it."""
         parts, _, channels, _ = self._sizes(x)
         return None if self._blocks == 1 else x.new_empty((parts, 2, channels), dtype=torch.float64)
@@ -62,7 +62,7 @@ class OSRKernels:
         used = Used(x.new_empty(6, channels, dtype=torch.float64), x.new_empty((), dtype=torch.float64))
         limit = math.inf if max_ratio is None else max_ratio * max_ratio
         if sequence is None:
-            return [limit, strict, False, False, 0.0, 0], [*used, *[None] * 8, self._room(x)], Settled(used)
+            return [limit, strict, False, False, 0.0, 0], [*used, *[None] * 8, self._workspace(x)], Settled(used)
         step, before, pooled, ends, share, folds, refused = sequence
         taken = x.new_empty(2 * channels + 1, dtype=torch.float64)
         total = Moments(taken[0], taken[1 : channels + 1], taken[channels + 1 :])
@@ -72,7 +72,7 @@ class OSRKernels:
         numbers = [limit, strict, pooled, ends, own, step]
         earlier = before or [None] * 3
         folded = [given, folds if ends else None]
-        operands = [*used, *earlier, taken, *folded, refused, noted, self._room(x)]
+        operands = [*used, *earlier, taken, *folded, refused, noted, self._workspace(x)]
         return numbers, operands, Settled(used, total, refused if noted is None else noted)
 
     def apply(self, x: Tensor, weight: Tensor, bias: Tensor, running: Running) -> Tensor:
@@ -120,7 +120,7 @@ class OSRKernels:
         means = torch.empty_like(used.statistics[:2])
         learned = [x.new_empty(x.shape[1], dtype=dtype) for _ in range(2)]
         numbers = [self._sizes(x), [DTYPES[x.dtype], DTYPES[dtype]]]
-        return numbers, [x, *used, means, *learned, self._room(x)], [means, *learned]
+        return numbers, [x, *used, means, *learned, self._workspace(x)], [means, *learned]
 
     def reduce(self, x: Tensor, g: Tensor, used: Used, dtype: torch.dtype) -> Any:
         numbers, operands, reduced = self._reduced(x, used, dtype)
@@ -146,7 +146,7 @@ class OTSKernels:
 
     def __init__(self, core: Core) -> None:
         self.NAME, self._lif, self._core = core.name, LIFKernels(core), core.module
-        self._where, self._room = core.where, core.blocks > 1
+        self._where, self._workspace = core.where, core.blocks > 1
 
     def _call(self, kernel: str, p: LIFParams, u: Tensor, dtype: torch.dtype, *operands: Tensor | None) -> None:
         run = getattr(self._core, kernel)
@@ -155,8 +155,8 @@ class OTSKernels:
     def charge(self, p: LIFParams, x: Tensor, v: Tensor | None) -> tuple[Tensor, Moments]:
         u = torch.empty_like(x, dtype=state_dtype(x.dtype))
         own = x.new_zeros(2, dtype=torch.float64)
-        room = workspace_of_blocks(x, x.numel()) if self._room else None
-        self._call("ots_charge", p, u, x.dtype, x, v, u, own, room)
+        workspace = workspace_of_blocks(x, x.numel()) if self._workspace else None
+        self._call("ots_charge", p, u, x.dtype, x, v, u, own, workspace)
         return u, Moments(own.new_full((), x.numel()), *own)
 
     def fire(

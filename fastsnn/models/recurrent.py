@@ -29,7 +29,7 @@ class DelayState(NamedTuple):
 class Delay(Stateful):
     """Passes its input on and keeps it as `last`, until the next call or `fastsnn.reset`.
 
-    keep_graph: whether a gradient goes back to the step before, as rule "bptt" needs; online rules cut it.
+    keep_graph: whether a gradient goes back to the step before, as rules through time need; online rules cut it.
     """
 
     def __init__(self, keep_graph: bool = False) -> None:
@@ -73,7 +73,7 @@ class Recurrent(nn.Module):
         super().__init__()
         self.input = style.linear(in_features, out_features)
         self.recurrent = nn.Linear(out_features, out_features, bias=False)  # nothing comes where nothing fired
-        self.fire, self.delay = style.fire(out_features), Delay(keep_graph=style.rule == "bptt")
+        self.fire, self.delay = style.fire(out_features), Delay(keep_graph=not style.online)
 
     def forward(self, x: Tensor) -> Tensor:
         current, last = self.input(x), self.delay.last

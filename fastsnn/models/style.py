@@ -47,6 +47,11 @@ class Style:
             raise ValueError(f"norm 'osr+ots' takes rule 'sltt' or 'ottt' and rule is {self.rule!r}")
 
     @property
+    def online(self) -> bool:
+        """Whether no gradient goes back through time."""
+        return RULES[self.rule].online
+
+    @property
     def counts(self) -> bool:
         """Whether the norm counts the steps of a sequence."""
         return self.norm in ("osr", "osr+ots", "bn")

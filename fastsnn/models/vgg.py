@@ -122,7 +122,7 @@ class VGGFeedback(nn.Module):
         self.feedback = style.conv(512, 64)
         nn.init.zeros_(self.feedback.weight)
         self.feedback.register_parameter("bias", None)  # nothing comes where nothing fired
-        self.delay = Delay(keep_graph=style.rule == "bptt")
+        self.delay = Delay(keep_graph=not style.online)
         self.head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, num_classes))
 
     def forward(self, x: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..ops import lif as op_lif
 from ..ops import osr as op
-from ..ops.passes.osr import Coming
+from ..ops.passes.osr import Pending
 from ..stats import Moments, Running, Sequence, Settled, fold, merge, pooled
 from ..types import flag, map_tensors, number
 from .lif import LIF, defaults_of
@@ -148,7 +148,7 @@ class OSR(Stateful, _BatchNorm):
     def state(self, value: OSRState) -> None:
         self._met()
         self._state: OSRState = value
-        self._coming: Coming | None = None
+        self._pending: Pending | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         """y of one step [N, C, *], in x's dtype."""
@@ -175,7 +175,7 @@ class OSR(Stateful, _BatchNorm):
         """What a kernel does with the next step's moments; None where `_add` does."""
         held: Any
         taken, *held = self._state
-        if torch.compiler.is_compiling() or isinstance(taken, Tensor) or self._coming is not None:
+        if torch.compiler.is_compiling() or isinstance(taken, Tensor) or self._pending is not None:
             return None
         before, ends = None if held[0] is None else Moments(*held), taken + 1 >= self.steps
         pools, share = self.merged is pooled, self._share() if ends else 0.0
@@ -185,7 +185,7 @@ class OSR(Stateful, _BatchNorm):
         """Weight of a sequence in the running statistics."""
         return 1 / (self.num_batches_tracked.double() + 1) if self.momentum is None else 1 - self.momentum
 
-    def _accumulate(self, step: Moments | Coming | Settled, x: Tensor) -> None:
+    def _accumulate(self, step: Moments | Pending | Settled, x: Tensor) -> None:
         if isinstance(step, Settled):
             self._take(step)
             return
@@ -195,7 +195,7 @@ class OSR(Stateful, _BatchNorm):
                 self._refuse(step)
             self._add(step)
             return
-        self._coming = step  # between processes while the layers behind this one work
+        self._pending = step  # between processes while the layers behind this one work
         if self._state.steps + 1 >= self.steps:
             self._settle()
 
@@ -209,9 +209,9 @@ class OSR(Stateful, _BatchNorm):
             torch.autograd.graph.increment_version([self.running_mean, self.running_var, self.num_batches_tracked])
 
     def _settle(self) -> None:
-        """Wait for the step that is coming."""
-        if self._coming is not None:
-            step, self._coming = self._coming, None
+        """Wait for the step that is pending."""
+        if self._pending is not None:
+            step, self._pending = self._pending, None
             self._add(step.moments)
 
     @torch.no_grad()
@@ -261,7 +261,7 @@ class OSR(Stateful, _BatchNorm):
         elif taken:
             self._fold(Moments(*held))
         # not through the property: in a graph of torch 2.11 what follows would read the old one
-        self._state, self._coming = EMPTY, None
+        self._state, self._pending = EMPTY, None
 
     def detach(self) -> None:
         """The state has no graph."""

@@ -124,10 +124,10 @@ class RenormalizedLIF(torch.autograd.Function):
 
 def renormalize(
     x: Tensor, weight: Tensor, bias: Tensor, running: Running
-) -> tuple[Tensor, Moments | passes.Coming | Settled]:
+) -> tuple[Tensor, Moments | passes.Pending | Settled]:
     """y = weight*(x - running mean)/sqrt(running variance + eps) + bias of a training step, with OSR's gradient, and
     what became of its moments with `running.sequence`. Without one, in a graph and in a process group, where they may
-    be coming yet: the step's own moments.
+    be pending: the step's own moments.
 
     x [N, C, *]; the vectors [C]. Raises ValueError for one element a channel, FloatingPointError for NaN or infinity
     where strict, BackendError where no backend runs.
@@ -141,10 +141,10 @@ def renormalize(
 
 def renormalized_lif(
     x: Tensor, weight: Tensor, bias: Tensor, running: Running, p: LIFParams, state: LIFState
-) -> tuple[LIFOutput, Moments | passes.Coming | Settled]:
+) -> tuple[LIFOutput, Moments | passes.Pending | Settled]:
     """One step of a neuron of an online rule on `renormalize(x, ...)`, in one pass over memory, and what that returns
     of the moments of x. Errors as there."""
-    moments: Moments | passes.Coming | Settled
+    moments: Moments | passes.Pending | Settled
     if by_operators(x, weight, bias, state.potential, state.keep, *slots_at(p.places, state)):
         done, moments = registered.renormalized_lif(p, x, weight, bias, running, state)
         spikes, name = done.spikes, registered.NAME

@@ -93,7 +93,7 @@ def step(p: LIFParams, x: Tensor, state: LIFState) -> Step:
     v, _ = rule.settle(p, u, fired, slots)
     s = fired.to(u) if state.keep is None else fired.to(u) * state.keep
     first = any(value is None for value in given.values())
-    return Step(s, u, v, slots | rule.advance(p, Now(s, fired, u, v, v_prev, u_prev, first), before))
+    return Step(s, u, v, slots | rule.advance(p, Now(s, fired, u, v, v_prev, u_prev, first), slots))
 
 
 @torch.no_grad()

@@ -124,7 +124,8 @@ class Rule:
         return self.reset(p, u, fired), {}
 
     def advance(self, p: Neuron, now: Now, slots: Slots) -> Slots:
-        """The slots that drive nothing, after the step."""
+        """The slots that drive nothing, after the step. `slots`: theirs before it, and those that drive spikes as this
+        step's depended on them."""
         return {}
 
     def first(self, p: Neuron, v: Tensor) -> Tensor:

@@ -40,7 +40,7 @@ def test_no_registers_spill_at_any_size_with_any_operands(rows):
 
 
 def test_neurons_need_no_shared_memory_at_any_size(rows):
-    moments = {"room_p", "moments_p"}  # of MPDR, one value a program and step
+    moments = {"workspace_p", "moments_p"}  # of MPDR, one value a program and step
     neurons = [row for row in rows if row["name"].startswith("lif") and not moments & {*row["given"]}]
     assert neurons
     assert not [row for row in neurons if row["shared"]]

@@ -186,6 +186,13 @@ def test_recurrent_spikes_are_a_traced_input():
         torch.testing.assert_close(p.grad, q.grad, rtol=0, atol=1e-12, msg=name)
 
 
+@pytest.mark.parametrize("rule", RULES)
+def test_a_delay_passes_gradients_back_under_rules_through_time_alone(rule):
+    cell = models.Recurrent(3, 4, models.Style(rule, "none"))
+    cell(torch.rand(2, 3, requires_grad=True))
+    assert fastsnn.nn.plain(cell.delay.last).requires_grad is not RULES[rule].online
+
+
 def test_feedback_starts_at_the_second_step_and_ends_with_the_sequence():
     net = models.create_model("vgg_f", num_classes=5, v_threshold=0.1).eval()
     plain = nn.Sequential(net.first, *net.rest, *net.head)

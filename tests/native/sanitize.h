@@ -134,7 +134,7 @@ void osr(Dtype dtype, int64_t outer, int64_t channels, int64_t inner, int64_t pa
   const Channels k{outer, channels, inner, parts, dtype};
   std::vector<double> statistics(6 * channels, 1.0), total(2 * channels + 1), means(2 * channels),
       before(channels, 1.0);
-  std::vector<double> room(2 * channels * parts);
+  std::vector<double> workspace(2 * channels * parts);
   double elements = 1.0, steps_before = 1.0, share = 0.5, earlier = 0.0, refused = 0.0;
   int64_t folds = 0;
   const auto like = [&](int64_t bytes) { return Buffer(n, bytes, skew); };
@@ -150,7 +150,7 @@ void osr(Dtype dtype, int64_t outer, int64_t channels, int64_t inner, int64_t pa
     forward.x = x.data(), forward.y = y.data(), forward.weight = weight.data(), forward.bias = bias.data();
     forward.mean = mean.data(), forward.variance = variance.data();
     Core::osr_forward(forward);
-    forward.statistics = statistics.data(), forward.n_all = &elements, forward.room = room.data();
+    forward.statistics = statistics.data(), forward.n_all = &elements, forward.workspace = workspace.data();
     if (option) {
       forward.limit = 0.0;
       forward.strict = forward.ends = true, forward.step = 2, forward.total = total.data(), forward.folds = &folds;
@@ -167,7 +167,7 @@ void osr(Dtype dtype, int64_t outer, int64_t channels, int64_t inner, int64_t pa
     OsrReduce reduce{};
     static_cast<Channels&>(reduce) = k;
     reduce.learned = type, reduce.x = x.data(), reduce.g = y.data(), reduce.statistics = statistics.data();
-    reduce.n_all = &elements, reduce.means = means.data(), reduce.room = room.data();
+    reduce.n_all = &elements, reduce.means = means.data(), reduce.workspace = workspace.data();
     reduce.g_weight = weight.data(), reduce.g_bias = bias.data();
     Core::osr_reduce(reduce);
     Core::osr_gradient(OsrGradient{k, x.data(), y.data(), statistics.data(), means.data(), y.data()});
@@ -183,10 +183,10 @@ void ots(Dtype dtype, int64_t n, int64_t skew, bool option) {
   const int64_t w = width(dtype), sw = state_width(dtype);
   const LifParams p = params(0, Rule::ottt, 0);
   const double threshold = 1.0;
-  std::vector<double> moments(2), room(2 * (n / 256 + 1));
+  std::vector<double> moments(2), workspace(2 * (n / 256 + 1));
   const auto row = [&](int64_t bytes) { return Buffer(n, bytes, skew); };
   Buffer x = row(w), spikes = row(w), u = row(sw), v = row(sw), trace = row(sw), keep = row(sw);
-  Core::ots_charge(p, OtsCharge{n, dtype, x.data(), v.data_if(option), u.data(), moments.data(), room.data()});
+  Core::ots_charge(p, OtsCharge{n, dtype, x.data(), v.data_if(option), u.data(), moments.data(), workspace.data()});
   Core::ots_fire(p, OtsFire{n, dtype, &threshold, u.data(), trace.data_if(option), keep.data_if(option), spikes.data(),
                             v.data(), trace.data()});
   Core::ots_backward(p, OtsBackward{n, dtype, &threshold, u.data(), spikes.data(), keep.data_if(option), x.data()});
@@ -198,11 +198,11 @@ void mpdr(Dtype dtype, int reset, int64_t T, int64_t n, int64_t skew, bool optio
   const LifParams p = params(reset, Rule::none, 1);
   const auto rows = [&](int64_t bytes) { return Buffer(T * n, bytes, skew); };
   Buffer x = rows(w), spikes = rows(w), g_x = rows(w), g_local = rows(w), u = rows(sw);
-  std::vector<double> moments(2 * T), pulls(3 * T, 0.5), room(2 * T * (n / 256 + 1));
+  std::vector<double> moments(2 * T), pulls(3 * T, 0.5), workspace(2 * T * (n / 256 + 1));
   LifForward forward{T, n, dtype, p.rule, true, false, x.data()};
   forward.spikes = spikes.data();
   forward.u_seq = u.data();
-  Core::mpdr_forward(p, MpdrForward{forward, moments.data(), room.data()});
+  Core::mpdr_forward(p, MpdrForward{forward, moments.data(), workspace.data()});
   LifBackward backward{T, n, dtype, p.rule, false, spikes.data()};
   backward.x = x.data();
   backward.u = u.data_if(option);

@@ -49,7 +49,7 @@ def train(call, net, x, weight=1.0):
 
 def travelling(net):
     """For every normalisation whether a step's moments are on their way."""
-    return [norm._coming is not None for norm in (net[1], net[4].norm)]
+    return [norm._pending is not None for norm in (net[1], net[4].norm)]
 
 
 def check_overlap(net, x):

@@ -16,6 +16,7 @@ from fastsnn.kernels.lif import check_rules
 from fastsnn.ops.lif import run
 from fastsnn.reference import lif as reference
 from fastsnn.rules import RULES, SLOTS
+from fastsnn.rules.alif import ALIF
 from fastsnn.rules.ottt import OTTT
 from fastsnn.rules.rule import Parameter, Rule, Slot
 from fastsnn.types import PLACES, LIFParams, LIFState, slots_at
@@ -78,6 +79,22 @@ def test_a_slot_must_be_declared_and_written(rule, message, monkeypatch):
     monkeypatch.setitem(PLACES, rule.slots[0].name, len(LIFState._fields))
     with pytest.raises(TypeError, match=message):
         reference.check(RULES[rule.name])
+
+
+class Listening(ALIF):
+    """Its trace is the adaptation that the step's spikes depended on."""
+
+    name = "listening"
+
+    def advance(self, p, now, slots):
+        return {"trace": slots["adaptation"]}
+
+
+def test_slots_follow_a_step_from_those_that_its_spikes_depended_on(monkeypatch):
+    monkeypatch.setitem(RULES, "listening", Listening())
+    p, x = LIFParams(rule="listening", v_reset=None, of_rule=(0.5, 0.25)), torch.full((3, 1), 4.0)
+    trace, _ = reference.forward(p, x, LIFState(), True).slots
+    assert trace.flatten().tolist() == [0.0, 1.0, 1.5]  # b[t-1], after the spike of t - 1
 
 
 @pytest.mark.parametrize("rule", RULES)

@@ -16,7 +16,7 @@ from .. import layout
 Out = TypeVar("Out")
 
 
-class Coming:
+class Pending:
     """`Used` of a step whose moments are still on their way between processes: what asks for them waits. local: this
     rank's."""
 
@@ -33,16 +33,16 @@ class Coming:
         return Used(torch.cat([affine, torch.stack([moments.mean, moments.m2, inverse])]), moments.n)
 
 
-def used_of(left: Settled | Coming) -> Used | Coming:
+def used_of(left: Settled | Pending) -> Used | Pending:
     """What the step's backward takes of what it left."""
-    return left if isinstance(left, Coming) else left.used
+    return left if isinstance(left, Pending) else left.used
 
 
-def arrived(used: Used | Coming) -> Used:
-    return used.used() if isinstance(used, Coming) else used
+def arrived(used: Used | Pending) -> Used:
+    return used.used() if isinstance(used, Pending) else used
 
 
-def told(left: Settled | Coming) -> Moments | Coming | Settled:
+def told(left: Settled | Pending) -> Moments | Pending | Settled:
     """What a step left; its own moments, where no kernel took them into its sequence."""
     return left.used.moments if isinstance(left, Settled) and left.total is None else left
 
@@ -74,7 +74,7 @@ def _check_finite(strict: bool, elements: int | Tensor, accepted: Tensor) -> Non
 
 def _normalized(
     x: Tensor, weight: Tensor, running: Running, group: Any, run: Callable[[Running], tuple[Out, Settled]]
-) -> tuple[Out, Settled | Coming]:
+) -> tuple[Out, Settled | Pending]:
     """run(running), or in a group a second one where the statistics of all ranks normalise. A device decides about that
     alone, and runs it in any case."""
     if group is None:
@@ -84,7 +84,7 @@ def _normalized(
     out, (local, *_) = run(Running(*running[:3]))
     gathering = Gathering(local.moments, group)
     if running.max_ratio is None and not running.strict:
-        return out, Coming(local, running.eps, gathering)
+        return out, Pending(local, running.eps, gathering)
     moments = formulas.accepted(gathering.moments, running.strict)
     _check_finite(running.strict, gathering.moments.n, moments.n)
     exceeded, mean, variance = formulas.normalising(moments, running)
@@ -95,7 +95,7 @@ def _normalized(
 
 def renormalize(
     kernels: Any, x: Tensor, weight: Tensor, bias: Tensor, running: Running, group: Any
-) -> tuple[Tensor, Settled | Coming]:
+) -> tuple[Tensor, Settled | Pending]:
     """y. x: of `laid_out`."""
     check_enough(x, group)
     kernels = kernels_of(kernels, x)
@@ -111,7 +111,7 @@ def renormalized_lif(
     running: Running,
     state: LIFState,
     group: Any,
-) -> tuple[Forward, Settled | Coming]:
+) -> tuple[Forward, Settled | Pending]:
     """A step of the neuron on y. x: of `laid_out`, and the state in its memory order."""
     check_enough(x, group)
     kernels = kernels_of(kernels, x)
