@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from fastsnn._bench import accuracy, drift, drift_speed, memory, spikformer_digits
+from fastsnn._bench import accuracy, drift, drift_speed, memory, spikformer_digits, training_speed, vgg_speed
 from fastsnn._bench.measure import ParityError
 
 from fastsnn import data
@@ -86,21 +86,41 @@ def test_the_table_of_drift_has_every_stream_and_rule():
     assert shown[2] == f"| permuted | bptt | O | {'55.00 ± 7.07 | ' * 4}50.00 - 60.00 |"
 
 
-def test_speed_is_of_the_same_learning(digits):
+@pytest.mark.parametrize("script", ["drift", "vgg"])
+def test_speed_is_of_the_same_learning(script, digits, monkeypatch):
     pytest.importorskip("spikingjelly")
     torch.manual_seed(SEED)
-    learners, nets = drift_speed.contenders()
-    drift_speed.check(nets)
+    if script == "drift":
+        inputs, labels = digits.train_x[:3], digits.train_y[:3]
+        learners, ours, theirs = drift_speed.contenders()
+    else:
+        monkeypatch.setattr(vgg_speed, "STEPS", 2)
+        inputs, labels = torch.randn(3, 3, 8, 8), torch.tensor([1, 0, 7])
+        learners, ours, theirs = vgg_speed.contenders(inputs[:1])
+    training_speed.check(ours, theirs)
     for i in range(3):
         for learn in learners.values():
-            learn(digits.train_x[i : i + 1], digits.train_y[i : i + 1])
-    drift_speed.check(nets)
+            learn(inputs[i : i + 1], labels[i : i + 1])
+    training_speed.check(ours, theirs)
     with torch.no_grad():
-        nets["spikingjelly"][1].weight[0, 0] += 1
+        next(iter(theirs.parameters())).add_(1)
     with pytest.raises(ParityError, match="not timed"):
-        drift_speed.check(nets)
-    shown = drift_speed.table([{"fastsnn": 30.0 + i, "spikingjelly": 10.0, "relu": 40.0} for i in range(3)])
-    assert "| fastsnn | 31 | 3.10 (3.00 - 3.20) |" in shown
+        training_speed.check(ours, theirs)
+
+
+def test_the_table_of_speed_has_medians_of_ratios():
+    rows = [{"fastsnn": 30.0 + i, "spikingjelly": 10.0, "relu": 40.0} for i in range(3)]
+    assert "| fastsnn | 31 | 3.10 (3.00 - 3.20) |" in training_speed.table(rows, drift_speed.SHOWN)
+
+
+def test_the_dense_floor_is_of_every_convolution():
+    net, x = vgg_speed.models.vgg(), torch.randn(2, 3, 8, 8)
+    shapes = [
+        tuple(map(tuple, (given.shape, weight.shape, out.shape))) for given, weight, out in vgg_speed.operands(net, x)
+    ]
+    assert len(shapes) == 8
+    assert shapes[0] == ((2, 3, 8, 8), (64, 3, 3, 3), (2, 64, 8, 8))
+    assert shapes[-1] == ((2, 512, 1, 1), (512, 512, 3, 3), (2, 512, 1, 1))
 
 
 def test_memory_is_counted_for_each_t(monkeypatch):

@@ -1,0 +1,117 @@
+"""A training step of the OTTT paper's VGG against SpikingJelly: `python -m bench.vgg_speed` (some minutes).
+
+`fastsnn.models.vgg` (standardised weights, 9.27 M parameters) on images of CIFAR's shape, batch 16, T = 6, mode A:
+samples a second of `fastsnn.online.train_batch` and of SpikingJelly's OTTTSequential of the same layers with a loop
+over the steps, the same weights, loss and optimizer. The dense floor is each convolution once forward, once for its
+weight's gradient and (but the first) once for its input's, on the same shapes, T times, and nothing else. Two threads;
+the three alternate, the ratio is the median of the rounds'. Refuses to time where the weights differ after a batch.
+Writes vgg_speed.csv (one row a round) and vgg_speed.md into bench/results.
+"""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fastsnn import data, models, online
+from fastsnn.nn import WSConv2d, reset
+
+from .accuracy import Row, write
+from .training_speed import Learn, Times, check, same_weights, spikingjelly_learner, spikingjelly_neuron, table
+
+ROUNDS, BATCH, STEPS, LR = 9, 16, 6, 0.1
+SHOWN = {"fastsnn": "fastsnn", "spikingjelly": "SpikingJelly", "dense": "convolutions alone: the dense floor"}
+
+
+def spikingjelly(plan: nn.Sequential) -> nn.Sequential:
+    """`fastsnn.models.vgg`'s network of SpikingJelly's layers."""
+    from spikingjelly.activation_based.layer import OTTTSequential
+    from spikingjelly.activation_based.layer import WSConv2d as Theirs
+
+    layers: list[nn.Module] = []
+    for part in plan:
+        if isinstance(part, WSConv2d):
+            layers.append(Theirs(part.in_channels, part.out_channels, 3, padding=1))
+        elif isinstance(part, nn.Sequential):
+            layers += [spikingjelly_neuron(), Times()]
+        elif isinstance(part, nn.Linear):
+            layers.append(nn.Linear(part.in_features, part.out_features))
+        else:
+            layers.append(part)
+    return OTTTSequential(*layers)
+
+
+def operands(net: nn.Sequential, x: Tensor) -> list[tuple[Tensor, Tensor, Tensor]]:
+    """Input, weight and gradient of the output of each convolution, of its shape and of no particular values."""
+    found, handles = [], []
+
+    def see(layer: nn.Module, given: tuple[Tensor, ...], out: Tensor) -> None:
+        assert isinstance(layer, WSConv2d)
+        found.append((torch.rand(given[0].shape), layer.weight.detach(), torch.randn(out.shape)))
+
+    for part in net:
+        if isinstance(part, WSConv2d):
+            handles.append(part.register_forward_hook(see))
+    with torch.no_grad():
+        net(x)
+    for handle in handles:
+        handle.remove()
+    return found
+
+
+def dense(convolutions: list[tuple[Tensor, Tensor, Tensor]], x: Tensor, y: Tensor) -> None:
+    """The floor of one batch."""
+    for _ in range(STEPS):
+        for i, (given, weight, gradient) in enumerate(convolutions):
+            F.conv2d(given, weight, padding=1)
+            mask = [i > 0, True, False]
+            torch.ops.aten.convolution_backward(
+                gradient, given, weight, None, [1, 1], [1, 1], [1, 1], False, [0, 0], 1, mask
+            )
+
+
+def contenders(x: Tensor) -> tuple[dict[str, Learn], nn.Module, nn.Module]:
+    """What learns one batch of x's shape, and fastsnn's and SpikingJelly's network, with the same weights."""
+    net = models.vgg()
+    theirs = spikingjelly(net).train()
+    same_weights(net, theirs)
+    convolutions = operands(net, x)
+    reset(net)
+    ours = online.Trainer(net, torch.optim.SGD(net.parameters(), LR), mode="A")
+    learners: dict[str, Learn] = {
+        "fastsnn": lambda x, y: ours.train_batch(data.direct(x, STEPS), y),
+        "spikingjelly": spikingjelly_learner(theirs, LR, STEPS, "A"),
+        "dense": partial(dense, convolutions),
+    }
+    return learners, net, theirs
+
+
+def seconds(learn: Learn, x: Tensor, y: Tensor) -> float:
+    """Of one batch."""
+    start = time.perf_counter()
+    learn(x, y)
+    return time.perf_counter() - start
+
+
+def rounds() -> list[Row]:
+    """Samples a second of each, in turn."""
+    torch.manual_seed(0)
+    x, y = torch.randn(BATCH, 3, 32, 32), torch.randint(10, (BATCH,))
+    learners, ours, theirs = contenders(x)
+    for name in ("fastsnn", "spikingjelly"):
+        learners[name](x, y)
+    check(ours, theirs)
+    return [
+        {"round": i} | {name: round(BATCH / seconds(learn, x, y), 3) for name, learn in learners.items()}
+        for i in range(ROUNDS)
+    ]
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(2)
+    measured = rounds()
+    write("vgg_speed", measured, table(measured, SHOWN))
