@@ -161,6 +161,7 @@ def unix_toolchain(compiler, version):
         link.append("-fopenmp")
     isas = {"generic": []}
     if X86 and sys.platform != "darwin":
+        isas["generic"] = ["-O2", "-ftree-vectorize"]  # for processors before AVX2: compiled in two thirds of the time
         isas["avx2"] = ["-mavx2", "-mfma"]
         isas["avx512"] = [
             "-mavx512f",
@@ -226,10 +227,12 @@ def cpu_ninja_file(compiler, target, version):
         compile_command = f"{compiler} -MMD -MF $out.d {' '.join(flags)} {include} $extra -c $in -o $out"
         link_command = f"{compiler} $in {' '.join(link)} -o $out"
         dependencies = " depfile = $out.d\n deps = gcc"
-    objects = {f"{Path(source).stem}.o": (source, []) for source in CPU_SOURCES}
-    objects |= {
-        f"kernels_{isa}.o": ("cpu/kernels.cpp", [f"-DFASTSNN_ISA={isa}", *extra]) for isa, extra in isas.items()
+    # the longest first: ninja begins in this order
+    objects = {
+        f"kernels_{isa}.o": ("cpu/kernels.cpp", [f"-DFASTSNN_ISA={isa}", *extra])
+        for isa, extra in reversed(isas.items())
     }
+    objects |= {f"{Path(source).stem}.o": (source, []) for source in CPU_SOURCES}
     lines = [
         "rule cxx",
         f" command = {compile_command}",
