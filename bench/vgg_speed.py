@@ -3,8 +3,9 @@
 `fastsnn.models.vgg` (standardised weights, 9.27 M parameters) on images of CIFAR's shape, batch 16, T = 6, mode A:
 samples a second of `fastsnn.online.train_batch` and of SpikingJelly's OTTTSequential of the same layers with a loop
 over the steps, the same weights, loss and optimizer. The dense floor is each convolution once forward, once for its
-weight's gradient and (but the first) once for its input's, on the same shapes, T times, and nothing else. Two threads;
-the three alternate, the ratio is the median of the rounds'. Refuses to time where the weights differ after a batch.
+weight's gradient and (but the first) once for its input's, on the same shapes, T times, and nothing else; the last
+row adds a copy of the bytes that neurons and weights must move besides (BYTES). Two threads; all alternate, the ratio
+is the median of the rounds'. Refuses to time where the weights differ after a batch.
 Writes vgg_speed.csv (one row a round) and vgg_speed.md into bench/results.
 """
 
@@ -24,7 +25,15 @@ from .accuracy import Row, write
 from .training_speed import Learn, Times, check, same_weights, spikingjelly_learner, spikingjelly_neuron, table
 
 ROUNDS, BATCH, STEPS, LR = 9, 16, 6, 0.1
-SHOWN = {"fastsnn": "fastsnn", "spikingjelly": "SpikingJelly", "dense": "convolutions alone: the dense floor"}
+SHOWN = {
+    "fastsnn": "fastsnn",
+    "spikingjelly": "SpikingJelly",
+    "dense": "convolutions alone: the dense floor",
+    "moved": "convolutions, and a copy of the bytes of neurons and weights",
+}
+# a step, float32: a neuron reads x, u, trace and writes s, u, trace, then reads g, u and writes the gradient of x; a
+# weight's gradient is read beside W and written (standardisation), then read beside .grad and written
+BYTES = {"neuron": 36, "weight": 24}
 
 
 def spikingjelly(plan: nn.Sequential) -> nn.Sequential:
@@ -74,6 +83,21 @@ def dense(convolutions: list[tuple[Tensor, Tensor, Tensor]], x: Tensor, y: Tenso
             )
 
 
+def moved(convolutions: list[tuple[Tensor, Tensor, Tensor]]) -> Learn:
+    """The same, then BYTES, half of them read and half written."""
+    neurons = sum(gradient.numel() for _, _, gradient in convolutions)
+    weights = sum(weight.numel() for _, weight, _ in convolutions)
+    read = torch.rand((BYTES["neuron"] * neurons + BYTES["weight"] * weights) // 8)
+    written = torch.empty_like(read)
+
+    def learn(x: Tensor, y: Tensor) -> None:
+        dense(convolutions, x, y)
+        for _ in range(STEPS):
+            written.copy_(read)
+
+    return learn
+
+
 def contenders(x: Tensor) -> tuple[dict[str, Learn], nn.Module, nn.Module]:
     """What learns one batch of x's shape, and fastsnn's and SpikingJelly's network, with the same weights."""
     net = models.vgg()
@@ -86,6 +110,7 @@ def contenders(x: Tensor) -> tuple[dict[str, Learn], nn.Module, nn.Module]:
         "fastsnn": lambda x, y: ours.train_batch(data.direct(x, STEPS), y),
         "spikingjelly": spikingjelly_learner(theirs, LR, STEPS, "A"),
         "dense": partial(dense, convolutions),
+        "moved": moved(convolutions),
     }
     return learners, net, theirs
 
@@ -102,8 +127,8 @@ def rounds() -> list[Row]:
     torch.manual_seed(0)
     x, y = torch.randn(BATCH, 3, 32, 32), torch.randint(10, (BATCH,))
     learners, ours, theirs = contenders(x)
-    for name in ("fastsnn", "spikingjelly"):
-        learners[name](x, y)
+    for learn in learners.values():
+        learn(x, y)
     check(ours, theirs)
     return [
         {"round": i} | {name: round(BATCH / seconds(learn, x, y), 3) for name, learn in learners.items()}
