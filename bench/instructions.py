@@ -2,7 +2,8 @@
 other trees with a built core: a figure that other processes of the machine do not touch.
 
 A call: the native binding alone, or a layer's step with all of Python. Its count is the difference
-of two loops. Needs valgrind with its headers, and g++.
+of two loops, the mean over several seeds of Python's hashes, which move it by a few per cent. Needs valgrind with its
+headers, and g++.
 """
 
 import argparse
@@ -14,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from statistics import mean
 
 REQUESTS = """
 #include <valgrind/callgrind.h>
@@ -21,6 +23,7 @@ extern "C" void start() { CALLGRIND_START_INSTRUMENTATION; CALLGRIND_ZERO_STATS;
 extern "C" void stop(const char* name) { CALLGRIND_DUMP_STATS_AT(name); CALLGRIND_STOP_INSTRUMENTATION; }
 """
 LOOPS = 100, 300
+SEEDS = range(6)
 NEURONS = 64
 DUMP = re.compile(r"Trigger: Client Request: ([^\n]+) (\d+)\n.*?^totals: (\d+)", re.DOTALL | re.MULTILINE)
 
@@ -93,12 +96,12 @@ def count(library):
             requests.stop(f"{name} {loops}".encode())
 
 
-def counted(tree, library):
+def counted(tree, library, seed):
     """Instructions a call, by name, of the package in this tree."""
     with tempfile.TemporaryDirectory() as folder:
         command = ["valgrind", "--tool=callgrind", "--instr-atstart=no", f"--callgrind-out-file={folder}/out"]
         command += [sys.executable, __file__, "--under-callgrind", library]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(tree), "PYTHONHASHSEED": "0"}
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(tree), "PYTHONHASHSEED": str(seed)}
         subprocess.run(command, check=True, env=environment, capture_output=True)
         totals = {}
         for file in Path(folder).iterdir():
@@ -120,9 +123,9 @@ def main():
         subprocess.run(
             ["g++", "-shared", "-fPIC", "-x", "c++", "-", "-o", library], check=True, text=True, input=REQUESTS
         )
-        rows = [counted(tree, library) for tree in (*given.trees, Path(__file__).parents[1])]
-    for name in rows[-1]:
-        figures = [row[name] for row in rows]
+        rows = [[counted(tree, library, seed) for seed in SEEDS] for tree in (*given.trees, Path(__file__).parents[1])]
+    for name in rows[-1][0]:
+        figures = [mean(by[name] for by in row) for row in rows]
         ratios = "".join(f"  x{figures[-1] / figure:.3f}" for figure in figures[:-1])
         print(f"{name:45}", *(f"{figure:10.0f}" for figure in figures), ratios)
     return None

@@ -11,7 +11,7 @@ from functools import cached_property, lru_cache
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, float32, float64
 
 from .rules import RULES, SLOTS, Rule
 from .surrogate import Sigmoid, Surrogate, coerce
@@ -19,12 +19,12 @@ from .surrogate import Sigmoid, Surrogate, coerce
 # of a named tuple, whose own constructor takes twice as long
 new = tuple.__new__
 
-FLOATING = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+FLOATING = (float32, float64, torch.bfloat16, torch.float16)
 
 
 def state_dtype(dtype: torch.dtype) -> torch.dtype:
     """float64 for float64 input, float32 otherwise."""
-    return torch.float64 if dtype == torch.float64 else torch.float32
+    return float64 if dtype is float64 else float32
 
 
 def number(name: str, value: Any) -> float:
@@ -302,8 +302,8 @@ class Forward(NamedTuple):
 def state_of(places: Sequence[int], potential: Any, is_v: bool, slots: Sequence[Any], keep: Any) -> LIFState:
     """A state whose fields at `places` are these slots."""
     fields = [potential, is_v, None, None, keep, *MORE]
-    for place, slot in zip(places, slots):  # noqa: B905 (strict costs in a hot path)
-        fields[place] = slot
+    for i, place in enumerate(places):
+        fields[place] = slots[i]
     return new(LIFState, fields)
 
 

@@ -410,20 +410,19 @@ class LIF(Neuron):
 
     def _after(self, ran: op.LIFOutput, sequence: bool) -> Tensor:
         """Keeps the new state and returns the spikes, with their trace where there is one."""
-        state, old = ran.state, self._state
-        if not self.training and (old.trace is not None or old.keep is not None):
+        own = self.__dict__  # nn.Module's own way to its attributes costs as much as a small step
+        state, old, training = ran.state, own["_state"], own["training"]
+        if not training and (old.trace is not None or old.keep is not None):
             # what training goes on with
             kept = {
                 LIFState._fields[place]: old[place] for place in self._params.places if place not in self._params.drive
             }
             state = replaced(state, keep=old.keep, **kept)
-        elif self._restarts and self.training:
+        elif training and own["_restarts"]:
             state = self._after_first(state)
             self._restarts = False
-        # nn.Module.__setattr__ costs as much as a small step
-        own = self.__dict__
         own["_spare"], own["_state"], own["_backend"] = ran.spare, state, ran.backend
-        if self._store_v_seq:
+        if own["_store_v_seq"]:
             self._store(ran.v if sequence else self.v, sequence)
         if ran.moments is not None:
             own["_moments"] = ran.moments

@@ -70,22 +70,14 @@ def check_state(x: Tensor, state: LIFState, sequence: bool) -> None:
             )
 
 
-class Call(NamedTuple):
-    """What a kernel computed and was given, on its way into autograd."""
-
-    p: LIFParams
-    kernels: Any
-    state: LIFState
-    sequence: bool
-    v_seq: bool
-    out: Forward
-    moments: Tensor | None
-    apart: Any
+# what a kernel was given and computed, on its way into autograd:
+# (params, kernels, state, sequence, v_seq, out, moments, apart)
+Call = tuple[LIFParams, Any, LIFState, bool, bool, Forward, "Tensor | None", Any]
 
 
-def _keep(ctx: Any, x: Tensor, call: Call) -> None:
+def _keep(ctx: Any, x: Tensor, call: Call) -> tuple[Forward, Tensor | None]:
     """Keep in ctx what the backward needs: u of a step, which lives as state; x of a sequence, or its u where the
-    kernels cannot recompute it in reverse."""
+    kernels cannot recompute it in reverse. Returns what the kernel computed, and the moments."""
     p, kernels, state, sequence, v_seq, out, moments, apart = call
     ctx.kept = (p, kernels, sequence, v_seq, state.is_v, x.dtype, apart)
     ctx.set_materialize_grads(False)
@@ -93,6 +85,7 @@ def _keep(ctx: Any, x: Tensor, call: Call) -> None:
         ctx.save_for_backward(moments, x, state.potential, state.keep, *slots_at(p.drive, state))
     else:
         ctx.save_for_backward(moments, out.u, state.keep)
+    return out, moments
 
 
 def _saves_u(p: LIFParams, kernels: Any) -> bool:
@@ -132,13 +125,12 @@ def _mpdr_gradient(saved: Saved, moments: Any, g_moments: Any, apart: Any) -> MP
 
 class OnlineLIF(torch.autograd.Function):
     """Spikes of an online rule, and the moments of u where wanted, as functions of x; v[t-1] is detached, so g_x[t] =
-    gain*(g_s[t]*sg(u[t] - th) + g_u[t]), g_u through the moments (lif.md, rptt.md). With call.apart g_u goes to
+    gain*(g_s[t]*sg(u[t] - th) + g_u[t]), g_u through the moments (lif.md, rptt.md). With `apart` g_u goes to
     `parameters` alone. u, the saved one, is an output for `first_order`."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, call: Call, *parameters: Tensor) -> Any:
-        _keep(ctx, x, call)
-        out, moments = call.out, call.moments
+        out, moments = _keep(ctx, x, call)
         return (out.spikes, out.u) if moments is None else (out.spikes, out.u, moments)
 
     @staticmethod
@@ -165,9 +157,9 @@ class BPTTLIF(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, v: Tensor | None, call: Call, *drive: Tensor | None) -> Any:
-        _keep(ctx, x, call)
-        out = call.out
-        return out.spikes, out.v, call.moments, out.u, *settled_drive(call.p, out, call.sequence)
+        p, _, _, sequence, *_ = call
+        out, moments = _keep(ctx, x, call)
+        return out.spikes, out.v, moments, out.u, *settled_drive(p, out, sequence)
 
     @staticmethod
     @of_neuron
@@ -257,7 +249,7 @@ def _run_online(
         out = kernels.forward(p, x, state, sequence, v_seq, into, moments_out=moments)
     spikes, u = out.spikes, out.u
     if x.requires_grad and torch.is_grad_enabled():
-        call = new(Call, (p, kernels, state, sequence, v_seq, out, moments, apart))
+        call = (p, kernels, state, sequence, v_seq, out, moments, apart)
         if moments is None:
             spikes, u = OnlineLIF.apply(x, call)
         else:
@@ -282,7 +274,7 @@ def _run_through_time(
     out = kernels.forward(p, x, start, sequence, v_seq, EMPTY, graph and sequence and _saves_u(p, kernels), **wanted)
     spikes, v_after, drive = out.spikes, out.v, settled_drive(p, out, sequence)
     if graph:
-        call = new(Call, (p, kernels, start, sequence, v_seq, out, moments, None))
+        call = (p, kernels, start, sequence, v_seq, out, moments, None)
         spikes, v_after, moments, _, *drive = BPTTLIF.apply(x, v_first, call, *given)
     return _through_time(p, spikes, v_after, drive, state, v_seq, kernels.NAME, moments)
 
@@ -295,10 +287,11 @@ def _ready(x: Tensor, state: LIFState, sequence: bool) -> bool:
         return state is EMPTY
     shape, dtype = x.shape, state_dtype(x.dtype)
     for value in state:
-        if value.__class__ is Tensor:
-            if value.dtype is not dtype or not value.is_contiguous() or value.shape != shape:
-                return False
-        elif value is not None and value.__class__ is not bool:
+        if value is None or value is False or value is True:
+            continue
+        if value.__class__ is not Tensor or value.dtype is not dtype:
+            return False
+        if not value.is_contiguous() or value.shape != shape:
             return False
     return True
 
