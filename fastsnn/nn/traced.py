@@ -221,10 +221,12 @@ def _name(func: Any) -> str:
 
 
 def _beneath(func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-    if func is aten.alias.default:
+    if func is aten.alias.default and not torch._C._is_torch_function_enabled():
         return func(args[0]._value)
-    if func is aten.detach.default:
-        return _pair(type(args[0]), func(args[0]._value), args[0]._trace)
+    if func in (aten.alias.default, aten.detach.default):
+        pair = _pair(type(args[0]), func(args[0]._value), args[0]._trace)
+        pair._linked = False  # autograd is above
+        return pair
     raise TraceError(
         f"{func} reached traced spikes where their rules are off (vmap, a functorch transform, a collective, an "
         "extension): pass `s.spikes`, or work on `s.spikes` and `s.trace`"
@@ -342,6 +344,8 @@ def _beside(spikes: Any, func: Any, args: Any, kwargs: Any) -> Any:
 
 def _paired(spikes: Any, trace: Any) -> Any:
     if isinstance(spikes, Tensor):
+        if spikes.is_complex():
+            raise TraceError("traced spikes as complex numbers have no rule: pass `s.spikes`")
         return TracedSpikes.of(spikes, trace) if spikes.is_floating_point() else spikes
     return type(spikes)(map(_paired, spikes, trace)) if isinstance(spikes, (list, tuple)) else spikes
 
@@ -513,6 +517,15 @@ def _copied(target: Tensor, source: Tensor, non_blocking: bool = False) -> Any:
     return source.to(target.device, target.dtype).expand_as(target).clone()
 
 
+def _new_tensor(func: Any, like: Any, data: Any, *args: Any, **kwargs: Any) -> Tensor:
+    if any(isinstance(x, TracedSpikes) for x in _tensors(data)):
+        raise TraceError(
+            "new_tensor() copies traced spikes without their trace: s.detach().clone() keeps both; pass `s.spikes` to "
+            "copy the spikes alone"
+        )
+    return func(plain(like), data, *args, **kwargs)
+
+
 def _dropout(func: Any, input: Any, p: float = 0.5, training: bool = True, inplace: bool = False) -> Any:
     """One mask for both."""
     if not training or p == 0:
@@ -567,6 +580,7 @@ RULES: dict[str, Callable[..., Any]] = {
     "linear": _linear,
     "pad": _pad,
     "view": _view,
+    "new_tensor": _new_tensor,
 }
 OF_ANY = frozenset([*LOSSES, *WRITTEN, *AT_GRAPH, "requires_grad_", "__get__", "__set__"])
 IN_PYTHON = frozenset(name for name in RULES if isfunction(getattr(Tensor, name, None)))

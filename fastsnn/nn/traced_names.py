@@ -47,7 +47,7 @@ LOSSES = (
 ).split()
 CREATION = (
     "zeros_like ones_like empty_like full_like rand_like randn_like randint_like new_zeros new_ones new_empty "
-    "new_full new_tensor new_empty_strided"
+    "new_full new_empty_strided"
 ).split()
 # of the tensor where gradients meet
 AT_GRAPH = "backward register_hook register_post_accumulate_grad_hook retain_grad grad".split()

@@ -454,6 +454,28 @@ def test_feedback_of_detached_spikes_trains_its_synapse_from_the_trace():
     assert s.spikes.grad is None
 
 
+AGAIN = {
+    "as_subclass": lambda s: s.as_subclass(torch.Tensor),
+    "Tensor": lambda s: torch.Tensor(s.float()).double(),
+    "DoubleTensor": lambda s: torch.DoubleTensor(s.detach()),
+    "as_tensor": torch.as_tensor,
+    "asarray": lambda s: torch.asarray(s, requires_grad=True),
+    "Parameter": lambda s: nn.Parameter(s.detach()),
+    "Buffer": lambda s: nn.Buffer(s.detach()),
+}
+
+
+@pytest.mark.parametrize("name", AGAIN)
+def test_a_tensor_made_of_traced_spikes_keeps_their_trace(name):
+    s, linear = spiking(3, 7), nn.Linear(7, 5).double()
+    again = AGAIN[name](s)
+    linear(again).sum().backward()
+    expected = s.trace.sum(0).expand(5, 7)
+    assert_same(linear.weight.grad, expected, rtol=1e-6, atol=1e-6)
+    if again.requires_grad and not again.is_leaf:
+        assert_same(s.spikes.grad, linear.weight.detach().sum(0).expand(3, 7), rtol=1e-6, atol=1e-6)
+
+
 @pytest.mark.parametrize("unpack", [lambda s: operator.setitem(*s, None), list], ids=["*", "list"])
 def test_spikes_and_trace_are_not_unpacked_as_samples(unpack):
     with pytest.raises(TraceError, match=r"`s\.spikes` and `s\.trace`, or s\.unbind\(0\)"):
@@ -526,6 +548,10 @@ REFUSED = {
     "weight-of-conv": lambda s: F.conv2d(torch.ones(2, 3, 9, 9).double(), s),
     "pad-with-one": lambda s: F.pad(s, (1, 1), value=1.0),
     "in-place-write": lambda s: s.zero_(),
+    "complex-type": lambda s: s.to(torch.complex128),
+    "complex-factor": lambda s: s * 1j,
+    "complex-sum": lambda s: s + torch.ones(8, dtype=torch.complex128),
+    "new-tensor": lambda s: s.new_tensor([s[0], s[1]]),
 }
 
 
