@@ -19,6 +19,11 @@ _transforms = torch._C._functorch.peek_interpreter_stack
 
 _KEPT = (Tensor, type(None))
 
+TRANSFORMED = (
+    "fastsnn's kernels have no rule for vmap and other torch.func (functorch) transforms: give them the whole batch, "
+    "[N, *], and differentiate by torch.autograd"
+)
+
 # dispatch keys of tensors that are memory and nothing else
 _ordinary: set[int] = set()
 
@@ -56,6 +61,8 @@ def straight() -> Iterator[None]:
 
 def _in_unusual_circumstances(given: tuple[Any, ...]) -> bool:
     tensors = [value for value in given if isinstance(value, Tensor)]
+    if _transforms() is not None:  # what is not wrapped meets what a kernel allocates, which is
+        raise RuntimeError(TRANSFORMED)
     if forward_ad._current_level >= 0:
         _refuse_tangents(tensors)
     ordinary = [_is_ordinary(tensor) for tensor in tensors]  # each may be refused
@@ -71,10 +78,7 @@ def _is_ordinary(tensor: Tensor) -> bool:
     """Whether kernels can read the tensor's memory. Raises RuntimeError as `by_operators`."""
     functorch = torch._C._functorch
     if functorch.is_functorch_wrapped_tensor(tensor) or functorch.is_legacy_batchedtensor(tensor):
-        raise RuntimeError(
-            "fastsnn's kernels have no rule for vmap and other torch.func (functorch) transforms: give them the whole "
-            "batch, [N, *], and differentiate by torch.autograd"
-        )
+        raise RuntimeError(TRANSFORMED)
     if tensor.is_nested:
         raise RuntimeError("a nested (jagged) tensor was given; kernels take one shape: pad it, or loop over its parts")
     if tensor.layout != torch.strided:

@@ -143,6 +143,19 @@ def test_transforms_and_layouts_are_refused(name):
         layer(x[0].to_mkldnn())
 
 
+@pytest.mark.parametrize("synapse", [fastsnn.WSLinear(5, 3), fastsnn.BinaryLinear(5, 3)], ids=["ws", "binary"])
+def test_transforms_of_inputs_alone_are_refused_by_synapses_with_kernels(synapse):
+    """Their weights are not transformed, and what a kernel allocates is."""
+    x = current(6, 5)
+    for transformed in (
+        lambda: torch.vmap(synapse)(x),
+        lambda: torch.func.jvp(synapse, (x,), (x,)),
+        lambda: torch.func.grad(lambda x: synapse(x).sum())(x),
+    ):
+        with pytest.raises(RuntimeError, match=r"no rule for vmap and other torch\.func"):
+            transformed()
+
+
 @pytest.mark.parametrize("layout", [torch.jagged, torch.strided], ids=str)
 def test_nested_tensors_are_refused(layout):
     with warnings.catch_warnings():
