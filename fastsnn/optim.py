@@ -48,7 +48,8 @@ class STGR(Optimizer):
     the whole step is one pass over memory; elsewhere, foreach operations.
 
     With GradScaler: `scaler.step(stgr)`, which unscales before the step; where it skips one, nothing here moves.
-    With DistributedDataParallel every rank takes the same step from the averaged gradient.
+    With DistributedDataParallel every rank takes the same step from the averaged gradient. It averages in the first
+    backward after a forward alone: what a second one adds to `p.grad` is yours to average, as `train_batch` does.
 
     g_{t-1} is the gradient of the task's loss alone. Where other terms have a backward of their own, such as
     `fastsnn.online.regularisation`, call `keep_task_gradient` between the two, as `fastsnn.online.train_batch` does;

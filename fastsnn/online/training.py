@@ -21,7 +21,7 @@ from ..types import number
 from .graph import GraphedUpdates
 from .losses import hits, predictions
 from .losses import loss as mixed_loss
-from .regularisers import regularisation
+from .regularisers import GradientApart, regularisation
 
 Loss = Callable[[Tensor, Tensor, int], Tensor]
 
@@ -158,7 +158,7 @@ def update(
     refuses, makes the gradients of every update after it zero."""
     steps, whole, regularised = len(x), _whole_sequences(net), _regularised(net)
     at_once = whole or _through_time(net) is not None
-    apart = _Apart(net) if regularised and mode == "A" and isinstance(optimizer, STGR) and not at_once else None
+    apart = GradientApart(net) if regularised and isinstance(optimizer, STGR) else None
     terms: list[Tensor] = []
     reset(net)
     optimizer.zero_grad()
@@ -178,54 +178,24 @@ def update(
         finite = _all_accepted(_still_finite(finite, step_loss, t, steps), norms)
         logits_sum = logits_sum + logits.detach()
         if t in chosen and not at_once:
-            if apart is not None:
-                step_loss.backward(retain_graph=True)
-                apart.add(regularisation(net))
-            elif regularised:
-                _backward_regularised(net, step_loss, optimizer)
-            else:
-                step_loss.backward()
+            _backward(step_loss, regularisation(net) if regularised else None, apart)
             losses[t] = step_loss.detach()
             if mode == "O":
-                _update(net, optimizer, clip, finite)
+                _update(net, optimizer, clip, finite, apart)
     if at_once:
-        sum([*losses, *terms]).backward()  # type: ignore[union-attr]
-    if apart is not None and isinstance(optimizer, STGR):
-        optimizer.keep_task_gradient()
-        apart.join()
+        _backward(sum(losses), sum(terms) if terms else None, apart)
     if mode == "A":
-        _update(net, optimizer, clip, finite)
+        _update(net, optimizer, clip, finite, apart)
     reset(net)
     return torch.stack([step_loss.detach() for step_loss in losses]), hits(logits_sum, y)
 
 
-def _backward_regularised(net: nn.Module, step_loss: Tensor, optimizer: Optimizer) -> None:
-    if isinstance(optimizer, STGR):
-        step_loss.backward(retain_graph=True)
-        optimizer.keep_task_gradient()
-        regularisation(net).backward()
+def _backward(task: Any, term: Any, apart: GradientApart | None) -> None:
+    if apart is not None and term is not None:
+        task.backward(retain_graph=True)
+        apart.add(term)
     else:
-        (step_loss + regularisation(net)).backward()
-
-
-class _Apart:
-    """The gradient of MPDR's terms over the steps of a batch, beside that of the task."""
-
-    def __init__(self, net: nn.Module) -> None:
-        self.parameters = [p for p in net.parameters() if p.requires_grad]
-        self.sums: list[Tensor | None] = [None] * len(self.parameters)
-
-    def add(self, term: Tensor) -> None:
-        for i, gradient in enumerate(torch.autograd.grad(term, self.parameters, allow_unused=True)):
-            before = self.sums[i]
-            if gradient is not None:
-                self.sums[i] = gradient if before is None else before + gradient
-
-    def join(self) -> None:
-        """Into the parameters' gradient."""
-        for p, gradient in zip(self.parameters, self.sums, strict=True):
-            if gradient is not None:
-                p.grad = gradient if p.grad is None else p.grad + gradient
+        (task if term is None else task + term).backward()
 
 
 def result(losses: Tensor, correct: Tensor, samples: int) -> BatchResult:
@@ -262,7 +232,9 @@ def _all_accepted(finite: Any, norms: list[OSR]) -> Any:
     return finite
 
 
-def _update(net: nn.Module, optimizer: Optimizer, clip: float | None, finite: Any) -> None:
+def _update(net: nn.Module, optimizer: Optimizer, clip: float | None, finite: Any, apart: GradientApart | None) -> None:
+    if apart is not None and isinstance(optimizer, STGR):
+        apart.join(optimizer)
     if finite is not True:
         for p in net.parameters():
             if p.grad is not None:

@@ -3,6 +3,9 @@
 import copy
 import itertools
 import pickle
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -16,6 +19,7 @@ from ..cases import OF_LIF, ONLINE, assert_same, current
 
 TARGET = {"mean": -0.3, "std": 0.8, "weight": 3.0}
 CLOSE = {"rtol": 1e-9, "atol": 1e-12}
+WORKER = Path(__file__).with_name("mpdr_worker.py")
 
 
 def network(rule, mpdr, norm=False):
@@ -351,6 +355,45 @@ def test_mode_a_keeps_the_terms_gradient_from_stgr():
         for p, g in zip(twin.parameters(), task, strict=True):
             other.state[p]["previous"].copy_(g)
         assert_same([*net.state_dict().values()], [*twin.state_dict().values()], **CLOSE)
+
+
+@pytest.mark.parametrize("rule", ["bptt", "sltt"])
+def test_one_backward_through_all_steps_keeps_the_terms_gradient_from_stgr(rule):
+    x, y = current(3, 4, 7, dtype=torch.float64), torch.tensor([0, 1, 2, 0])
+    torch.manual_seed(1)
+    neuron = fastsnn.LIF.for_rule(rule, step_mode="m", v_threshold=0.4, mpdr=MPDR(**TARGET, propagate=True))
+    net = nn.Sequential(nn.Linear(7, 9), neuron, nn.Linear(9, 3)).double()
+    losses = [fastsnn.online.loss(out, y, 3) for out in net(x)]
+    task = torch.autograd.grad(sum(losses), [*net.parameters()], retain_graph=True)
+    both = torch.autograd.grad(sum(losses) + regularisation(net), [*net.parameters()])
+    before = [p.detach().clone() for p in net.parameters()]
+    optimizer = fastsnn.optim.STGR(torch.optim.SGD(net.parameters(), 0.1), a2=0.0)
+    fastsnn.online.train_batch(net, x, y, optimizer, mode="A")
+    assert_same([optimizer.state[p]["previous"] for p in net.parameters()], [*task], **CLOSE)
+    assert_same(
+        [p.detach() for p in net.parameters()], [p - 0.1 * g for p, g in zip(before, both, strict=True)], **CLOSE
+    )
+
+
+@pytest.fixture(scope="module")
+def trained_by_two(tmp_path_factory):
+    """Parameters of both processes after some updates under each wrapper, and of one process."""
+    folder = tmp_path_factory.mktemp("mpdr")
+    ranks = [subprocess.Popen([sys.executable, WORKER, folder, rank]) for rank in ("0", "1")]
+    assert [rank.wait(300) for rank in ranks] == [0, 0]
+    return [torch.load(folder / f"trained{rank}") for rank in (0, 1)]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not torch.distributed.is_available(), reason="torch was built without distributed")
+@pytest.mark.parametrize("propagate", [False, True], ids=["kept", "propagated"])
+@pytest.mark.parametrize("mode", ["O", "A"])
+@pytest.mark.parametrize("wrapper", ["ddp", "fsdp2"])
+def test_two_processes_with_stgr_train_as_one(trained_by_two, wrapper, mode, propagate):
+    """A second backward of a forward, which DistributedDataParallel does not average, and fsdp2 must see."""
+    first, second = (found[wrapper, mode, propagate] for found in trained_by_two)
+    assert_same(first, second)
+    assert_same(first, trained_by_two[0]["one", mode, propagate], rtol=1e-9, atol=1e-12)
 
 
 def test_bptt_needs_propagate():
