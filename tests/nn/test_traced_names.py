@@ -18,7 +18,7 @@ BOTH |= set("to expand_as view_as reshape_as type_as view mul multiply __mul__ _
 BOTH |= set("div divide true_divide __truediv__ __div__ dropout dropout1d dropout2d dropout3d sum mean".split())
 SYNAPSE = {*names.PRODUCTS, *"linear conv1d conv2d conv3d matmul __matmul__".split()}
 INSPECTION = {*names.INSPECT, *names.CURRENTS, *names.LOSSES, *names.PROPERTIES, *names.OF_GRAPH, *names.AT_GRAPH}
-INSPECTION |= {"requires_grad_", "_base"}
+INSPECTION |= {"requires_grad_", "_base", "new_tensor"}
 WRITES = set(traced.WRITTEN)
 REFUSED = set(
     """
