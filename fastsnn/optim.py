@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_pre_hook
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim import SGD, Optimizer
 
 from . import backends
@@ -41,6 +44,7 @@ class STGR(Optimizer):
             step before (none in the first). False: the Hessian-vector product of the previous step's loss at the new
             weights, for networks that are twice differentiable; `step(closure)` then needs a closure that returns the
             loss and calls no backward. A closure is not in `state_dict`: the first step after loading has no such term.
+            For one process: wrappers for many average in a backward, of which there is none.
         a2: strength of L_S; the paper's 0.006 (CIFAR-10, default), 0.009 (CIFAR-100, DVS-CIFAR10), 0.003 (ImageNet).
 
     `lam`, `gam` and `a2` may differ by parameter group. Costs two tensors a parameter. A parameter without gradient is
@@ -193,8 +197,10 @@ class STGR(Optimizer):
                 "first_order=False needs step(closure): a closure that returns the loss and calls no backward"
             )
         parameters = [p for group in self.param_groups for p in group["params"] if p.requires_grad]
+        if any(_local(p) is not p for p in parameters):
+            raise RuntimeError(IN_ONE_PROCESS)
         products = [None] * len(parameters) if self._previous is None else _hessian_gradient(self._previous, parameters)
-        with torch.enable_grad():
+        with torch.enable_grad(), _in_one_process():
             loss = closure()
             gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
         for p, g in zip(parameters, gradients, strict=True):
@@ -235,6 +241,27 @@ class STGR(Optimizer):
                 optimizer.state, optimizer.param_groups = state, groups
             raise
         self.epoch, self._previous, self._task = epoch, None, []
+
+
+IN_ONE_PROCESS = (
+    "first_order=False differentiates by torch.autograd.grad, which DistributedDataParallel does not average and FSDP2 "
+    "does not see: use first_order=True, or train in one process"
+)
+
+
+@contextmanager
+def _in_one_process() -> Iterator[None]:
+    """Raises RuntimeError where a module for many processes is called inside."""
+
+    def refuse(module: nn.Module, args: Any) -> None:
+        if isinstance(module, DistributedDataParallel):
+            raise RuntimeError(IN_ONE_PROCESS)
+
+    handle = register_module_forward_pre_hook(refuse)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 def _check(group: dict[str, Any]) -> None:

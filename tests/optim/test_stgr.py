@@ -330,6 +330,22 @@ def test_hessian_vector_product_against_the_explicit_hessian():
     assert not torch.allclose(first_order, w)
 
 
+@pytest.mark.skipif(not torch.distributed.is_available(), reason="torch was built without distributed")
+def test_the_second_order_is_for_one_process(tmp_path):
+    torch.distributed.init_process_group("gloo", f"file://{tmp_path}/store", rank=0, world_size=1)
+    try:
+        net = nn.parallel.DistributedDataParallel(nn.Linear(3, 2))
+        before = [p.detach().clone() for p in net.parameters()]
+        optimizer = STGR(torch.optim.SGD(net.parameters(), LR, MOMENTUM), first_order=False)
+        with pytest.raises(RuntimeError, match=r"DistributedDataParallel does not average.*first_order=True"):
+            optimizer.step(lambda: net(torch.ones(4, 3)).square().mean())
+        assert_same([p.detach() for p in net.parameters()], before)
+        optimizer.step(lambda: net.module(torch.ones(4, 3)).square().mean())
+        assert not torch.equal(net.module.weight, before[0])
+    finally:
+        torch.distributed.destroy_process_group()
+
+
 def test_deepcopy_keeps_wrapper_and_optimizer_together():
     parameters = weights()
     optimizer = STGR(torch.optim.SGD(parameters, LR, MOMENTUM))
