@@ -232,7 +232,10 @@ def test_through_a_file(version, tmp_path):
         deploy.load(path, other)
 
 
-@pytest.mark.parametrize(("version", "seca"), [("I", "none"), ("II", "II"), ("III", "I")])
+@pytest.mark.parametrize(
+    ("version", "seca"),
+    [pytest.param("I", "none", marks=pytest.mark.slow), ("II", "II"), pytest.param("III", "I", marks=pytest.mark.slow)],
+)
 def test_export_and_load_of_a_run(version, seca, tmp_path, capsys):
     pytest.importorskip("sklearn", reason="the digits come with scikit-learn")
     pytest.importorskip("safetensors", reason="deployment files are safetensors files")

@@ -179,9 +179,12 @@ NETWORKS = {
 
 LEARN = [("spikformer", rule, mode) for rule in ("ottt", "sltt", "ndot") for mode in ("O", "A")]
 LEARN += [(name, "ottt", "O") for name in ("qkformer", "spike_driven_transformer")]
+FIRST, *OTHERS = LEARN
 
 
-@pytest.mark.parametrize(("name", "rule", "mode"), LEARN)
+@pytest.mark.parametrize(
+    ("name", "rule", "mode"), [FIRST, *(pytest.param(*case, marks=pytest.mark.slow) for case in OTHERS)]
+)
 def test_a_small_one_learns(name, rule, mode):
     torch.manual_seed(0)
     net = models.create_model(name, rule=rule, norm="sws", **SMALL, **NETWORKS[name])

@@ -462,8 +462,12 @@ def test_passes_over_memory(monkeypatch):
 @pytest.mark.skipif(not torch.distributed.is_available(), reason="torch was built without distributed")
 @pytest.mark.parametrize(
     ("split", "mode"),
-    [(5, "eager"), (8, "eager"), (5, "compiled"), (5, "overlapped")],
-    ids=["unequal", "one-without-samples", "compiled", "overlapped"],
+    [
+        pytest.param(5, "eager", id="unequal"),
+        pytest.param(8, "eager", id="one-without-samples", marks=pytest.mark.slow),
+        pytest.param(5, "compiled", id="compiled", marks=pytest.mark.slow),
+        pytest.param(5, "overlapped", id="overlapped", marks=pytest.mark.slow),
+    ],
 )
 def test_two_processes_train_as_one(split, mode, tmp_path):
     worker = Path(__file__).with_name("ddp_osr_worker.py")

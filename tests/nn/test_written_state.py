@@ -386,6 +386,7 @@ def test_memory_of_other_libraries_is_not_taken(rule, source):
 @pytest.mark.parametrize("n", [100, memory.WORTH_ASKING + 3])
 @pytest.mark.parametrize("rule", ONLINE)
 def test_a_shared_state_is_not_written_by_another_process(rule, n):
+    torch.set_num_threads(1)  # a child has none of its parent's threads, and would wait for them
     neuron, x = lif(rule), torch.full((n,), 0.6)
     with torch.no_grad():
         neuron(x)
