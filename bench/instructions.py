@@ -78,7 +78,7 @@ def cases():
     called = dict(core.calls)
     for family in kernels.values():
         family._core = core.core
-    for name in ("lif_forward", "lif_backward", "packed_product"):
+    for name in ("lif_forward", "lif_backward_online", "packed_product"):
         function, args = called[name]
         yield f"binding {name}", lambda function=function, args=args: function(*args)
     yield "layer step, forward and backward (ottt)", step

@@ -115,10 +115,9 @@ def lif_forward(
         )
 
 
-def lif_backward(
+def lif_backward_online(
     p: LifParams,
     device: AbstractContextManager,
-    bptt: bool,
     T: int,
     n: int,
     dtype: int,
@@ -128,7 +127,7 @@ def lif_backward(
     u: Tensor | None,
     x: Tensor | None,
     potential: Tensor | None,
-    *operands: Tensor | None,
+    *operands: Any,
     pulls: Tensor | None = None,
     g_local: Tensor | None = None,
 ) -> None:
@@ -137,164 +136,149 @@ def lif_backward(
     if n == 0:
         return
     count = p.dynamics.count
-    slots, g_v_last, g_slots_last = operands[:count], operands[count], operands[count + 1 : 2 * count + 1]
+    slots, g_x = operands[:count], operands[2 * count + 2]
+    block, q = block_of(n, g_x, of_state=True), p.of(g_x)
+    with device:
+        lif.lif_backward_online[(triton.cdiv(n, block),)](
+            g_spikes,
+            keep,
+            u,
+            x,
+            potential,
+            slots,
+            g_x,
+            pulls,
+            g_local,
+            T,
+            n,
+            q.leak,
+            q.gain,
+            q.bias,
+            q.threshold,
+            q.v_reset,
+            q.height,
+            q.slope,
+            q.of_rule,
+            GIVEN_V=potential_is_v or potential is None,
+            HARD=p.reset,
+            SHAPE=p.surrogate,
+            RULE=p.dynamics,
+            ALIGNED=n % ALIGNED == 0,
+            BLOCK=block,
+            **OPTIONS,
+        )
+
+
+def lif_backward_bptt(
+    p: LifParams,
+    device: AbstractContextManager,
+    T: int,
+    n: int,
+    dtype: int,
+    potential_is_v: bool,
+    g_spikes: Tensor | None,
+    keep: Tensor | None,
+    u: Tensor | None,
+    x: Tensor | None,
+    potential: Tensor | None,
+    *operands: Any,
+    pulls: Tensor | None = None,
+) -> None:
+    """operands, pulls: as in `lif_backward_online`."""
+    if n == 0:
+        return
+    count = p.dynamics.count
+    g_v_last, g_slots_last = operands[count], operands[count + 1 : 2 * count + 1]
     g_v_seq, g_x, g_v_first, *g_slots_first = operands[2 * count + 1 :]
     block, q = block_of(n, g_x, of_state=True), p.of(g_x)
-    grid, aligned = (triton.cdiv(n, block),), n % ALIGNED == 0
     with device:
-        if bptt:
-            lif.lif_backward_bptt[grid](
-                g_spikes,
-                keep,
-                u,
-                g_v_last,
-                g_slots_last,
-                g_v_seq,
-                g_x,
-                g_v_first,
-                tuple(g_slots_first),
-                pulls,
-                T,
-                n,
-                q.leak,
-                q.gain,
-                q.threshold,
-                q.v_reset,
-                q.reset_grad,
-                q.height,
-                q.slope,
-                q.of_rule,
-                HARD=p.reset,
-                SHAPE=p.surrogate,
-                RULE=p.dynamics,
-                ALIGNED=aligned,
-                BLOCK=block,
-                **OPTIONS,
-            )
-        else:
-            lif.lif_backward_online[grid](
-                g_spikes,
-                keep,
-                u,
-                x,
-                potential,
-                slots,
-                g_x,
-                pulls,
-                g_local,
-                T,
-                n,
-                q.leak,
-                q.gain,
-                q.bias,
-                q.threshold,
-                q.v_reset,
-                q.height,
-                q.slope,
-                q.of_rule,
-                GIVEN_V=potential_is_v or potential is None,
-                HARD=p.reset,
-                SHAPE=p.surrogate,
-                RULE=p.dynamics,
-                ALIGNED=aligned,
-                BLOCK=block,
-                **OPTIONS,
-            )
+        lif.lif_backward_bptt[(triton.cdiv(n, block),)](
+            g_spikes,
+            keep,
+            u,
+            g_v_last,
+            g_slots_last,
+            g_v_seq,
+            g_x,
+            g_v_first,
+            tuple(g_slots_first),
+            pulls,
+            T,
+            n,
+            q.leak,
+            q.gain,
+            q.threshold,
+            q.v_reset,
+            q.reset_grad,
+            q.height,
+            q.slope,
+            q.of_rule,
+            HARD=p.reset,
+            SHAPE=p.surrogate,
+            RULE=p.dynamics,
+            ALIGNED=n % ALIGNED == 0,
+            BLOCK=block,
+            **OPTIONS,
+        )
 
 
 def standardize_forward(
-    device: AbstractContextManager,
-    rows: int,
-    cols: int,
-    dtype: int,
-    eps: float,
-    weight: Tensor,
-    gain: Tensor,
-    mean: Tensor,
-    inverse: Tensor,
-    out: Tensor,
+    device: AbstractContextManager, rows: int, cols: int, dtype: int, eps: float, *operands: Tensor
 ) -> None:
     with device:
-        standardize.standardize_forward[(rows,)](
-            weight, gain, mean, inverse, out, cols, bits(eps), BLOCK=BLOCK, **AT_HALF_OCCUPANCY
-        )
+        standardize.standardize_forward[(rows,)](*operands, cols, bits(eps), BLOCK=BLOCK, **AT_HALF_OCCUPANCY)
 
 
 def standardize_backward(
-    device: AbstractContextManager,
-    rows: int,
-    cols: int,
-    dtype: int,
-    eps: float,
-    weight: Tensor,
-    gain: Tensor,
-    mean: Tensor,
-    inverse: Tensor,
-    g_out: Tensor,
-    g_weight: Tensor,
-    g_gain: Tensor,
+    device: AbstractContextManager, rows: int, cols: int, dtype: int, eps: float, *operands: Tensor
 ) -> None:
     with device:
-        standardize.standardize_backward[(rows,)](
-            weight, gain, mean, inverse, g_out, g_weight, g_gain, cols, BLOCK=BLOCK, **AT_HALF_OCCUPANCY
+        standardize.standardize_backward[(rows,)](*operands, cols, BLOCK=BLOCK, **AT_HALF_OCCUPANCY)
+
+
+def _empf_blocks(kernel: Any, device: AbstractContextManager, given: tuple[Any, ...], *, steps: bool = False) -> None:
+    """A program a block of neurons. given: parts, T, outer, channels, inner, dtype and the operands, x first."""
+    _, T, outer, channels, inner, _, *operands = given
+    n = outer * channels * inner
+    if n == 0:
+        return
+    block = block_of(n, operands[0], of_state=n % ALIGNED != 0)
+    with device:
+        kernel[(triton.cdiv(n, block),)](*operands, *([T] if steps else []), n, channels, inner, BLOCK=block, **OPTIONS)
+
+
+def _empf_parts(kernel: Any, device: AbstractContextManager, given: tuple[Any, ...], *, steps: bool = False) -> None:
+    """A program one part of one channel. given: as above."""
+    parts, T, outer, channels, inner, _, *operands = given
+    n = outer * channels * inner
+    if n == 0:
+        return
+    block = block_of(triton.cdiv(outer * inner, parts), operands[0]) if INTERPRETED else SUM_BLOCK
+    with device:
+        kernel[(channels * parts,)](
+            *operands, *([T] if steps else []), n, channels, inner, parts, BLOCK=block, **OPTIONS
         )
 
 
-def _empf_blocks(
-    kernel: Any,
-    device: AbstractContextManager,
-    sizes: list[int],
-    x: Tensor,
-    *operands: Any,
-    steps: tuple[int, ...] = (),
-) -> None:
-    """A program a block of neurons."""
-    _, _, outer, channels, inner = sizes
-    n = outer * channels * inner
-    if n == 0:
-        return
-    block = block_of(n, x, of_state=n % ALIGNED != 0)
-    with device:
-        kernel[(triton.cdiv(n, block),)](*operands, *steps, n, channels, inner, BLOCK=block, **OPTIONS)
+def empf_forward(device: AbstractContextManager, *given: Any) -> None:
+    _empf_blocks(empf.empf_forward, device, given, steps=True)
 
 
-def _empf_parts(
-    kernel: Any,
-    device: AbstractContextManager,
-    sizes: list[int],
-    x: Tensor,
-    *operands: Any,
-    steps: tuple[int, ...] = (),
-) -> None:
-    """A program one part of one channel."""
-    parts, _, outer, channels, inner = sizes
-    n = outer * channels * inner
-    if n == 0:
-        return
-    block = block_of(triton.cdiv(outer * inner, parts), x) if INTERPRETED else SUM_BLOCK
-    with device:
-        kernel[(channels * parts,)](*operands, *steps, n, channels, inner, parts, BLOCK=block, **OPTIONS)
+def empf_backward(device: AbstractContextManager, *given: Any) -> None:
+    _empf_parts(empf.empf_backward, device, given, steps=True)
 
 
-def empf_forward(device: AbstractContextManager, sizes: list[int], dtype: int, *operands: Any) -> None:
-    _empf_blocks(empf.empf_forward, device, sizes, operands[0], *operands, steps=(sizes[1],))
+def empf_potential(device: AbstractContextManager, *given: Any) -> None:
+    _empf_parts(empf.empf_potential, device, given)
 
 
-def empf_backward(device: AbstractContextManager, sizes: list[int], dtype: int, *operands: Any) -> None:
-    _empf_parts(empf.empf_backward, device, sizes, operands[0], *operands, steps=(sizes[1],))
+def empf_norm_forward(device: AbstractContextManager, *given: Any) -> None:
+    _empf_blocks(empf.empf_norm_forward, device, given)
 
 
-def empf_potential(device: AbstractContextManager, sizes: list[int], dtype: int, *operands: Any) -> None:
-    _empf_parts(empf.empf_potential, device, sizes, operands[0], *operands)
+def empf_norm_sums(device: AbstractContextManager, *given: Any) -> None:
+    _empf_parts(empf.empf_norm_sums, device, given)
 
 
-def empf_norm_forward(device: AbstractContextManager, sizes: list[int], dtype: int, *operands: Any) -> None:
-    _empf_blocks(empf.empf_norm_forward, device, sizes, operands[0], *operands)
-
-
-def empf_norm_sums(device: AbstractContextManager, sizes: list[int], dtype: int, *operands: Any) -> None:
-    _empf_parts(empf.empf_norm_sums, device, sizes, operands[0], *operands)
-
-
-def empf_norm_backward(device: AbstractContextManager, sizes: list[int], dtype: int, *operands: Any) -> None:
-    _empf_parts(empf.empf_norm_backward, device, sizes, operands[0], *operands)
+def empf_norm_backward(device: AbstractContextManager, *given: Any) -> None:
+    _empf_parts(empf.empf_norm_backward, device, given)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from . import mpdr
-from .launch import OPTIONS, block_of, lif_backward, lif_forward
+from .launch import OPTIONS, block_of, lif_backward_bptt, lif_backward_online, lif_forward
 
 
 def mpdr_forward(p: Any, device: AbstractContextManager, T: int, n: int, dtype: int, *operands: Any) -> None:
@@ -25,9 +25,12 @@ def mpdr_forward(p: Any, device: AbstractContextManager, T: int, n: int, dtype: 
         mpdr.mpdr_merge[(T,)](workspace, moments, n, EPSILON=epsilon, BLOCK=block_of(n, x, of_state=True), **OPTIONS)
 
 
-def mpdr_backward(
-    p: Any, device: AbstractContextManager, bptt: bool, T: int, n: int, dtype: int, *operands: Any
-) -> None:
-    """operands: lif_backward's, then pulls and g_local."""
+def mpdr_backward_online(p: Any, device: AbstractContextManager, *operands: Any) -> None:
+    """operands: lif_backward_online's, then pulls and g_local."""
     *neuron, pulls, g_local = operands
-    lif_backward(p, device, bptt, T, n, dtype, *neuron, pulls=pulls, g_local=g_local)
+    lif_backward_online(p, device, *neuron, pulls=pulls, g_local=g_local)
+
+
+def mpdr_backward_bptt(p: Any, device: AbstractContextManager, *operands: Any) -> None:
+    *neuron, pulls, _ = operands
+    lif_backward_bptt(p, device, *neuron, pulls=pulls)

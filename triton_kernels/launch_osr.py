@@ -16,7 +16,7 @@ from .launch import AT_HALF_OCCUPANCY, INTERPRETED, OPTIONS, WARPS, bits
 MERGE = {"BLOCK_P": 16, "BLOCK_C": 16, **OPTIONS}
 
 
-def grid_of(sizes: list[int], x: Tensor, neurons: bool = False) -> tuple[tuple[int, int], dict[str, Any]]:
+def grid_of(sizes: tuple[int, ...], x: Tensor, neurons: bool = False) -> tuple[tuple[int, int], dict[str, Any]]:
     """(parts, blocks of channels) and the kernels' block sizes: 16 bytes of the state a thread, or 8 where it has
     sums of several channels or neurons, whose values need more registers than a thread has for larger tiles."""
     parts, outer, channels, inner = sizes
@@ -37,7 +37,7 @@ def _check_workspace(wanted: bool, workspace: Tensor | None) -> None:
 
 def _forward(
     device: AbstractContextManager,
-    sizes: list[int],
+    sizes: tuple[int, ...],
     numbers: tuple[Any, ...],
     operands: tuple[Tensor | None, ...],
     run: Callable[..., None],
@@ -63,8 +63,9 @@ def _forward(
             run((x, norm, moments, workspace), given, {"SUMS": False, "SECOND": True, **constants})
 
 
-def osr_forward(device: AbstractContextManager, sizes: list[int], dtypes: list[int], *given: Any) -> None:
-    numbers, operands, y = given[:7], given[7:-1], given[-1]
+def osr_forward(device: AbstractContextManager, *given: Any) -> None:
+    """given: parts, outer, channels, inner, three dtypes, the other numbers and the operands."""
+    sizes, numbers, operands, y = given[:4], given[7:14], given[14:-1], given[-1]
     if y.numel() == 0:
         return
     grid, options = grid_of(sizes, y)
@@ -75,8 +76,9 @@ def osr_forward(device: AbstractContextManager, sizes: list[int], dtypes: list[i
     _forward(device, sizes, numbers, operands, run)
 
 
-def osr_lif_forward(p: Any, device: AbstractContextManager, sizes: list[int], dtypes: list[int], *given: Any) -> None:
-    numbers, (first, potential_is_v), operands, (potential, *others) = given[:7], given[7:9], given[9:25], given[25:]
+def osr_lif_forward(p: Any, device: AbstractContextManager, *given: Any) -> None:
+    sizes, numbers, (first, potential_is_v) = given[:4], given[7:14], given[14:16]
+    operands, (potential, *others) = given[16:32], given[32:]
     x = operands[0]
     if x.numel() == 0:
         return
@@ -95,7 +97,7 @@ def osr_lif_forward(p: Any, device: AbstractContextManager, sizes: list[int], dt
 
 def _reduce(
     device: AbstractContextManager,
-    sizes: list[int],
+    sizes: tuple[int, ...],
     operands: tuple[Any, ...],
     g: Tensor,
     neuron: tuple[Tensor | None, ...],
@@ -117,32 +119,26 @@ def _reduce(
         osr.osr_total[(triton.cdiv(channels, MERGE["BLOCK_C"]),)](*operands[1:], parts, channels, **MERGE)
 
 
-def osr_reduce(device: AbstractContextManager, sizes: list[int], dtypes: list[int], *given: Any) -> None:
-    *operands, g = given
+def osr_reduce(device: AbstractContextManager, *given: Any) -> None:
+    """given: parts, outer, channels, inner, two dtypes and the operands."""
+    sizes, operands, g = given[:4], given[6:-1], given[-1]
     if g.numel():
-        _reduce(device, sizes, tuple(operands), g, (None, None, None), (0, 0, 0, 0), None)
+        _reduce(device, sizes, operands, g, (None, None, None), (0, 0, 0, 0), None)
 
 
-def osr_lif_reduce(p: Any, device: AbstractContextManager, sizes: list[int], dtypes: list[int], *given: Any) -> None:
-    *operands, g_spikes, keep, u, g_y = given
+def osr_lif_reduce(p: Any, device: AbstractContextManager, *given: Any) -> None:
+    sizes, operands, (g_spikes, keep, u, g_y) = given[:4], given[6:-4], given[-4:]
     if g_y.numel():
         q = p.of(g_y)
         numbers = (q.gain, q.threshold, q.height, q.slope)
-        _reduce(device, sizes, tuple(operands), g_spikes, (u, keep, g_y), numbers, p.surrogate)
+        _reduce(device, sizes, operands, g_spikes, (u, keep, g_y), numbers, p.surrogate)
 
 
-def osr_gradient(
-    device: AbstractContextManager,
-    sizes: list[int],
-    dtype: int,
-    x: Tensor,
-    g: Tensor,
-    statistics: Tensor,
-    means: Tensor,
-    g_x: Tensor,
-) -> None:
-    if x.numel() == 0:
+def osr_gradient(device: AbstractContextManager, *given: Any) -> None:
+    """given: parts, outer, channels, inner, dtype and the operands."""
+    sizes, operands = given[:4], given[5:]
+    if operands[0].numel() == 0:
         return
-    grid, options = grid_of(sizes, x)
+    grid, options = grid_of(sizes, operands[0])
     with device:
-        osr.osr_gradient[grid](x, g, statistics, means, g_x, *sizes[1:], **options)
+        osr.osr_gradient[grid](*operands, *sizes[1:], **options)

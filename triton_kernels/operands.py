@@ -8,6 +8,7 @@ from typing import Any
 
 from fastsnn._cpu import checks
 
+kernels = getattr(checks, "kernels", {})  # name -> what it takes, in words
 CPU, CUDA = 1, 2  # types of a device, as DLPack numbers them
 
 

@@ -22,8 +22,9 @@ using FASTSNN_ISA::kMostSlots;
 
 // Takes a rule's slots, of T steps that which is kept of every one.
 template <class Take, class P>
-void take_slots(Take&& take, int rule, P* (&slots)[kMostSlots], int64_t T, int64_t n) {
+void take_slots(Take&& take, const char* all, int rule, P* (&slots)[kMostSlots], int64_t T, int64_t n) {
   const auto& traits = FASTSNN_ISA::kRules[rule];
+  take.group(all, slots);
   for (int j = 0; j < traits.count; j++) {
     const int64_t steps = traits.slots[j].every_step ? T : 1;
     take(traits.slots[j].name, slots[j], Holds::state, elements({steps, n}), Need::optional);
@@ -32,8 +33,9 @@ void take_slots(Take&& take, int rule, P* (&slots)[kMostSlots], int64_t T, int64
 
 // Takes those that spikes depend on, one after another.
 template <class Take, class P>
-void take_driving(Take&& take, int rule, P* (&slots)[kMostSlots], int64_t n) {
+void take_driving(Take&& take, const char* all, int rule, P* (&slots)[kMostSlots], int64_t n) {
   const auto& traits = FASTSNN_ISA::kRules[rule];
+  take.group(all, slots);
   P** next = slots;
   for (int j = 0; j < traits.count; j++) {
     if (traits.slots[j].drives) take(traits.slots[j].name, *next++, Holds::state, n, Need::optional);
@@ -59,18 +61,27 @@ struct LifForward {
 
   bool empty() const { return T == 0 || n == 0; }
   template <class Take>
+  void numbers(Take&& take) {
+    take("T", T), take("n", n), take("dtype", dtype), take("first", first), take("potential_is_v", potential_is_v);
+  }
+  template <class Take>
   void operands(Take&& take) {
     const int64_t all = elements({T, n});
     take("x", x, Holds::input, all);
     take("potential", potential, Holds::state, n, Need::optional);
-    take_slots(take, rule, slots, 1, n);
+    take_slots(take, "slots", rule, slots, 1, n);
     take("keep", keep, Holds::state, n, Need::optional);
     take("spikes", spikes, Holds::input, all);
     take("u_last", u_last, Holds::state, n, Need::optional);
     take("u_seq", u_seq, Holds::state, all, Need::optional);
     take("v_last", v_last, Holds::state, n, Need::optional);
     take("v_seq", v_seq, Holds::state, all, Need::optional);
-    take_slots(take, rule, slots_out, T, n);
+    take_slots(take, "slots_out", rule, slots_out, T, n);
+    require_trace(take);
+  }
+  template <class Take>
+  void require_trace(Take&& take) const {
+    take.require(!FASTSNN_ISA::kRules[rule].traced || empty() || slots_out[0], "a traced rule needs its trace");
   }
 };
 
@@ -94,6 +105,10 @@ struct LifBackward {
 
   bool empty() const { return T == 0 || n == 0; }
   template <class Take>
+  void numbers(Take&& take) {
+    take("T", T), take("n", n), take("dtype", dtype), take("potential_is_v", potential_is_v);
+  }
+  template <class Take>
   void operands(Take&& take) {
     const int64_t all = elements({T, n});
     take("g_spikes", g_spikes, Holds::input, all, Need::optional);
@@ -101,15 +116,28 @@ struct LifBackward {
     take("u", u, Holds::state, all, Need::optional);
     take("x", x, Holds::input, all, Need::optional);
     take("potential", potential, Holds::state, n, Need::optional);
-    take_driving(take, rule, slots, n);
+    take_driving(take, "slots", rule, slots, n);
     take("g_v_last", g_v_last, Holds::state, n, Need::optional);
-    take_driving(take, rule, g_slots_last, n);
+    take_driving(take, "g_slots_last", rule, g_slots_last, n);
     take("g_v_seq", g_v_seq, Holds::state, all, Need::optional);
     take("g_x", g_x, Holds::input, all);
     take("g_v_first", g_v_first, Holds::state, n, Need::optional);
-    take_driving(take, rule, g_slots_first, n);
+    take_driving(take, "g_slots_first", rule, g_slots_first, n);
+    take.require(empty() || u || x, "one of u and x is needed");
   }
 };
+
+// The same of a call that goes back through time
+template <class Backward>
+struct ThroughTime : Backward {
+  template <class Take>
+  void operands(Take&& take) {
+    Backward::operands(take);
+    take.require(!FASTSNN_ISA::kRules[this->rule].traced, "a rule with a trace has no gradient through time");
+  }
+};
+
+using LifBackwardBptt = ThroughTime<LifBackward>;
 
 struct Standardize {
   int64_t rows, cols;
@@ -121,6 +149,10 @@ struct Standardize {
   void* inverse;       // [rows], double: 1/sqrt(var * cols + eps)
 
   bool empty() const { return rows == 0 || cols == 0; }
+  template <class Take>
+  void numbers(Take&& take) {
+    take("rows", rows), take("cols", cols), take("dtype", dtype), take("eps", eps);
+  }
   template <class Take>
   void operands(Take&& take) {
     take("weight", weight, Holds::input, elements({rows, cols}));

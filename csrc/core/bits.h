@@ -12,6 +12,10 @@ struct Binarize {
   const void* weight;  // [rows, cols]
 
   bool empty() const { return rows == 0 || cols == 0; }
+  template <class Take>
+  void numbers(Take&& take) {
+    take("rows", rows), take("cols", cols), take("dtype", dtype);
+  }
 };
 
 struct BinarizeForward : Binarize {
@@ -19,6 +23,11 @@ struct BinarizeForward : Binarize {
   void* scale;  // [rows], double: mean |W|
   void* out;    // [rows, cols]
 
+  template <class Take>
+  void numbers(Take&& take) {
+    Binarize::numbers(take);
+    take("scaled", scaled);
+  }
   template <class Take>
   void operands(Take&& take) {
     take("weight", weight, Holds::input, elements({rows, cols}));
@@ -47,6 +56,18 @@ constexpr int64_t kNibbles = 8;
 
 struct Plane {
   int64_t height, width;
+
+  // Sides below 2^31, so that no position that follows from them overflows
+  template <class Take>
+  void take_from(Take&& take, const char* name, int64_t least) {
+    int64_t sides[2]{};
+    take(name, sides);
+    for (const int64_t side : sides) {
+      take.require(side >= least && side <= std::numeric_limits<int32_t>::max(),
+                   "a plane, kernel, stride, padding or dilation is too small, or 2^31 or more");
+    }
+    *this = {sides[0], sides[1]};
+  }
 };
 
 // y[n, o, p] = scale_o * sum of sign(W) * x over the window of p, + bias_o. A linear layer has planes of 1 by 1.
@@ -82,6 +103,19 @@ struct PackedProduct {
     return last + 1;
   }
 
+  template <class Take>
+  void numbers(Take&& take) {
+    take("batch", batch), take("channels", channels), take("outputs", outputs);
+    in.take_from(take, "in", 0);
+    out.take_from(take, "out", 0);
+    kernel.take_from(take, "kernel", 1);
+    stride.take_from(take, "stride", 1);
+    padding.take_from(take, "padding", 0);
+    dilation.take_from(take, "dilation", 1);
+    take("x_strides", x_strides), take("y_strides", y_strides), take("bits", bits), take("dtype", dtype);
+    take.require(channels >= 1 && (bits == 1 || bits == 2), "channels must be positive and bits 1 or 2");
+    take.require(dtype != Dtype::f64, "dtype: packed weights multiply float32, bfloat16 and float16");
+  }
   template <class Take>
   void operands(Take&& take) {
     take.strided("x", x, Holds::input, span({batch, channels, in.height, in.width}, x_strides));

@@ -14,6 +14,23 @@ struct EmpfShape {
   Dtype dtype;
 
   bool empty() const { return T == 0 || n == 0; }
+  template <class Take>
+  void numbers(Take&& take) {
+    int64_t outer = 0;
+    take("parts", parts), take("T", T), take("outer", outer), take("channels", channels), take("inner", inner),
+        take("dtype", dtype);
+    n = elements({outer, channels, inner});
+    take.require(parts >= 1 && parts <= kMostParts, "parts must be in 1..4096");
+  }
+};
+
+// One step of version II
+struct EmpfStep : EmpfShape {
+  template <class Take>
+  void numbers(Take&& take) {
+    EmpfShape::numbers(take);
+    take.require(T == 1, "T must be 1");
+  }
 };
 
 // Versions I and III
@@ -60,11 +77,11 @@ struct EmpfBackward : EmpfShape {
     take("g_x", g_x, Holds::input, all);
     take("g_leak", g_leak, Holds::float64, sums, Need::optional);
     take("g_threshold", g_threshold, Holds::float64, sums);
+    take.require(empty() || (v_seq ? bool(g_leak) : bool(x)), "v_seq with g_leak, or x, is needed");
   }
 };
 
-// Version II, one step (T = 1)
-struct EmpfPotential : EmpfShape {
+struct EmpfPotential : EmpfStep {
   const void *x, *v;  // [n], v optional
   const void* leak;   // [channels]
   void* m;            // [n]
@@ -82,10 +99,11 @@ struct EmpfPotential : EmpfShape {
     take("shift", shift, Holds::float64, channels);
     take("sums", sums, Holds::float64, statistics, Need::optional);
     take("squares", squares, Holds::float64, statistics, Need::optional);
+    take.require(!sums == !squares, "sums and squares go together");
   }
 };
 
-struct EmpfNorm : EmpfShape {
+struct EmpfNorm : EmpfStep {
   const void* m;                                        // [n]
   const void *mean, *inverse;                           // [channels], inverse = 1/sqrt(var + eps)
   const void *alpha, *beta, *gamma, *bias, *threshold;  // [channels]

@@ -34,6 +34,14 @@ struct MpdrBackward : LifBackward {
   }
 };
 
+struct MpdrBackwardBptt : ThroughTime<MpdrBackward> {
+  template <class Take>
+  void operands(Take&& take) {
+    ThroughTime::operands(take);
+    take.require(!g_local, "the gradient through time has no local part");
+  }
+};
+
 namespace FASTSNN_ISA {
 
 template <class S>

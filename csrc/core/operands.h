@@ -4,9 +4,10 @@
 #include <initializer_list>
 #include <limits>
 
-// What an argument struct declares of its operands, once, for whoever hands memory to a kernel: `operands(take)` calls
-// take(name, pointer, type, elements, need) for each in the order of a call. A pointer to const is read, another
-// written. `empty()`: there is nothing to do.
+// What an argument struct declares of a call, once, for whoever makes it: `numbers(take)` calls take(name, number) for
+// each, then `operands(take)` take(name, pointer, type, elements, need), in the order of the call. A pointer to const
+// is read, another written. What they must be together they say to take.require(ok, message). `empty()`: there is
+// nothing to do.
 namespace fastsnn {
 
 // Type of an operand's elements. input: the call's dtype; state: double for double input and float otherwise
@@ -16,6 +17,8 @@ enum class Need : int { always, optional };
 
 // No operand has as many: what sizes that are negative or overflow ask for
 constexpr int64_t kNever = std::numeric_limits<int64_t>::max();
+
+constexpr int64_t kMostParts = 4096;  // of a channel's sum
 
 inline int64_t elements(std::initializer_list<int64_t> sizes) {
   int64_t product = 1;

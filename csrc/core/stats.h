@@ -18,6 +18,11 @@ struct Channels {
   bool empty() const { return outer == 0 || channels == 0 || inner == 0; }
   int64_t n() const { return elements({outer, channels, inner}); }
   int64_t workspace_size() const { return elements({parts, 2, channels}); }
+  template <class Take>
+  void numbers(Take&& take) {
+    take("parts", parts), take("outer", outer), take("channels", channels), take("inner", inner), take("dtype", dtype);
+    take.require(parts >= 1 && parts <= kMostParts, "parts must be in 1..4096");
+  }
 };
 
 // Blocks that a core on a device makes of n neurons at most
@@ -63,6 +68,12 @@ struct OsrForward : OsrNorm {
   bool decides() const { return strict || limit < std::numeric_limits<double>::infinity(); }
 
   template <class Take>
+  void numbers(Take&& take) {
+    Channels::numbers(take);
+    take("learned", learned), take("running", running), take("eps", eps), take("limit", limit), take("strict", strict),
+        take("pooled", pooled), take("ends", ends), take("own_share", own_share), take("step", step);
+  }
+  template <class Take>
   void step_operands(Take&& take) {
     OsrNorm::operands(take);
     take("statistics", statistics, Holds::float64, elements({6, channels}), Need::optional);
@@ -76,6 +87,10 @@ struct OsrForward : OsrNorm {
     take("refused_before", refused_before, Holds::float64, 1, Need::optional);
     take("refused", refused, Holds::float64, 1, Need::optional);
     take("workspace", workspace, Holds::float64, workspace_size(), Need::optional);
+    take.require(!statistics == !n_all, "statistics and n are wanted together");
+    take.require(statistics || !(total || decides()), "a step needs statistics");
+    take.require(!n_before == !mean_before && !n_before == !m2_before, "n, mean and m2 come together");
+    take.require(!ends || (total && folds), "the end of a sequence needs total and folds");
   }
   template <class Take>
   void operands(Take&& take) {
@@ -92,14 +107,20 @@ struct OsrLifForward : OsrForward {
   void *spikes, *u, *slots_out[kMostSlots];          // [n]
 
   template <class Take>
+  void numbers(Take&& take) {
+    OsrForward::numbers(take);
+    take("first", first), take("potential_is_v", potential_is_v);
+  }
+  template <class Take>
   void operands(Take&& take) {
     step_operands(take);
     take("potential", potential, Holds::state, n(), Need::optional);
-    take_slots(take, rule, slots, 1, n());
+    take_slots(take, "slots", rule, slots, 1, n());
     take("keep", keep, Holds::state, n(), Need::optional);
     take("spikes", spikes, Holds::input, n());
     take("u", u, Holds::state, n());
-    take_slots(take, rule, slots_out, 1, n());
+    take_slots(take, "slots_out", rule, slots_out, 1, n());
+    neuron().require_trace(take);
   }
 
   LifForward neuron() const {
@@ -120,6 +141,11 @@ struct OsrReduce : Channels {
   double* workspace;
   const void* g;  // null where a neuron gives it
 
+  template <class Take>
+  void numbers(Take&& take) {
+    Channels::numbers(take);
+    take("learned", learned);
+  }
   template <class Take>
   void sums(Take&& take) {
     take("x", x, Holds::input, n());
@@ -184,6 +210,10 @@ struct OtsCharge {
 
   bool empty() const { return n == 0; }
   template <class Take>
+  void numbers(Take&& take) {
+    take("n", n), take("dtype", dtype);
+  }
+  template <class Take>
   void operands(Take&& take) {
     take("x", x, Holds::input, n);
     take("v", v, Holds::state, n, Need::optional);
@@ -196,6 +226,7 @@ struct OtsCharge {
 struct OtsFire {
   int64_t n;
   Dtype dtype;
+  int rule;
   const double* threshold;   // [1]
   const void* u;             // [n]
   const void *trace, *keep;  // [n], optional
@@ -203,6 +234,10 @@ struct OtsFire {
   void* trace_out;           // [n], of a traced rule
 
   bool empty() const { return n == 0; }
+  template <class Take>
+  void numbers(Take&& take) {
+    take("n", n), take("dtype", dtype);
+  }
   template <class Take>
   void operands(Take&& take) {
     take("threshold", threshold, Holds::float64, 1);
@@ -212,6 +247,8 @@ struct OtsFire {
     take("spikes", spikes, Holds::input, n);
     take("v", v, Holds::state, n);
     take("trace_out", trace_out, Holds::state, n, Need::optional);
+    take.require(rule == int(Rule::none) ? !trace_out : rule == int(Rule::ottt) && (empty() || trace_out),
+                 "the rule must be without a trace, or ottt with trace_out");
   }
 };
 
@@ -224,6 +261,10 @@ struct OtsBackward {
   void* g_x;                 // [n]
 
   bool empty() const { return n == 0; }
+  template <class Take>
+  void numbers(Take&& take) {
+    take("n", n), take("dtype", dtype);
+  }
   template <class Take>
   void operands(Take&& take) {
     take("threshold", threshold, Holds::float64, 1);

@@ -19,6 +19,13 @@ struct StgrSgd {
 
   bool empty() const { return n == 0; }
   template <class Take>
+  void numbers(Take&& take) {
+    take("n", n), take("dtype", dtype), take("first", first), take("nesterov", nesterov), take("lam", lam),
+        take("gam", gam), take("rho", rho), take("lr", lr), take("momentum", momentum), take("undamped", undamped),
+        take("decay", decay);
+    take.require(dtype == Dtype::f32 || dtype == Dtype::f64, "dtype: STGR's step takes float32 and float64");
+  }
+  template <class Take>
   void operands(Take&& take) {
     take("grad", grad, Holds::input, n);
     take("weight", weight, Holds::input, n);

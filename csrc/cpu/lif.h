@@ -384,7 +384,7 @@ void lif_backward_bptt_of(const LifParams& params, const LifBackward& k, int thr
                   [&](int64_t begin, int64_t end) { lif_backward_bptt_chunks<T>(params, k, begin, end, more); });
 }
 
-void lif_backward_bptt(const LifParams& p, const LifBackward& k, int threads) {
+void lif_backward_bptt(const LifParams& p, const LifBackwardBptt& k, int threads) {
   with_dtype(k.dtype, [&](auto zero) {
     lif_backward_bptt_of<decltype(zero)>(p, k, threads, [](int64_t) { return Nothing(); });
   });

@@ -85,7 +85,7 @@ void mpdr_backward_online(const LifParams& p, const MpdrBackward& k, int threads
   with_dtype(k.dtype, [&](auto zero) { mpdr_backward_online_of<decltype(zero)>(p, k, threads); });
 }
 
-void mpdr_backward_bptt(const LifParams& p, const MpdrBackward& k, int threads) {
+void mpdr_backward_bptt(const LifParams& p, const MpdrBackwardBptt& k, int threads) {
   with_dtype(k.dtype, [&](auto zero) {
     using T = decltype(zero);
     const auto pulls = pulls_of<typename StateOf<T>::type>(k);

@@ -90,7 +90,7 @@ void lif_backward_bptt_as(const LifParams& params, const LifBackward& k, const S
   });
 }
 
-void lif_backward_bptt(const LifParams& p, const LifBackward& k, const Stream& on) {
+void lif_backward_bptt(const LifParams& p, const LifBackwardBptt& k, const Stream& on) {
   if (!k.u) throw std::invalid_argument("u of every step must be given");
   with_dtype(k.dtype, [&](auto zero) {
     with_rule(p, [&](auto reset, auto rule) {

@@ -161,7 +161,7 @@ void mpdr_backward_online(const LifParams& p, const MpdrBackward& k, const Strea
   });
 }
 
-void mpdr_backward_bptt(const LifParams& params, const MpdrBackward& k, const Stream& on) {
+void mpdr_backward_bptt(const LifParams& params, const MpdrBackwardBptt& k, const Stream& on) {
   if (!k.u) throw std::invalid_argument("u of every step must be given");
   with_dtype(k.dtype, [&](auto zero) {
     using T = decltype(zero);

@@ -26,7 +26,7 @@ __all__ = ["BackendError", "available", "explain", "running", "select", "use_bac
 
 # each has refusal(device) -> reason | None and KERNELS: family -> kernels
 REGISTRY: dict[str, Any] = dict(zip(BACKENDS, (cuda, triton, cpu, reference), strict=True))
-CORES = (cuda.CORE, triton.CORE, cpu.CORE)
+CORES = (cpu.CORE, cuda.CORE, triton.CORE)
 FAMILIES: dict[str, Callable[[Core], Any]] = {}  # -> its kernels on a core
 ORDER = {"cpu": ("cpu",), "cuda": ("cuda", "triton")}
 

@@ -13,6 +13,17 @@ from ..reference import binary as reference
 from ..reference.binary import Geometry, output_shape
 from .operands import DTYPES
 
+SIGNATURES = {
+    "binarize_forward": (
+        "where, rows: int, cols: int, dtype: dtype, scaled: bool, weight: input, scale: >float64, out: >input"
+    ),
+    "binarize_backward": "where, rows: int, cols: int, dtype: dtype, weight: input, g_out: input, g_weight: >input",
+    "packed_product": (
+        "where, batch: int, channels: int, outputs: int, in: int[2], out: int[2], kernel: int[2], stride: int[2], "
+        "padding: int[2], dilation: int[2], x_strides: int[4], y_strides: int[4], bits: int, dtype: dtype, "
+        "x: input strided, words: int32, scale: float32?, bias: float32?, y: >input strided"
+    ),
+}
 POINT = (1, 1)  # a plane, or a kernel, of one pixel
 
 
@@ -20,7 +31,7 @@ class BinaryKernels:
     """Binary synapses on one core; signatures as fastsnn.reference.binary."""
 
     def __init__(self, core: Core) -> None:
-        self.NAME, self._core, self._where = core.name, core.module, core.where
+        self.NAME, self._core, self._where = core.name, core.checked(SIGNATURES), core.where
 
     def forward(self, weight: Tensor, scaled: bool) -> tuple[Tensor, Tensor]:
         out, scale = torch.empty_like(weight), weight.new_empty(len(weight), dtype=torch.float64)

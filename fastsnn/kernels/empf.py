@@ -14,16 +14,42 @@ from ..reference.empf import Norm
 from ..types import state_dtype
 from .operands import DTYPES
 
+_SHAPE = "where, parts: int, T: int, outer: int, channels: int, inner: int, dtype: dtype"
+_NORM = (
+    f"{_SHAPE}, m: state, mean: state, inverse: state, alpha: state, beta: state, gamma: state, bias: state, "
+    "threshold: state"
+)
+SIGNATURES = {
+    "empf_forward": (
+        f"{_SHAPE}, x: input, v: state?, leak: state?, threshold: state, spikes: >input, v_last: >state?, "
+        "v_seq: >state?"
+    ),
+    "empf_backward": (
+        f"{_SHAPE}, g_spikes: input, v_seq: state?, x: input?, v: state?, threshold: state, g_x: >input, "
+        "g_leak: >float64?, g_threshold: >float64"
+    ),
+    "empf_potential": (
+        f"{_SHAPE}, x: input, v: state?, leak: state, m: >state, shift: >float64, sums: >float64?, squares: >float64?"
+    ),
+    "empf_norm_forward": f"{_NORM}, spikes: >input, v_last: >state",
+    "empf_norm_sums": f"{_NORM}, g_spikes: input, v_last: state, g_mh: >float64, g_mh_xhat: >float64",
+    "empf_norm_backward": (
+        f"{_NORM}, g_spikes: input, v_last: state, v: state?, pull: state, pull_xhat: state, g_x: >input, "
+        "g_leak: >float64"
+    ),
+}
+
 
 class EMPFKernels:
     """EM-PF kernels of one core; signatures as fastsnn.reference.empf. Sums come in several parts a channel."""
 
     def __init__(self, core: Core) -> None:
-        self.NAME, self._core, self._where, self._blocks = core.name, core.module, core.where, core.blocks
+        self.NAME, self._core = core.name, core.checked(SIGNATURES)
+        self._where, self._blocks = core.where, core.blocks
 
     def _run(self, kernel: str, x: Tensor, dtype: torch.dtype, *operands: Any) -> None:
         sizes = [self._parts(x), *[1] * (4 - x.dim()), *x.shape]
-        getattr(self._core, kernel)(self._where(x), sizes, DTYPES[dtype], *operands)
+        getattr(self._core, kernel)(self._where(x), *sizes, DTYPES[dtype], *operands)
 
     def _parts(self, x: Tensor) -> int:
         """Parts of a channel's sum, a function of the shape alone: of 1024 neurons or more."""

@@ -19,6 +19,25 @@ from ..surrogate.formulas import SHAPES
 from ..types import EMPTY, Forward, LIFParams, LIFState, MPDRGradient, Saved, new, state_dtype
 from .operands import DTYPES, workspace_of_blocks
 
+_FORWARD = (
+    "p, where, T: int, n: int, dtype: dtype, first: bool, potential_is_v: bool, x: input, potential: state?, "
+    "*slots: state?, keep: state?, spikes: >input, u_last: >state?, u_seq: >state?, v_last: >state?, "
+    "v_seq: >state?, *slots_out: >state?"
+)
+_BACKWARD = (
+    "p, where, T: int, n: int, dtype: dtype, potential_is_v: bool, g_spikes: input?, keep: state?, u: state?, "
+    "x: input?, potential: state?, *slots: state?, g_v_last: state?, *g_slots_last: state?, g_v_seq: state?, "
+    "g_x: >input, g_v_first: >state?, *g_slots_first: >state?"
+)
+SIGNATURES = {
+    "lif_forward": _FORWARD,
+    "lif_backward_online": _BACKWARD,
+    "lif_backward_bptt": _BACKWARD,
+    "mpdr_forward": f"{_FORWARD}, moments: >float64, workspace: >float64?",
+    "mpdr_backward_online": f"{_BACKWARD}, pulls: float64, g_local: >input?",
+    "mpdr_backward_bptt": f"{_BACKWARD}, pulls: float64, g_local: >input?",
+}
+
 
 def _empty_float(x: Tensor) -> Tensor:
     return empty_like(x, dtype=torch.float32)
@@ -49,10 +68,11 @@ class LIFKernels:
     """LIF kernels of one core; signatures as fastsnn.reference.lif, and fastsnn.reference.mpdr."""
 
     def __init__(self, core: Core) -> None:
-        if core.module is not None:
-            check_rules(core.module)
+        self._core = core.checked(SIGNATURES)
+        if self._core is not None:
+            check_rules(self._core)
         self.NAME, self.SAVES_U, self._workspace = core.name, core.saves_u, core.blocks > 1
-        self._core, self._where, self._cached = core.module, core.where, f"_native_{core.name}"
+        self._where, self._cached = core.where, f"_native_{core.name}"
 
     def _params(self, p: LIFParams) -> Any:
         native = p.__dict__.get(self._cached)
@@ -159,7 +179,6 @@ class LIFKernels:
         arguments = (
             self._params(p),
             self._where(like),
-            not p.online,
             len(like) if saved.sequence else 1,
             one.numel(),
             DTYPES[saved.dtype],
@@ -177,11 +196,12 @@ class LIFKernels:
             g_v_first,
             *g_first,
         )
+        core = self._core
         if mpdr is None:
-            self._core.lif_backward(*arguments)
+            (core.lif_backward_online if p.online else core.lif_backward_bptt)(*arguments)
             return g_x, g_v_first, g_first, None
         local = empty_like(g_x) if mpdr.local else None
-        self._core.mpdr_backward(*arguments, mpdr.rows, local)
+        (core.mpdr_backward_online if p.online else core.mpdr_backward_bptt)(*arguments, mpdr.rows, local)
         return g_x, g_v_first, g_first, local
 
 

@@ -10,12 +10,21 @@ from ..backends.core import Core
 from ..reference import standardize as reference
 from .operands import DTYPES
 
+_WEIGHT = (
+    "where, rows: int, cols: int, dtype: dtype, eps: float, weight: input, gain: input, mean: >float64, "
+    "inverse: >float64"
+)
+SIGNATURES = {
+    "standardize_forward": f"{_WEIGHT}, out: >input",
+    "standardize_backward": f"{_WEIGHT}, g_out: input, g_weight: >input, g_gain: >input",
+}
+
 
 class StandardizeKernels:
     """Weight-standardisation kernels of one core; signatures as fastsnn.reference.standardize."""
 
     def __init__(self, core: Core) -> None:
-        self.NAME, self._core, self._where = core.name, core.module, core.where
+        self.NAME, self._core, self._where = core.name, core.checked(SIGNATURES), core.where
 
     def forward(self, weight: Tensor, gain: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
         rows, cols = len(weight), weight[0].numel()

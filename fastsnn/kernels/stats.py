@@ -16,6 +16,43 @@ from ..types import Forward, LIFParams, LIFState, slots_at, state_dtype
 from .lif import LIFKernels
 from .operands import DTYPES, workspace_of_blocks
 
+_SIZES = "where, parts: int, outer: int, channels: int, inner: int, dtype: dtype"
+_STEP_NUMBERS = (
+    f"{_SIZES}, learned: dtype, running: dtype, eps: float, limit: float, strict: bool, pooled: bool, ends: bool, "
+    "own_share: float, step: int"
+)
+_STEP = (
+    "x: input, weight: own, bias: own, running_mean: >own, running_var: >own, statistics: >float64?, n: >float64?, "
+    "n_before: float64?, mean_before: float64?, m2_before: float64?, total: >float64?, share: float64?, "
+    "folds: >int64?, refused_before: float64?, refused: >float64?, workspace: >float64?"
+)
+_REDUCE = (
+    f"{_SIZES}, learned: dtype, x: input, statistics: float64, n: float64, means: >float64, g_weight: >own, "
+    "g_bias: >own, workspace: >float64?"
+)
+OSR_SIGNATURES = {
+    "osr_forward": f"{_STEP_NUMBERS}, {_STEP}, y: >input",
+    "osr_lif_forward": (
+        f"p, {_STEP_NUMBERS}, first: bool, potential_is_v: bool, {_STEP}, potential: state?, *slots: state?, "
+        "keep: state?, spikes: >input, u: >state, *slots_out: >state?"
+    ),
+    "osr_reduce": f"{_REDUCE}, g: input",
+    "osr_lif_reduce": f"p, {_REDUCE}, g_spikes: input, keep: state?, u: state, g_y: >input",
+    "osr_gradient": f"{_SIZES}, x: input, g: input, statistics: float64, means: float64, g_x: >input",
+}
+OTS_SIGNATURES = {
+    "ots_charge": (
+        "p, where, n: int, dtype: dtype, x: input, v: state?, u: >state, moments: >float64, workspace: >float64?"
+    ),
+    "ots_fire": (
+        "p, where, n: int, dtype: dtype, threshold: float64, u: state, trace: state?, keep: state?, spikes: >input, "
+        "v: >state, trace_out: >state?"
+    ),
+    "ots_backward": (
+        "p, where, n: int, dtype: dtype, threshold: float64, u: state, g_spikes: input, keep: state?, g_x: >input"
+    ),
+}
+
 
 def _shape(x: Tensor) -> tuple[int, int, int]:
     """outer, channels and inner of x, contiguous or with channels last."""
@@ -36,7 +73,7 @@ class OSRKernels:
     """OSR kernels of one core; signatures as fastsnn.reference.osr."""
 
     def __init__(self, core: Core) -> None:
-        self.NAME, self._lif, self._core = core.name, LIFKernels(core), core.module
+        self.NAME, self._lif, self._core = core.name, LIFKernels(core), core.checked(OSR_SIGNATURES)
         self._where, self._blocks = core.where, core.blocks
 
     def _sizes(self, x: Tensor) -> list[int]:
@@ -53,7 +90,7 @@ class OSRKernels:
         """Numbers and operands of a normalisation: what every forward begins with."""
         mean, variance, eps, *_ = running
         types = [DTYPES[tensor.dtype] for tensor in (x, weight, mean)]
-        return [self._sizes(x), types, eps], [x, weight.contiguous(), bias.contiguous(), mean, variance]
+        return [*self._sizes(x), *types, eps], [x, weight.contiguous(), bias.contiguous(), mean, variance]
 
     def _step(self, x: Tensor, running: Running) -> tuple[list[Any], list[Any], Settled]:
         """Numbers and operands of what becomes of a training step's moments, and that."""
@@ -119,7 +156,7 @@ class OSRKernels:
         """Numbers and operands of a gradient's sums, and what becomes of them."""
         means = torch.empty_like(used.statistics[:2])
         learned = [x.new_empty(x.shape[1], dtype=dtype) for _ in range(2)]
-        numbers = [self._sizes(x), [DTYPES[x.dtype], DTYPES[dtype]]]
+        numbers = [*self._sizes(x), DTYPES[x.dtype], DTYPES[dtype]]
         return numbers, [x, *used, means, *learned, self._workspace(x)], [means, *learned]
 
     def reduce(self, x: Tensor, g: Tensor, used: Used, dtype: torch.dtype) -> Any:
@@ -137,7 +174,7 @@ class OSRKernels:
 
     def gradient(self, x: Tensor, g: Tensor, used: Used, means: Tensor) -> Tensor:
         g_x = torch.empty_like(x)
-        self._core.osr_gradient(self._where(x), self._sizes(x), DTYPES[x.dtype], x, g, used.statistics, means, g_x)
+        self._core.osr_gradient(self._where(x), *self._sizes(x), DTYPES[x.dtype], x, g, used.statistics, means, g_x)
         return g_x
 
 
@@ -145,7 +182,7 @@ class OTSKernels:
     """OTS kernels of one core; signatures as fastsnn.reference.ots."""
 
     def __init__(self, core: Core) -> None:
-        self.NAME, self._lif, self._core = core.name, LIFKernels(core), core.module
+        self.NAME, self._lif, self._core = core.name, LIFKernels(core), core.checked(OTS_SIGNATURES)
         self._where, self._workspace = core.where, core.blocks > 1
 
     def _call(self, kernel: str, p: LIFParams, u: Tensor, dtype: torch.dtype, *operands: Tensor | None) -> None:

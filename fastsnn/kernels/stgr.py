@@ -8,12 +8,20 @@ from ..backends import cpu, register
 from ..backends.core import Core
 from .operands import DTYPES
 
+SIGNATURES = {
+    "stgr_sgd": (
+        "where, n: int, dtype: dtype, first: bool, nesterov: bool, lam: float, gam: float, rho: float, lr: float, "
+        "momentum: float, undamped: float, decay: float, grad: input, weight: >input, average: >input, "
+        "previous: >input, momentum_buffer: >input"
+    ),
+}
+
 
 class STGRKernels:
     """One pass over the tensors of a parameter; dense, of one memory order, float32 or float64."""
 
     def __init__(self, core: Core) -> None:
-        self.NAME, self._core, self._where = core.name, core.module, core.where
+        self.NAME, self._core, self._where = core.name, core.checked(SIGNATURES), core.where
 
     def sgd(self, p: Tensor, tensors: tuple[Tensor, ...], first: bool, nesterov: bool, *scalars: float) -> None:
         """p and, of tensors, W_ema, the previous gradient and the momentum buffer change in place. tensors: gradient

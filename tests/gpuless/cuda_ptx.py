@@ -41,7 +41,7 @@ class Core:
     def __init__(self, folder):
         self.order, self.launched, self._operands = 0, [], []
         self.module = _extension(folder)
-        self.__name__, self.rules = self.module.__name__, self.module.rules
+        self.__name__, self.rules, self.kernels = self.module.__name__, self.module.rules, self.module.kernels
         self._hook = HOOK(self._launch)
         ctypes.CDLL(self.module.__file__).gpuless_launch_hook(self._hook)
 

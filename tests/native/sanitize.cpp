@@ -12,44 +12,23 @@ namespace {
 
 using namespace fastsnn;
 
+constexpr int kThreads = 2;
+
+template <class... Structs>
+struct Run {
+  template <Kernel<int, Structs...>* Kernels::* kernel>
+  static void run(const Structs&... k) {
+    (generic::kernels.*kernel)(k..., kThreads);
+  }
+};
+
 struct Cpu {
   static constexpr bool kRecomputes = true;
   static constexpr int64_t kMany = 40013, kMost = 200000;  // two threads have a share
-  static constexpr int kThreads = 2;
-  static void lif_forward(const LifParams& p, const LifForward& k) { generic::kernels.lif_forward(p, k, kThreads); }
-  static void lif_backward_online(const LifParams& p, const LifBackward& k) {
-    generic::kernels.lif_backward_online(p, k, kThreads);
-  }
-  static void lif_backward_bptt(const LifParams& p, const LifBackward& k) {
-    generic::kernels.lif_backward_bptt(p, k, kThreads);
-  }
-  static void standardize_forward(const StandardizeForward& k) { generic::kernels.standardize_forward(k, kThreads); }
-  static void standardize_backward(const StandardizeBackward& k) { generic::kernels.standardize_backward(k, kThreads); }
-  static void empf_forward(const EmpfForward& k) { generic::kernels.empf_forward(k, kThreads); }
-  static void empf_backward(const EmpfBackward& k) { generic::kernels.empf_backward(k, kThreads); }
-  static void empf_potential(const EmpfPotential& k) { generic::kernels.empf_potential(k, kThreads); }
-  static void empf_norm_forward(const EmpfNormForward& k) { generic::kernels.empf_norm_forward(k, kThreads); }
-  static void empf_norm_sums(const EmpfNormSums& k) { generic::kernels.empf_norm_sums(k, kThreads); }
-  static void empf_norm_backward(const EmpfNormBackward& k) { generic::kernels.empf_norm_backward(k, kThreads); }
-  static void osr_forward(const OsrForward& k) { generic::kernels.osr_forward(k, kThreads); }
-  static void osr_reduce(const OsrReduce& k) { generic::kernels.osr_reduce(k, kThreads); }
-  static void osr_gradient(const OsrGradient& k) { generic::kernels.osr_gradient(k, kThreads); }
-  static void osr_lif_forward(const LifParams& p, const OsrForward& k, const LifForward& lif) {
-    generic::kernels.osr_lif_forward(p, k, lif, kThreads);
-  }
-  static void osr_lif_reduce(const LifParams& p, const OsrReduce& k, const LifBackward& lif) {
-    generic::kernels.osr_lif_reduce(p, k, lif, kThreads);
-  }
-  static void ots_charge(const LifParams& p, const OtsCharge& k) { generic::kernels.ots_charge(p, k, kThreads); }
-  static void ots_fire(const LifParams& p, const OtsFire& k) { generic::kernels.ots_fire(p, k, kThreads); }
-  static void ots_backward(const LifParams& p, const OtsBackward& k) { generic::kernels.ots_backward(p, k, kThreads); }
-  static void mpdr_forward(const LifParams& p, const MpdrForward& k) { generic::kernels.mpdr_forward(p, k, kThreads); }
-  static void mpdr_backward_online(const LifParams& p, const MpdrBackward& k) {
-    generic::kernels.mpdr_backward_online(p, k, kThreads);
-  }
-  static void mpdr_backward_bptt(const LifParams& p, const MpdrBackward& k) {
-    generic::kernels.mpdr_backward_bptt(p, k, kThreads);
-  }
+
+#define FASTSNN_RUN(name, ...) static constexpr auto name = &Run<__VA_ARGS__>::run<&Kernels::name>;
+  FASTSNN_CPU_KERNELS(FASTSNN_RUN)
+#undef FASTSNN_RUN
 };
 
 using sanitize::Buffer;
@@ -60,7 +39,7 @@ void stgr(Dtype dtype, int64_t n) {
   for (bool first : {true, false}) {
     generic::kernels.stgr_sgd(StgrSgd{n, dtype, first, first, 0.1, 0.5, 0.9, 0.1, 0.9, 1.0, 0.01, g.data(),
                                       weight.data(), average.data(), previous.data(), momentum.data()},
-                              Cpu::kThreads);
+                              kThreads);
   }
 }
 

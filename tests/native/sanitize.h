@@ -6,11 +6,8 @@
 #include <limits>
 #include <vector>
 
-#include "../../csrc/core/arguments.h"
-#include "../../csrc/core/empf.h"
+#include "../../csrc/core/kernels.h"
 #include "../../csrc/core/lif.h"
-#include "../../csrc/core/mpdr.h"
-#include "../../csrc/core/stats.h"
 
 // Runs every kernel of a core on exactly sized heap buffers, ragged sizes included: AddressSanitizer sees one element
 // too far. Arguments: `tiny` for one small size and two types, `plant` for one element too few, which must be seen.
@@ -83,7 +80,7 @@ void lif(const LifParams& p, Dtype dtype, int64_t T, int64_t n, int64_t skew, bo
     driving.put(k.g_slots_last, with_options);
     driving.put(k.g_slots_first);
     Core::lif_backward_online(p, k);
-    if (!kRules[p.rule].traced && (saved || Core::kRecomputes)) Core::lif_backward_bptt(p, k);
+    if (!kRules[p.rule].traced && (saved || Core::kRecomputes)) Core::lif_backward_bptt(p, LifBackwardBptt{k});
   }
 }
 
@@ -187,8 +184,8 @@ void ots(Dtype dtype, int64_t n, int64_t skew, bool option) {
   const auto row = [&](int64_t bytes) { return Buffer(n, bytes, skew); };
   Buffer x = row(w), spikes = row(w), u = row(sw), v = row(sw), trace = row(sw), keep = row(sw);
   Core::ots_charge(p, OtsCharge{n, dtype, x.data(), v.data_if(option), u.data(), moments.data(), workspace.data()});
-  Core::ots_fire(p, OtsFire{n, dtype, &threshold, u.data(), trace.data_if(option), keep.data_if(option), spikes.data(),
-                            v.data(), trace.data()});
+  Core::ots_fire(p, OtsFire{n, dtype, p.rule, &threshold, u.data(), trace.data_if(option), keep.data_if(option),
+                            spikes.data(), v.data(), trace.data()});
   Core::ots_backward(p, OtsBackward{n, dtype, &threshold, u.data(), spikes.data(), keep.data_if(option), x.data()});
 }
 
@@ -210,7 +207,7 @@ void mpdr(Dtype dtype, int reset, int64_t T, int64_t n, int64_t skew, bool optio
   const MpdrBackward whole{backward, pulls.data(), nullptr}, apart{backward, pulls.data(), g_local.data()};
   Core::mpdr_backward_online(p, whole);
   Core::mpdr_backward_online(p, apart);
-  if (option || Core::kRecomputes) Core::mpdr_backward_bptt(p, whole);
+  if (option || Core::kRecomputes) Core::mpdr_backward_bptt(p, MpdrBackwardBptt{whole});
 }
 
 struct Sizes {

@@ -127,7 +127,7 @@ REFUSED = {
         "standardize_backward: gain has 4 elements of float32 on cpu; needed: 3000000 elements",
     ),
     "done of another weight": (done_of_another_weight, "standardize_backward: mean has 2 elements of float64"),
-    "a backward by hand": (backward_by_hand, "lif_backward: g_spikes has 4 elements"),
+    "a backward by hand": (backward_by_hand, "lif_backward_online: g_spikes has 4 elements"),
     "channels of OSR": (lambda: osr_of_other_channels(True), "osr_forward: weight has 3 elements of float32"),
     "channels of OSR in evaluation": (lambda: osr_of_other_channels(False), "osr_forward: weight has 3 elements"),
     "a short bias": (osr_with_a_short_bias, "osr_forward: bias has 1 elements of float32 on cpu; needed: 1000"),
