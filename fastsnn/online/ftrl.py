@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -41,4 +43,9 @@ class FTRL:
         """The term at the present weights, []."""
         away = [p - reference.to(p) for p, reference in self._pairs]
         sizes = [d.abs().sum() if self.norm == "l1" else d.square().sum() for d in away]
-        return self.rho * torch.stack(sizes).sum()
+        return self.rho * torch.stack([*map(_whole, sizes)]).sum()
+
+
+def _whole(total: Any) -> Tensor:
+    """Of all processes' pieces of a parameter (FSDP2)."""
+    return total.full_tensor() if hasattr(total, "full_tensor") else total

@@ -277,9 +277,9 @@ def trained(tmp_path_factory):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("rule", ["ottt", "ndot"])
+@pytest.mark.parametrize("case", ["ottt", "ndot", "ftrl"])
 @pytest.mark.parametrize("wrapper", ["fsdp2", "static_graph", "find_unused_parameters", "ddp"])
-def test_two_processes_train_as_one(trained, wrapper, rule):
-    one, two = trained["one", rule], trained[wrapper, rule]
+def test_two_processes_train_as_one(trained, wrapper, case):
+    one, two = trained["one", case], trained[wrapper, case]
     assert_same(two, one, rtol=1e-6, atol=1e-6)
-    assert not torch.allclose(one[0], trained["start", rule][0])
+    assert not torch.allclose(one[0], trained["start", case][0])

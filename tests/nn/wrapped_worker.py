@@ -12,6 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 import fastsnn
 
 UPDATES, STEPS, BATCH = 12, 2, 4
+CASES = {"ottt": ("ottt", 0.0), "ndot": ("ndot", 0.0), "ftrl": ("ottt", 0.3)}  # rule, and rho of FTRL
 
 
 def network(rule):
@@ -55,8 +56,9 @@ def parameters(net):
     return [p.detach().clone() for p in whole]
 
 
-def train(net, share):
+def train(net, share, rho):
     """Mode O, on a share of the samples."""
+    near = fastsnn.online.FTRL(net, rho) if rho else lambda: 0.0
     optimizer = torch.optim.SGD(net.parameters(), lr=0.05, momentum=0.9)
     generator = torch.Generator().manual_seed(2)
     for _ in range(UPDATES // STEPS):
@@ -64,7 +66,7 @@ def train(net, share):
         for _ in range(STEPS):
             x = 2 * torch.randn(BATCH, 2, 6, 6, generator=generator, dtype=torch.float64)
             optimizer.zero_grad()
-            net(x[share]).square().mean().backward()
+            (net(x[share]).square().mean() + near()).backward()
             optimizer.step()
     return parameters(net)
 
@@ -73,11 +75,11 @@ def main(folder, rank):
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", f"file://{folder}/store", rank=rank, world_size=2)
     results = {}
-    for rule in ("ottt", "ndot"):
-        results["start", rule] = parameters(network(rule))
-        results["one", rule] = train(network(rule), slice(None))
+    for case, (rule, rho) in CASES.items():
+        results["start", case] = parameters(network(rule))
+        results["one", case] = train(network(rule), slice(None), rho)
         for name, wrap in WRAPPERS.items():
-            results[name, rule] = train(wrap(network(rule)), slice(rank, None, 2))
+            results[name, case] = train(wrap(network(rule)), slice(rank, None, 2), rho)
     if rank == 0:
         torch.save(results, folder / "trained")
     torch.distributed.destroy_process_group()
