@@ -11,6 +11,7 @@ from ._cpu import lif_backward as lif_backward
 from ._cpu import lif_forward as lif_forward
 from ._cpu import mpdr_backward as mpdr_backward
 from ._cpu import mpdr_forward as mpdr_forward
+from ._cpu import osr_charge as osr_charge
 from ._cpu import osr_forward as osr_forward
 from ._cpu import osr_gradient as osr_gradient
 from ._cpu import osr_lif_forward as osr_lif_forward

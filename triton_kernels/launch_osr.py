@@ -14,14 +14,15 @@ from . import osr
 from .launch import AT_HALF_OCCUPANCY, INTERPRETED, OPTIONS, WARPS, bits
 
 MERGE = {"BLOCK_P": 16, "BLOCK_C": 16, **OPTIONS}
+CHARGED = 256  # programs whose u are taken together at once
 
 
-def grid_of(sizes: tuple[int, ...], x: Tensor, neurons: bool = False) -> tuple[tuple[int, int], dict[str, Any]]:
-    """(parts, blocks of channels) and the kernels' block sizes: 16 bytes of the state a thread, or 8 where it has
-    sums of several channels or neurons, whose values need more registers than a thread has for larger tiles."""
+def grid_of(sizes: tuple[int, ...], x: Tensor, widest: int = 16) -> tuple[tuple[int, int], dict[str, Any]]:
+    """(parts, blocks of channels) and the kernels' block sizes: `widest` bytes of the state a thread, at most 8 where
+    it has sums of several channels: these need registers, as neurons' values do."""
     parts, outer, channels, inner = sizes
     block_c = 32 if inner == 1 else 1
-    bytes_a_thread = 8 if neurons or inner == 1 else 16
+    bytes_a_thread = min(widest, 8) if inner == 1 else widest
     block_j = WARPS * 32 * bytes_a_thread // max(4, x.element_size()) // block_c
     if INTERPRETED:  # which pays for each program: few and large ones
         block_c = min(triton.next_power_of_2(channels), 256)
@@ -82,7 +83,7 @@ def osr_lif_forward(p: Any, device: AbstractContextManager, *given: Any) -> None
     x = operands[0]
     if x.numel() == 0:
         return
-    grid, options = grid_of(sizes, x, neurons=True)
+    grid, options = grid_of(sizes, x, 8)
     count, q = p.rule.count, p.of(x)
     neuron = potential, tuple(others[:count]), *others[count : count + 3], tuple(others[count + 3 :])
     parameters = q.leak, q.gain, q.bias, q.threshold, q.v_reset, q.of_rule
@@ -93,6 +94,28 @@ def osr_lif_forward(p: Any, device: AbstractContextManager, *given: Any) -> None
         osr.osr_lif_forward[grid](*operands, *neuron, *sizes[1:], *numbers, *parameters, **constants, **rule, **taken)
 
     _forward(device, sizes, numbers, operands, run)
+
+
+def osr_charge(p: Any, device: AbstractContextManager, *given: Any) -> None:
+    """given: as osr_forward's, with v, u, u_moments and u_workspace in place of y."""
+    sizes, numbers, operands = given[:4], given[7:14], given[14:-4]
+    v, u, u_moments, u_workspace = given[-4:]
+    if u.numel() == 0:
+        return
+    _check_workspace(True, u_workspace)
+    grid, options = grid_of(sizes, operands[0], 4 if sizes[3] == 1 else 8)  # u has sums, too
+    q = p.of(u)
+
+    def run(operands: tuple[Any, ...], numbers: tuple[int, ...], constants: dict[str, Any]) -> None:
+        taken = options | (AT_HALF_OCCUPANCY if constants["SUMS"] else {})
+        neuron, parameters = (v, u, u_workspace), (q.leak, q.gain, q.bias, q.v_reset)
+        osr.osr_charge[grid](*operands, *neuron, *sizes[1:], *numbers, *parameters, HARD=p.reset, **constants, **taken)
+
+    _forward(device, sizes, numbers, operands, run)
+    with device:
+        osr.osr_charge_merge[(1,)](
+            u_workspace, u_moments, *sizes, BLOCK_P=CHARGED, BLOCK_C=options["BLOCK_C"], **OPTIONS
+        )
 
 
 def _reduce(
@@ -123,15 +146,15 @@ def osr_reduce(device: AbstractContextManager, *given: Any) -> None:
     """given: parts, outer, channels, inner, two dtypes and the operands."""
     sizes, operands, g = given[:4], given[6:-1], given[-1]
     if g.numel():
-        _reduce(device, sizes, operands, g, (None, None, None), (0, 0, 0, 0), None)
+        _reduce(device, sizes, operands, g, (None, None, None, None), (0, 0, 0, 0), None)
 
 
 def osr_lif_reduce(p: Any, device: AbstractContextManager, *given: Any) -> None:
-    sizes, operands, (g_spikes, keep, u, g_y) = given[:4], given[6:-4], given[-4:]
+    sizes, operands, (g_spikes, keep, u, threshold, g_y) = given[:4], given[6:-5], given[-5:]
     if g_y.numel():
         q = p.of(g_y)
         numbers = (q.gain, q.threshold, q.height, q.slope)
-        _reduce(device, sizes, operands, g_spikes, (u, keep, g_y), numbers, p.surrogate)
+        _reduce(device, sizes, operands, g_spikes, (u, keep, threshold, g_y), numbers, p.surrogate)
 
 
 def osr_gradient(device: AbstractContextManager, *given: Any) -> None:

@@ -13,7 +13,7 @@ import triton.language as tl
 from .arguments import load_or, number, numbers, store_if, store_slots
 from .kernel import kernel
 from .lif import advance, load_state, step
-from .rules.rule import Lif
+from .rules.rule import Lif, charge
 from .surrogate import surrogate
 
 # rows of a step's statistics
@@ -361,6 +361,121 @@ def osr_lif_forward(
 
 
 @triton.jit
+def charged(p, b_x, v_p, o_x, m_x, center, factor, shift, start):
+    """u of some neurons on their y."""
+    return charge(p, load_or(v_p, o_x, m_x, start, b_x.dtype), (b_x - center) * factor + shift, ())
+
+
+@kernel(do_not_specialize=["eps", "own_share", "t", "leak", "gain", "bias", "v_reset"])
+def osr_charge(
+    x_p,
+    norm,
+    moments,
+    workspace_p,
+    v_p,
+    u_p,
+    u_workspace_p,
+    outer: tl.int64,
+    channels: tl.int64,
+    inner: tl.int64,
+    eps: tl.int64,
+    own_share: tl.int64,
+    t: tl.int64,
+    leak: tl.int64,
+    gain: tl.int64,
+    bias: tl.int64,
+    v_reset: tl.int64,
+    SUMS: tl.constexpr,
+    SECOND: tl.constexpr,
+    POOLED: tl.constexpr,
+    ENDS: tl.constexpr,
+    HARD: tl.constexpr,
+    BLOCK_J: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+):
+    """As osr_forward, with u of the neuron charged with y, which stays in registers; moments of a program's u go to
+    u_workspace [programs, 2]."""
+    STATE: tl.constexpr = u_p.dtype.element_ty
+    given = Numbers(number(eps, tl.float64), number(own_share, tl.float64), t)
+    begin, end, o_c = part(outer, inner, BLOCK_C)
+    if SECOND:
+        end = second_pass(norm, moments, given, workspace_p, begin, end, o_c, channels, outer * inner, POOLED, ENDS)
+    center, factor, _ = affine_of(norm, given.eps, moments.statistics_p, o_c, channels, outer * inner, SECOND)
+    center, factor = center.to(STATE)[None, :], factor.to(STATE)[None, :]
+    shift = over_tile(norm.bias_p, o_c, channels, STATE)
+    leak, gain, bias = number(leak, STATE), number(gain, STATE), number(bias, STATE)
+    p, start = Lif(leak, gain, bias), number(v_reset, STATE) if HARD else 0.0
+    origin = origin_of(x_p, begin, o_c, channels, inner)
+    o_first, m_first = tile(begin, end, o_c, channels, inner, 1)
+    b_first = charged(p, origin.to(STATE)[None, :], v_p, o_first, m_first, center, factor, shift, start)
+    u_origin = tl.sum(tl.where(tl.arange(0, BLOCK_C)[None, :] == 0, b_first, 0.0)).to(tl.float64)
+    b_sum, b_squares = tl.zeros([BLOCK_J, BLOCK_C], tl.float64), tl.zeros([BLOCK_J, BLOCK_C], tl.float64)
+    b_u_sum, b_u_squares = tl.zeros([BLOCK_J, BLOCK_C], tl.float64), tl.zeros([BLOCK_J, BLOCK_C], tl.float64)
+    for j in range(begin, end, BLOCK_J):
+        o_x, m_x = tile(j, end, o_c, channels, inner, BLOCK_J)
+        b_x = tl.load(x_p + o_x, m_x, 0.0).to(STATE)
+        b_u = charged(p, b_x, v_p, o_x, m_x, center, factor, shift, start)
+        tl.store(u_p + o_x, b_u, m_x)
+        if SUMS:
+            b_d = tl.where(m_x, b_x.to(tl.float64) - origin[None, :], 0.0)
+            b_sum += b_d
+            b_squares += b_d * b_d
+        b_d = tl.where(m_x, b_u.to(tl.float64) - u_origin, 0.0)
+        b_u_sum += b_d
+        b_u_squares += b_d * b_d
+    if SUMS:
+        store_moments(workspace_p, o_c, channels, end - begin, origin, tl.sum(b_sum, 0), tl.sum(b_squares, 0))
+    i_program = tl.program_id(0).to(tl.int64) * tl.num_programs(1) + tl.program_id(1)
+    u_sum = tl.sum(b_u_sum)
+    u_shift = u_sum / charged_count(end - begin, tl.program_id(1), channels, BLOCK_C)
+    u_m2 = tl.maximum(tl.sum(b_u_squares) - u_sum * u_shift, 0.0, tl.PropagateNan.ALL)
+    tl.store(u_workspace_p + 2 * i_program, u_origin + u_shift, end > begin)
+    tl.store(u_workspace_p + 2 * i_program + 1, u_m2, end > begin)
+
+
+@triton.jit
+def charged_count(elements, i_group, channels, BLOCK_C: tl.constexpr):
+    """Neurons of a program that has so many elements of each channel of its group."""
+    return (elements * tl.minimum(channels - i_group * BLOCK_C, BLOCK_C)).to(tl.float64)
+
+
+@triton.jit
+def charged_tile(i, parts, count, channels, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr):
+    """Of BLOCK_P programs from the i-th on: where their moments lie, which there are, and their neurons."""
+    groups, o_p = tl.cdiv(channels, BLOCK_C), i + tl.arange(0, BLOCK_P)
+    i_part, m_p = o_p // groups, o_p < parts * groups
+    elements = begin_of(i_part + 1, count, parts) - begin_of(i_part, count, parts)
+    return 2 * o_p, m_p, tl.where(m_p, charged_count(elements, o_p % groups, channels, BLOCK_C), 0.0)
+
+
+@kernel
+def osr_charge_merge(
+    u_workspace_p,
+    u_moments_p,
+    parts: tl.int64,
+    outer: tl.int64,
+    channels: tl.int64,
+    inner: tl.int64,
+    BLOCK_P: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+):
+    """Moments of u of all programs, as osr_merge takes those of parts; BLOCK_C: channels of each."""
+    count, programs = outer * inner, parts * tl.cdiv(channels, BLOCK_C)
+    first = tl.load(u_workspace_p)
+    b_sum, b_m2 = tl.zeros([BLOCK_P], tl.float64), tl.zeros([BLOCK_P], tl.float64)
+    for i in range(0, programs, BLOCK_P):
+        o_p, m_p, b_n = charged_tile(i, parts, count, channels, BLOCK_P, BLOCK_C)
+        b_sum += b_n * (tl.load(u_workspace_p + o_p, m_p, first) - first)
+    mean = first + tl.sum(b_sum, 0) / (count * channels).to(tl.float64)
+    for i in range(0, programs, BLOCK_P):
+        o_p, m_p, b_n = charged_tile(i, parts, count, channels, BLOCK_P, BLOCK_C)
+        b_delta = tl.load(u_workspace_p + o_p, m_p, mean) - mean
+        b_m2 += tl.load(u_workspace_p + o_p + 1, m_p, 0.0) + b_n * (b_delta * b_delta)
+    tl.store(u_moments_p, mean)
+    tl.store(u_moments_p + 1, tl.sum(b_m2, 0))
+
+
+@triton.jit
 def parts_tile(i, parts, o_c, channels, BLOCK_P: tl.constexpr):
     """Offsets of the first sums of some parts and channels, and which of them there are."""
     o_p = i + tl.arange(0, BLOCK_P)
@@ -429,6 +544,7 @@ def osr_reduce(
     workspace_p,
     u_p,
     keep_p,
+    threshold_p,
     g_y_p,
     outer: tl.int64,
     channels: tl.int64,
@@ -442,8 +558,10 @@ def osr_reduce(
     BLOCK_J: tl.constexpr,
     BLOCK_C: tl.constexpr,
 ):
-    """[sum g, sum g*xh] of a part. With LIF, g is that of the spikes, and g_y = gain * g_s * sg(u - th) is kept."""
+    """[sum g, sum g*xh] of a part. With LIF, g is that of the spikes, and g_y = gain * g_s * sg(u - th) is kept; under
+    OTS with the step's th."""
     STATE: tl.constexpr = tl.float64 if x_p.dtype.element_ty == tl.float64 else tl.float32
+    th = number(threshold, STATE) if threshold_p is None else tl.load(threshold_p).to(STATE)
     begin, end, o_c = part(outer, inner, BLOCK_C)
     mean = statistic(statistics_p, MEAN, o_c, channels)[None, :]
     inverse = statistic(statistics_p, INVERSE, o_c, channels)[None, :]
@@ -452,7 +570,7 @@ def osr_reduce(
         o_x, m_x = tile(j, end, o_c, channels, inner, BLOCK_J)
         b_g = tl.load(g_p + o_x, m_x, 0.0).to(STATE)
         if LIF:
-            b_z = tl.load(u_p + o_x, m_x, 0.0) - number(threshold, STATE)
+            b_z = tl.load(u_p + o_x, m_x, 0.0) - th
             b_sg = surrogate(b_z, number(height, STATE), number(slope, STATE), SHAPE)
             b_g = number(gain, STATE) * ((b_g * load_or(keep_p, o_x, m_x, 1.0, STATE)) * b_sg)
             store_if(g_y_p, o_x, b_g, m_x)

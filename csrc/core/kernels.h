@@ -18,6 +18,7 @@
   X(osr_reduce, OsrReduce)                              \
   X(osr_gradient, OsrGradient)                          \
   X(osr_lif_forward, LifParams, OsrForward, LifForward) \
+  X(osr_charge, LifParams, OsrCharge)                   \
   X(osr_lif_reduce, LifParams, OsrReduce, LifBackward)  \
   X(ots_charge, LifParams, OtsCharge)                   \
   X(ots_fire, LifParams, OtsFire)                       \

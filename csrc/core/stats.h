@@ -131,6 +131,23 @@ struct OsrLifForward : OsrForward {
   }
 };
 
+// The same where OTS (below) then fires: y charges the neuron, whose u and its moments are left
+struct OsrCharge : OsrForward {
+  const void* v;        // [n]; null: v_reset, or 0
+  void* u;              // [n]
+  double* u_moments;    // [2]: mean and M2 of u
+  double* u_workspace;  // as workspace
+
+  template <class Take>
+  void operands(Take&& take) {
+    step_operands(take);
+    take("v", v, Holds::state, n(), Need::optional);
+    take("u", u, Holds::state, n());
+    take("u_moments", u_moments, Holds::float64, 2);
+    take("u_workspace", u_workspace, Holds::float64, workspace_size(), Need::optional);
+  }
+};
+
 struct OsrReduce : Channels {
   Dtype learned;
   const void* x;
@@ -139,7 +156,8 @@ struct OsrReduce : Channels {
   double* means;             // [2, channels]: of g, of g*xh
   void *g_weight, *g_bias;   // [channels]
   double* workspace;
-  const void* g;  // null where a neuron gives it
+  const void* g;            // null where a neuron gives it
+  const double* threshold;  // [1], of that neuron; null: its own
 
   template <class Take>
   void numbers(Take&& take) {
@@ -174,6 +192,7 @@ struct OsrLifReduce : OsrReduce {
     take("g_spikes", g_spikes, Holds::input, n());
     take("keep", keep, Holds::state, n(), Need::optional);
     take("u", u, Holds::state, n());
+    take("threshold", threshold, Holds::float64, 1, Need::optional);
     take("g_y", g_y, Holds::input, n());
   }
 
@@ -288,6 +307,13 @@ FASTSNN_HD Moments moments_of(double n, double origin, double sum, double square
   const double m2 = squares - sum * shift;
   return Moments{n, origin + shift, m2 < 0.0 ? 0.0 : m2};
 }
+
+// Sums over some elements, relative to the first of them
+struct RelativeSums {
+  double n, origin, sum, squares;
+
+  FASTSNN_HD Moments moments() const { return moments_of(n, origin, sum, squares); }
+};
 
 // Moments of the elements of both (Chan, Golub, LeVeque)
 FASTSNN_HD Moments merge(Moments a, Moments b) {

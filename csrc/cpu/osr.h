@@ -1,9 +1,11 @@
 #pragma once
 
 #include "lif.h"
+#include "ots.h"
 #include "stats.h"
 
-// OSR, alone and with the LIF behind it: one pass over x in forward, two in backward.
+// OSR, alone and with the LIF behind it: one pass over x in forward, two in backward. Under OTS the forward charges the
+// neuron and sums u, and what fires is another pass.
 namespace fastsnn {
 namespace FASTSNN_ISA {
 
@@ -104,12 +106,49 @@ class LifPanel {
   const S *start_, *ones_, *zeros_;
 };
 
-// make_panel() makes what a block runs on its panels; with `sums`, those of x - origin and of its square.
+// u of the neuron on y, and its sums over a block
+template <class T, bool last>
+class ChargePanel {
+ public:
+  using S = typename StateOf<T>::type;
+  using Map = AffineMap<S, last>;
+  ChargePanel(const Map& map, const LifParams& params, const OsrCharge& k, RelativeSums& sums)
+      : map_(map), p_(lif_of<S>(params)), k_(k), sums_(sums), scratch_(2, panel_size(k)) {
+    y_ = scratch_.row();
+    start_ = scratch_.row_of(Reset(params.reset) == Reset::hard ? p_.v_reset : S(0));
+    sums_ = RelativeSums{};
+  }
+
+  void operator()(int64_t c, int64_t at, int64_t n, const S* x) {
+    map_.row(c, n, x, y_);
+    const S* v = at_or(static_cast<const S*>(k_.v), at, start_);
+    S* u = static_cast<S*>(k_.u) + at;
+    prefetch_panel(n, v, u);
+    charge_row(p_, v, y_, u, n);
+    if (sums_.n == 0.0) sums_.origin = u[0];
+    add_pairs<false>(n, &sums_.sum, &sums_.squares, [u, origin = sums_.origin](int64_t i) {
+      const double d = double(u[i]) - origin;
+      return Pair{d, d * d};
+    });
+    sums_.n += double(n);
+  }
+
+ private:
+  const Map& map_;
+  Lif<S> p_;
+  const OsrCharge& k_;
+  RelativeSums& sums_;
+  Scratch<S> scratch_;
+  S* y_;
+  const S* start_;
+};
+
+// make_panel(block) makes what a block runs on its panels; with `sums`, those of x - origin and of its square.
 template <class T, bool last, class MakePanel>
 void each_block(const OsrForward& k, int threads, BlockSums* sums, const MakePanel& make_panel) {
   using S = typename StateOf<T>::type;
   parallel_blocks(k, threads, [&](int64_t block, int64_t begin, int64_t end) {
-    auto panel = make_panel();
+    auto panel = make_panel(block);
     std::vector<double> origin_of(k.channels);
     origins<T>(k, k.x, begin, origin_of.data());
     Scratch<S> scratch(1, panel_size(k));
@@ -144,11 +183,12 @@ inline bool settle_all(const OsrForward& k) {
 }
 
 // One pass, in which x's moments are summed, too; another by its own statistics where they differ too much.
-template <class T, class Panel, bool last, class... Arguments>
-void forward_passes(const OsrForward& k, int threads, const Arguments&... arguments) {
+// make_panel(map, block) makes what a block runs on its panels.
+template <class T, bool last, class MakePanel>
+void forward_passes(const OsrForward& k, int threads, const MakePanel& make_panel) {
   const auto pass = [&](bool own, BlockSums* sums) {
-    const typename Panel::Map map(k, own);
-    each_block<T, last>(k, threads, sums, [&] { return Panel(map, k, arguments...); });
+    const AffineMap<typename StateOf<T>::type, last> map(k, own);
+    each_block<T, last>(k, threads, sums, [&](int64_t block) { return make_panel(map, block); });
   };
   if (!k.statistics) return pass(false, nullptr);
   BlockSums sums(k);
@@ -165,15 +205,31 @@ void with_dtype_and_layout(const Channels& k, const F& f) {
 void osr_forward(const OsrForward& k, int threads) {
   with_dtype_and_layout(k, [&](auto zero, auto last) {
     using T = decltype(zero);
-    forward_passes<T, NormalizePanel<T, last.value>, last.value>(k, threads);
+    forward_passes<T, last.value>(k, threads,
+                                  [&](const auto& map, int64_t) { return NormalizePanel<T, last.value>(map, k); });
   });
 }
 
 void osr_lif_forward(const LifParams& p, const OsrForward& k, const LifForward& lif, int threads) {
   with_dtype_and_layout(k, [&](auto zero, auto last) {
     using T = decltype(zero);
-    forward_passes<T, LifPanel<T, last.value>, last.value>(k, threads, p, lif);
+    forward_passes<T, last.value>(k, threads,
+                                  [&](const auto& map, int64_t) { return LifPanel<T, last.value>(map, k, p, lif); });
   });
+}
+
+void osr_charge(const LifParams& p, const OsrCharge& k, int threads) {
+  std::vector<RelativeSums> parts(stat_blocks(k));
+  with_dtype_and_layout(k, [&](auto zero, auto last) {
+    using T = decltype(zero);
+    forward_passes<T, last.value>(k, threads, [&](const auto& map, int64_t block) {
+      return ChargePanel<T, last.value>(map, p, k, parts[block]);
+    });
+  });
+  Moments all{};
+  for (const RelativeSums& part : parts) all = merge(all, part.moments());
+  k.u_moments[0] = all.mean;
+  k.u_moments[1] = all.m2;
 }
 
 template <bool last, class S>
@@ -230,7 +286,7 @@ class LifGradient {
  public:
   using S = typename StateOf<T>::type;
   LifGradient(const LifParams& params, const OsrReduce& norm, const LifBackward& k)
-      : p_(lif_of<S>(params)),
+      : p_(norm.threshold ? lif_at<S>(params, norm.threshold) : lif_of<S>(params)),
         k_(k),
         row_(pick_surrogate<Online<S>::template Row>(params.surrogate)),
         scratch_(3, panel_size(norm)),

@@ -15,6 +15,11 @@ Lif<S> lif_at(const LifParams& params, const double* threshold) {
   return p;
 }
 
+template <class S>
+void charge_row(const Lif<S>& p, const S* v, const S* x, S* u, int64_t n) {
+  potential_row<S, Reset::soft, Untraced>(p, std::numeric_limits<S>::quiet_NaN(), v, x, u, nullptr, n);
+}
+
 template <class T, class S = typename StateOf<T>::type>
 Moments charge_block(const LifParams& params, const OtsCharge& k, int64_t begin, int64_t end) {
   const Lif<S> p = lif_of<S>(params);
@@ -27,8 +32,7 @@ Moments charge_block(const LifParams& params, const OtsCharge& k, int64_t begin,
     const int64_t n = std::min(kChunk, end - i);
     const S* v = at_or(static_cast<const S*>(k.v), i, start);
     S* u = u_all + i;
-    potential_row<S, Reset::soft, Untraced>(p, std::numeric_limits<S>::quiet_NaN(), v,
-                                            load(static_cast<const T*>(k.x) + i, buffer, n), u, nullptr, n);
+    charge_row(p, v, load(static_cast<const T*>(k.x) + i, buffer, n), u, n);
     all = merge(all, row_moments(u, n));
   }
   return all;

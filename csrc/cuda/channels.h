@@ -45,7 +45,7 @@ Tiles tiles_of(const Channels& k) {
           (k.channels - 1) * k.inner};
 }
 
-inline int64_t blocks_of(const Tiles& k) { return (k.channels + k.width - 1) / k.width * k.parts; }
+__host__ __device__ inline int64_t blocks_of(const Tiles& k) { return (k.channels + k.width - 1) / k.width * k.parts; }
 
 // What a block has to do, in shared memory: each thread reads it, and needs its registers for the elements; channel:
 // the first of its tiles

@@ -15,6 +15,13 @@ FASTSNN_HD S initial_v(const Lif<S>& p) {
   return reset == Reset::hard ? p.v_reset : S(0);
 }
 
+// The neuron at the threshold of a step
+template <class S>
+__device__ __forceinline__ Lif<S> lif_at(Lif<S> p, const double* threshold) {
+  p.threshold = S(*threshold);
+  return p;
+}
+
 // NaN, which nothing reaches, where the potential was already reset
 template <class S, class K>
 S first_threshold(const LifParams& p, const K& k) {

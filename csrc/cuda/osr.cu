@@ -3,11 +3,13 @@
 #include "surrogate.h"
 
 // OSR, alone and with the LIF behind it: one pass over x in forward, two in backward; sums in two stages. Where the
-// step's own statistics may normalise, a second pass finds out whether they do, and ends at once where not.
+// step's own statistics may normalise, a second pass finds out whether they do, and ends at once where not. Under OTS
+// the forward charges the neuron and sums u, and what fires is another pass.
 namespace fastsnn {
 namespace cuda {
 
 using FASTSNN_ISA::Affine;
+using FASTSNN_ISA::RelativeSums;
 using FASTSNN_ISA::Row;
 using FASTSNN_ISA::row_of;
 using FASTSNN_ISA::Verdict;
@@ -41,9 +43,10 @@ __device__ __forceinline__ Verdict verdict_of_all(const OsrForward& k, Pair (&vo
   return Verdict{votes[0].first > 0.0 && !refused, refused};
 }
 
-// use(at, y): what becomes of a thread's elements; y(c, x) are those from c on, normalised
+// use(at, y): what becomes of a thread's elements; y(c, x) are those from c on, normalised. Returns whether the block
+// went over them.
 template <class T, int V, class Use>
-__device__ __forceinline__ void forward_part(const OsrForward& k, const Tiles& tiles, bool second, const Use& use) {
+__device__ __forceinline__ bool forward_part(const OsrForward& k, const Tiles& tiles, bool second, const Use& use) {
   using S = typename StateOf<T>::type;
   using Affines = Columns<S, V, 3>;
   using Elements = Tile<V, S>;
@@ -56,7 +59,7 @@ __device__ __forceinline__ void forward_part(const OsrForward& k, const Tiles& t
   if (second) {
     const Verdict verdict = verdict_of_all(k, sums);
     if (part.block.index == 0 && part.keeps()) settle(k, part.own(), verdict);
-    if (!verdict.exceeded) return;
+    if (!verdict.exceeded) return false;
   }
   affines[0].fill_with(part, [&](int i, int64_t c) {
     const Affine affine = affine_of(k, c, second);
@@ -87,11 +90,12 @@ __device__ __forceinline__ void forward_part(const OsrForward& k, const Tiles& t
       return Pair{d, d * d};
     });
   });
-  if (!adds) return;
+  if (!adds) return true;
   add_apart(sums, tiles.width);
   const Pair all = sums[threadIdx.x];
   const Moments own = moments_of(double(part.block.end - part.block.begin), origin[threadIdx.x], all.first, all.second);
   if (part.keeps()) put_part(part, k.workspace, own.mean, own.m2);
+  return true;
 }
 
 template <class T, int V>
@@ -133,6 +137,48 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerSM)
   });
 }
 
+// Adds a thread's values to its sums, which wait in shared memory: the elements need its registers.
+template <int V, class S>
+__device__ __forceinline__ void add_own(const S (&values)[V], RelativeSums (&sums)[kThreads]) {
+  RelativeSums own = sums[threadIdx.x];
+  if (own.n == 0.0) own.origin = double(values[0]);
+#pragma unroll
+  for (int j = 0; j < V; j++) {
+    const double d = double(values[j]) - own.origin;
+    own.sum += d;
+    own.squares += d * d;
+  }
+  own.n += double(V);
+  sums[threadIdx.x] = own;
+}
+
+// Charges the neurons with y; moments of a block's u go to u_workspace [blocks, 2].
+template <class T, int V, class S>
+__global__ void __launch_bounds__(kThreads, kBlocksPerSM)
+    osr_charge_kernel(const Lif<S> p, const OsrCharge k, const S start, const Tiles tiles, const bool second) {
+  constexpr int N = V < kVector<S> ? V : kVector<S>;
+  FASTSNN_SHARED(RelativeSums, sums, kThreads);
+  FASTSNN_SHARED(Moments, partial, kThreads);
+  sums[threadIdx.x] = RelativeSums{0.0, 0.0, 0.0, 0.0};
+  const bool charged = forward_part<T, V>(k, tiles, second, [&](int64_t first, const auto& normalized) {
+#pragma unroll 1
+    for (int c = 0; c < V; c += N) {
+      S y[N], u[N];
+      normalized(c, y);
+      load_or<S>(k.v, first + c, start, u);
+#pragma unroll
+      for (int j = 0; j < N; j++) u[j] = charge(u[j], y[j], p);
+      store(static_cast<S*>(k.u) + first + c, u);
+      add_own(u, sums);
+    }
+  });
+  if (!charged) return;
+  const Moments own = merge_parts(kThreads, partial, [&](int64_t thread) { return sums[thread].moments(); });
+  if (threadIdx.x > 0) return;
+  k.u_workspace[2 * int64_t(blockIdx.x)] = own.mean;
+  k.u_workspace[2 * int64_t(blockIdx.x) + 1] = own.m2;
+}
+
 // gradient(at, g): a thread's g of y
 template <class T, int V, class Gradient>
 __device__ __forceinline__ void reduce_part(const OsrReduce& k, const Tiles& tiles, const Gradient& gradient) {
@@ -171,8 +217,9 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerSM) osr_reduce_kernel(cons
 
 template <class T, int V, class S>
 __global__ void __launch_bounds__(kThreads, kBlocksPerSM)
-    osr_lif_reduce_kernel(const Lif<S> p, const OsrReduce reduce, const LifBackward k, const int shape,
+    osr_lif_reduce_kernel(const Lif<S> params, const OsrReduce reduce, const LifBackward k, const int shape,
                           const Tiles tiles) {
+  const Lif<S> p = reduce.threshold ? lif_at(params, reduce.threshold) : params;
   reduce_part<T, V>(reduce, tiles, [&](int64_t at, S(&g)[V]) {
     S keep[V], u[V], sg[V];
     load(static_cast<const S*>(k.u) + at, u);
@@ -231,6 +278,20 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerSM)
   }
 }
 
+// The same of u, over all blocks: one block
+__global__ void __launch_bounds__(kThreads, kBlocksPerSM)
+    osr_charge_merge_kernel(const OsrCharge k, const Tiles tiles) {
+  FASTSNN_SHARED(Moments, partial, kThreads);
+  const Moments all = merge_parts(blocks_of(tiles), partial, [&](int64_t block) {
+    const int64_t part = block % tiles.parts, others = tiles.channels - block / tiles.parts * tiles.width;
+    const int64_t count = (tiles.begin(part + 1) - tiles.begin(part)) * (others < tiles.width ? others : tiles.width);
+    return Moments{double(count), k.u_workspace[2 * block], k.u_workspace[2 * block + 1]};
+  });
+  if (threadIdx.x > 0) return;
+  k.u_moments[0] = all.mean;
+  k.u_moments[1] = all.m2;
+}
+
 __global__ void __launch_bounds__(kThreads, kBlocksPerSM) osr_total_kernel(const OsrReduce k, const Tiles tiles) {
   FASTSNN_SHARED(Pair, partial, kThreads);
   const int64_t c = blockIdx.x;
@@ -283,6 +344,24 @@ void osr_lif_forward(const LifParams& params, const OsrForward& k, const LifForw
                  blocks_of(tiles), on, lif_of<S>(params), k, lif, first_threshold<S>(params, lif), tiles, second);
         });
       });
+    });
+  });
+}
+
+void osr_charge(const LifParams& params, const OsrCharge& k, const Stream& on) {
+  need_workspace(k.u_workspace);
+  with_dtype(k.dtype, [&](auto zero) {
+    using T = decltype(zero);
+    using S = typename StateOf<T>::type;
+    const Lif<S> p = lif_of<S>(params);
+    const S start = Reset(params.reset) == Reset::hard ? p.v_reset : S(0);
+    with_tile_vector<T>(k, all_aligned(k.x, k.v, k.u), [&](auto width) {
+      constexpr int V = decltype(width)::value;
+      const Tiles tiles = tiles_of<V>(k);
+      forward_passes(k, tiles, on, [&](bool second) {
+        launch(osr_charge_kernel<T, V, S>, blocks_of(tiles), on, p, k, start, tiles, second);
+      });
+      launch(osr_charge_merge_kernel, 1, on, k, tiles);
     });
   });
 }

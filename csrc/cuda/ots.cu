@@ -7,12 +7,6 @@
 namespace fastsnn {
 namespace cuda {
 
-template <class S>
-__device__ __forceinline__ Lif<S> lif_at(Lif<S> p, const double* threshold) {
-  p.threshold = S(*threshold);
-  return p;
-}
-
 template <class T, int V, class S>
 __global__ void __launch_bounds__(kThreads, kBlocksPerSM)
     ots_charge_kernel(const Lif<S> p, const OtsCharge k, const S start) {

@@ -36,8 +36,9 @@ OSR_SIGNATURES = {
         f"p, {_STEP_NUMBERS}, first: bool, potential_is_v: bool, {_STEP}, potential: state?, *slots: state?, "
         "keep: state?, spikes: >input, u: >state, *slots_out: >state?"
     ),
+    "osr_charge": (f"p, {_STEP_NUMBERS}, {_STEP}, v: state?, u: >state, u_moments: >float64, u_workspace: >float64?"),
     "osr_reduce": f"{_REDUCE}, g: input",
-    "osr_lif_reduce": f"p, {_REDUCE}, g_spikes: input, keep: state?, u: state, g_y: >input",
+    "osr_lif_reduce": (f"p, {_REDUCE}, g_spikes: input, keep: state?, u: state, threshold: float64?, g_y: >input"),
     "osr_gradient": f"{_SIZES}, x: input, g: input, statistics: float64, means: float64, g_x: >input",
 }
 OTS_SIGNATURES = {
@@ -152,6 +153,16 @@ class OSRKernels:
         )
         return Forward(spikes, u, None, slots), settled
 
+    def charge(
+        self, p: LIFParams, x: Tensor, weight: Tensor, bias: Tensor, running: Running, v: Tensor | None
+    ) -> tuple[tuple[Tensor, Moments], Settled]:
+        numbers, operands = self._norm(x, weight, bias, running)
+        more, statistics, settled = self._step(x, running)
+        u, own = torch.empty_like(x, dtype=state_dtype(x.dtype)), x.new_empty(2, dtype=torch.float64)
+        charged = v, u, own, self._workspace(x)
+        self._core.osr_charge(self._lif._params(p), self._where(x), *numbers, *more, *operands, *statistics, *charged)
+        return (u, Moments(own.new_full((), x.numel()), *own)), settled
+
     def _reduced(self, x: Tensor, used: Used, dtype: torch.dtype) -> tuple[list[Any], list[Any], list[Tensor]]:
         """Numbers and operands of a gradient's sums, and what becomes of them."""
         means = torch.empty_like(used.statistics[:2])
@@ -165,11 +176,20 @@ class OSRKernels:
         return reduced
 
     def lif_reduce(
-        self, p: LIFParams, x: Tensor, g_s: Tensor, u: Tensor, keep: Tensor | None, used: Used, dtype: torch.dtype
+        self,
+        p: LIFParams,
+        x: Tensor,
+        g_s: Tensor,
+        u: Tensor,
+        keep: Tensor | None,
+        used: Used,
+        dtype: torch.dtype,
+        threshold: Tensor | None = None,
     ) -> tuple[Tensor, Any]:
         g_y = torch.empty_like(x)
         numbers, operands, reduced = self._reduced(x, used, dtype)
-        self._core.osr_lif_reduce(self._lif._params(p), self._where(x), *numbers, *operands, g_s, keep, u, g_y)
+        neuron = g_s, keep, u, threshold, g_y
+        self._core.osr_lif_reduce(self._lif._params(p), self._where(x), *numbers, *operands, *neuron)
         return g_y, reduced
 
     def gradient(self, x: Tensor, g: Tensor, used: Used, means: Tensor) -> Tensor:

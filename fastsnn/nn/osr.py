@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -10,6 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..ops import lif as op_lif
 from ..ops import osr as op
+from ..ops import ots
 from ..ops.passes.osr import Pending
 from ..stats import Moments, Running, Sequence, Settled, fold, merge, pooled
 from ..types import flag, map_tensors, number
@@ -320,8 +322,12 @@ class OSRLIF(nn.Module):
     """OSR and the LIF behind it; training steps of an online rule run fused, in one pass over memory.
 
     The same as `nn.Sequential(OSR2d(num_features, steps, ...), LIF(...))`, whose layers it has as `norm` (of [N, C, *])
-    and `neuron`. Rule "bptt", step mode "m" ([T, N, C, *]), `store_v_seq`, threshold="ots" and evaluation run them one
-    after the other; torch.compile unrolls step mode "m", a graph for each T.
+    and `neuron`. Rule "bptt", step mode "m" ([T, N, C, *]), `store_v_seq`, MPDR and evaluation run them one after the
+    other; torch.compile unrolls step mode "m", a graph for each T.
+
+    threshold="ots" (Zhu et al. 2024's OSR+OTS) takes a second pass: th[t] depends on all of u[t], so that no neuron
+    fires before the last one is charged (equations/ots.md). Its training steps run fused in either step mode, outside
+    of torch.compile.
 
     Args: num_features, steps, eps, momentum, max_ratio, strict as OSR's; the others, by keyword, as `fastsnn.LIF`'s.
     """
@@ -349,18 +355,28 @@ class OSRLIF(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Spikes of one step [N, C, *] or, in step mode "m", of a sequence [T, N, C, *]."""
         norm, neuron = self.norm, self.neuron
+        stabilized = neuron.stabilizer is not None
         if neuron.step_mode == "m":
-            return neuron(torch.stack([norm(x_t) for x_t in x]))
-        if not self._fuses():
-            return neuron(norm(x))
+            if not (stabilized and self.training):
+                return neuron(torch.stack([norm(x_t) for x_t in x]))
+            op_lif.check_input(x, True)
+            neuron.v_seq = None
+            return torch.stack([self._step(x_t) for x_t in x])
+        fuses = stabilized or (neuron._params.online and neuron.mpdr is None and not neuron.store_v_seq)
+        return self._step(x) if self.training and fuses else neuron(norm(x))
+
+    def _step(self, x: Tensor) -> Tensor:
+        """A training step of both, in the passes over memory that they need together."""
+        norm, neuron = self.norm, self.neuron
         norm._check(x)
+        if neuron.stabilizer is not None:
+            ots.check_params(neuron._params)
         params, state = neuron._before(x, False)
         op_lif.check_state(x, state, False)
-        ran, moments = op.renormalized_lif(x, norm.weight, norm.bias, norm._running(), params, state)
+        given = x, norm.weight, norm.bias, norm._running(), params, state
+        if neuron.stabilizer is None:
+            ran, moments = op.renormalized_lif(*given)
+        else:
+            ran, moments = op.stabilized_lif(*given, partial(neuron.stabilizer, start=params.threshold))
         norm._accumulate(moments, x)
         return neuron._after(ran, False)
-
-    def _fuses(self) -> bool:
-        neuron = self.neuron
-        plain_neuron = neuron.stabilizer is None and neuron.mpdr is None and not neuron.store_v_seq
-        return self.training and neuron._params.online and plain_neuron

@@ -9,9 +9,10 @@ from torch import Tensor
 
 from .. import backends
 from ..reference import osr as reference
+from ..reference.lif import settled
 from ..stats import Moments, Running, Settled, group_of_all
 from ..types import FLOATING, LIFParams, LIFState, slots_at, state_of
-from . import layout
+from . import layout, ots
 from .autograd import first_order, of_neuron
 from .dispatch import by_operators
 from .lif import LIFOutput
@@ -100,26 +101,50 @@ class RenormalizedLIF(torch.autograd.Function):
         done, left = passes.renormalized_lif(ctx.kernels, p, x, weight, bias, running, state, ctx.group)
         ctx.used = passes.used_of(left)
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(x, done.u, state.keep, weight, bias)
+        ctx.save_for_backward(x, done.u, None, state.keep, weight, bias)
         out += [done, left, ctx.kernels.NAME]
         return done.spikes
 
     @staticmethod
     @of_neuron
     def backward(ctx: Any, g_s: Tensor | None) -> Any:
+        inputs = len(ctx.needs_input_grad)
         if g_s is None:
-            return None, None, None, None, None, None, None
-        x, u, keep, *_ = ctx.saved_tensors
+            return (None,) * inputs
+        x, u, threshold, keep, *_ = ctx.saved_tensors
         x = passes.laid_out(x)
         u, keep = layout.like(u, x), layout.like_or_none(keep, x)
-        used = passes.arrived(ctx.used)
-        return (
-            *passes.renormalized_lif_gradient(ctx.kernels, ctx.p, x, g_s, u, keep, used, ctx.group, ctx.dtype),
-            None,
-            None,
-            None,
-            None,
-        )
+        given = u, keep, passes.arrived(ctx.used), ctx.group, ctx.dtype, threshold
+        gradients = passes.renormalized_lif_gradient(ctx.kernels, ctx.p, x, g_s, *given)
+        return *gradients, *(None,) * (inputs - len(gradients))
+
+
+class StabilizedRenormalizedLIF(RenormalizedLIF):
+    """The same under OTS: u and its moments in one pass, and spikes fired at stabilize(moments) in another."""
+
+    @staticmethod
+    def forward(  # type: ignore[override]
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        running: Running,
+        p: LIFParams,
+        state: LIFState,
+        stabilize: ots.Stabilize,
+        out: list[Any],
+    ) -> Tensor:
+        ctx.p, ctx.kernels, ctx.group, ctx.dtype = p, backends.select("osr", x), group_of_all(), weight.dtype
+        given = p, x, weight, bias, running, state.potential
+        (u, moments), left = passes.renormalized_charge(ctx.kernels, *given, ctx.group)
+        threshold = stabilize(moments)
+        fire = backends.select("ots", x).fire
+        spikes, v, trace = fire(p, u, threshold, state.trace, state.keep, x.dtype)
+        ctx.used = passes.used_of(left)
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(x, u, threshold, state.keep, weight, bias)
+        out += [v, trace, left, ctx.kernels.NAME]
+        return spikes
 
 
 def renormalize(
@@ -157,6 +182,28 @@ def renormalized_lif(
         moments = passes.told(left)
     after = state_of(p.places, done.u, False, done.slots, state.keep)
     return LIFOutput(spikes, after, done.slots[0] if p.traced else None, None, name), moments
+
+
+def stabilized_lif(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    running: Running,
+    p: LIFParams,
+    state: LIFState,
+    stabilize: ots.Stabilize,
+) -> tuple[LIFOutput, Moments | passes.Pending | Settled]:
+    """One step under OTS (`ops.ots.run`) on `renormalize(x, ...)`, in two passes over memory, and what that returns of
+    the moments of x. In a graph the two, one after the other. Errors as there."""
+    if by_operators(x, weight, bias, state.potential, state.keep, *slots_at(p.places, state)):
+        y, moments = registered.renormalize(x, weight, bias, running)
+        return ots.run(p, y, state, stabilize), moments
+    x = passes.laid_out(x)
+    state = settled(p, state.map(lambda tensor: layout.like(tensor, x)))
+    out: list[Any] = []
+    spikes = StabilizedRenormalizedLIF.apply(x, weight, bias, running, p, state, stabilize, out)
+    v, trace, left, name = out
+    return ots.output(spikes, v, trace, state.keep, name), passes.told(left)
 
 
 def evaluate(x: Tensor, weight: Tensor, bias: Tensor, running: Running) -> Tensor:

@@ -62,6 +62,11 @@ class StabilizedLIF(torch.autograd.Function):
         return g_x, None, None, None, None
 
 
+def output(spikes: Tensor, v: Tensor, trace: Tensor | None, keep: Tensor | None, name: str) -> LIFOutput:
+    """Of a step whose potential is after its reset."""
+    return LIFOutput(spikes, LIFState(v, True, trace, None, keep), trace, v, name)
+
+
 def run(p: LIFParams, x: Tensor, state: LIFState, stabilize: Stabilize) -> LIFOutput:
     """One step of p from `state`; stabilize(moments of u) is the threshold, float64 [].
 
@@ -80,4 +85,4 @@ def run(p: LIFParams, x: Tensor, state: LIFState, stabilize: Stabilize) -> LIFOu
         out: list[Any] = []
         spikes, _ = StabilizedLIF.apply(x, p, state, stabilize, out)
         v, trace, name = out
-    return LIFOutput(spikes, LIFState(v, True, trace, None, state.keep), trace, v, name)
+    return output(spikes, v, trace, state.keep, name)

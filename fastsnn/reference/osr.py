@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..stats import Moments, Running, Settled, Used, fold, merge, pooled
 from ..types import Forward, LIFParams, LIFState, Saved, replaced, state_dtype
-from . import lif, stats
+from . import lif, ots, stats
 
 NAME = "reference"
 
@@ -110,6 +110,14 @@ def lif_forward(
     return replaced(out, spikes=out.spikes.to(x.dtype)), settled
 
 
+def charge(
+    p: LIFParams, x: Tensor, weight: Tensor, bias: Tensor, running: Running, v: Tensor | None
+) -> tuple[tuple[Tensor, Moments], Settled]:
+    """u of the neuron on y, and its moments over the whole tensor: the first pass of OTS."""
+    y, settled = _normalized(x, weight, bias, running)
+    return ots.charge(p, y, v), settled
+
+
 def reduce(x: Tensor, g: Tensor, used: Used, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
     """[mean g, mean g*xh] per channel, [2, C], xh = (x - mean)*inverse; g_weight and g_bias in their dtype."""
     columns = g.double().transpose(0, 1).flatten(1)
@@ -128,8 +136,18 @@ def gradient(x: Tensor, g: Tensor, used: Used, means: Tensor) -> Tensor:
 
 
 def lif_reduce(
-    p: LIFParams, x: Tensor, g_s: Tensor, u: Tensor, keep: Tensor | None, used: Used, dtype: torch.dtype
+    p: LIFParams,
+    x: Tensor,
+    g_s: Tensor,
+    u: Tensor,
+    keep: Tensor | None,
+    used: Used,
+    dtype: torch.dtype,
+    threshold: Tensor | None = None,
 ) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
-    """g_y of the neuron's online rule, and of it what `reduce` gives."""
-    g_y, *_ = lif.backward(p, Saved(u.dtype, False, u, keep=keep), g_s)
+    """g_y of the neuron's online rule, and of it what `reduce` gives. threshold: th[t] of OTS, in place of p's."""
+    if threshold is None:
+        g_y, *_ = lif.backward(p, Saved(u.dtype, False, u, keep=keep), g_s)
+    else:
+        g_y = ots.backward(p, u, threshold, keep, g_s, u.dtype)
     return g_y.to(x.dtype), reduce(x, g_y, used, dtype)

@@ -66,6 +66,8 @@ class Compiled:
                 return None
             slots = state * len(_slots(self.name))
             return moved + state * 2 + slots, moved + state + slots
+        if self.name == "osr_charge":  # x, v; u
+            return (moved + state, state) if moved == state else None
         if self.name == "osr_lif_reduce":  # x, g_s, keep, u; g_y
             return 2 * moved + state * 2, moved
         return {"osr_forward": (moved, moved), "osr_gradient": (2 * moved, moved)}.get(self.name)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import torch
 from fastsnn._bench.cases import CASES
+from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
 import fastsnn
@@ -87,7 +88,17 @@ COUNTERS = {"cuda-host": _cuda_launches, "triton": _triton_launches}
 
 def osr_lif(backend, steps, **kwargs):
     """(forward, backward) of every step of a sequence of OSRLIF, which ends with the last."""
-    net, counted = fastsnn.OSRLIF.for_rule("ottt", 8, steps, **kwargs), []
+    return _of_steps(backend, fastsnn.OSRLIF.for_rule("ottt", 8, steps, **kwargs), steps)
+
+
+def osr_and_ots(backend, steps, max_ratio):
+    """The same of OSR and a neuron under OTS, one after the other."""
+    norm = fastsnn.OSR2d(8, steps, max_ratio=max_ratio)
+    return _of_steps(backend, nn.Sequential(norm, fastsnn.LIF.for_rule("ottt", threshold="ots")), steps)
+
+
+def _of_steps(backend, net, steps):
+    counted, buffers = [], dict(net.named_buffers())
     with COUNTERS[backend]() as started, fastsnn.use_backend(backend):
         for _ in range(steps):
             x, g = torch.randn(4, 8, 6, 6, requires_grad=True), torch.randn(4, 8, 6, 6)
@@ -95,7 +106,7 @@ def osr_lif(backend, steps, **kwargs):
             given = (x, *net.parameters())
             _, backward = _count(lambda: torch.autograd.grad(spikes, given, g), started)  # noqa: B023
             counted.append((forward, backward))
-    assert net.norm.num_batches_tracked == 1
+    assert next(folds for name, folds in buffers.items() if name.endswith("num_batches_tracked")) == 1
     return counted
 
 

@@ -19,6 +19,7 @@ LAYERS = {
     "osr-fallback": lambda: nn.Sequential(fastsnn.OSR1d(8, T), fastsnn.LIF.for_rule("ottt")),
     "osr-strict": lambda: nn.Sequential(fastsnn.OSR1d(8, T, strict=True), fastsnn.LIF.for_rule("sltt")),
     **{f"osrlif-{rule}": lambda rule=rule: fastsnn.OSRLIF.for_rule(rule, 8, T) for rule in ONLINE},
+    "osrlif-ots": lambda: fastsnn.OSRLIF.for_rule("ottt", 8, T, threshold="ots"),
     "osrlif-strict": lambda: fastsnn.OSRLIF.for_rule("ottt", 8, T, strict=True),
     "ots": lambda: fastsnn.LIF.for_rule("ottt", threshold="ots"),
     "mpdr": lambda: fastsnn.LIF.for_rule("sltt", mpdr=online.MPDR(0.0, 1.0, 0.1)),

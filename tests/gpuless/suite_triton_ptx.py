@@ -130,6 +130,11 @@ def ending(channels, max_ratio):
     return Running(*torch.rand(2, channels).add(0.5), 1e-4, max_ratio, True, sequence)
 
 
+def written(running):
+    """The same in other memory: a kernel writes to it."""
+    return running._replace(mean=running.mean.clone(), variance=running.variance.clone())
+
+
 @pytest.mark.parametrize("max_ratio", [None, 20.0, 1.0], ids=["running", "within", "exceeded"])
 @pytest.mark.parametrize("dtype", CLOSE, ids=dtype_id)
 @pytest.mark.parametrize("shape", [(5, 3, 700), (300, 70)], ids=str)
@@ -139,7 +144,7 @@ def test_osr(shape, dtype, max_ratio):
     p, keep = LIFParams(rule="ndot", v_reset=None, surrogate=EXACT), keep_of(x)
 
     def step(forward):
-        given = running._replace(mean=running.mean.clone(), variance=running.variance.clone())
+        given = written(running)
         out, settled = forward(given)
         left = settled.used.statistics, settled.used.n, *settled.total, given.mean, given.variance
         return [out.float(), *left] if isinstance(out, torch.Tensor) else [out.u, out.spikes.float(), *out.slots, *left]
@@ -149,6 +154,13 @@ def test_osr(shape, dtype, max_ratio):
     state = LIFState(keep=keep)
     assert_alike("osr", lambda kernels: step(lambda given: kernels.lif_forward(p, x, *learned, given, state)), **close)
     assert running.sequence.folds == 3 + 2 * 2
+    stabilized = LIFParams(rule="ottt", v_reset=0.25, surrogate=EXACT)
+
+    def charge(kernels):
+        (u, moments), settled = kernels.charge(stabilized, x, *learned, written(running), keep)
+        return u, *moments, settled.used.statistics, *settled.total
+
+    assert_alike("osr", charge, **close)
 
 
 @pytest.mark.parametrize("dtype", CLOSE, ids=dtype_id)
@@ -160,11 +172,13 @@ def test_osr_backward(shape, dtype):
     assert_alike("osr", lambda kernels: tuple(kernels.reduce(x, g, used, dtype)), **CLOSE[dtype])
     assert_alike("osr", lambda kernels: kernels.gradient(x, g, used, means), **CLOSE[dtype])
 
-    def reduced(kernels):
-        g_y, sums = kernels.lif_reduce(p, x, g, u, keep, used, torch.float32)
+    def reduced(kernels, *threshold):
+        g_y, sums = kernels.lif_reduce(p, x, g, u, keep, used, torch.float32, *threshold)
         return g_y, *sums
 
     assert_alike("osr", reduced, rtol=1e-5, atol=1e-4)
+    threshold = torch.tensor(0.7, dtype=torch.float64)
+    assert_alike("osr", lambda kernels: reduced(kernels, threshold), rtol=1e-5, atol=1e-4)
 
 
 @pytest.mark.parametrize("dtype", CLOSE, ids=dtype_id)

@@ -18,10 +18,11 @@ lacking = (
 pytestmark = pytest.mark.skipif(bool(lacking), reason=lacking)
 
 # per row, channel or block, not per element: gain, mean, 1/sigma and their gradients; OSR's vectors, its first element
-# and sums; OTS's threshold or sums
+# and sums; OTS's threshold or sums, also where OSR has them
 OUTSIDE = {"standardize_forward": 3, "standardize_backward": 4, "binarize_forward": 1}
 # a channel's vectors are read and written through a switch over their type
-OUTSIDE |= {"osr_forward": 69, "osr_lif_forward": 69, "osr_reduce": 4, "osr_lif_reduce": 4, "osr_gradient": 5}
+OUTSIDE |= {"osr_forward": 69, "osr_lif_forward": 69, "osr_reduce": 4, "osr_lif_reduce": 5, "osr_gradient": 5}
+OUTSIDE |= {"osr_charge": 71}
 OUTSIDE |= {"ots_charge": 2, "ots_fire": 1, "ots_backward": 1}
 # two sums of a block; three coefficients of a pull
 PER_STEP = {"mpdr_forward": 2, "mpdr_backward_online": 3, "mpdr_backward_bptt": 3}
@@ -44,8 +45,8 @@ def test_every_kernel_is_there(compiled):
     steps, back = sum(resets.values()), sum(resets[name] for name in {RULES[r.untraced].kernel for r in RULES.values()})
     widths, dtypes = 2, 4
     empf_wide, empf_sums = 2 + 1, 2 + 3
-    osr, ots, mpdr = steps + 1 + 2 + 1, 1 + 2 + 1, steps + 1 + 2 * back
-    merges = 2 + 4 + 5  # of OSR; of blocks of four widths; and of the widths of each state
+    osr, ots, mpdr = steps + 1 + 1 + 2 + 1, 1 + 2 + 1, steps + 1 + 2 * back
+    merges = 3 + 4 + 5  # of OSR; of blocks of four widths; and of the widths of each state
     wide = steps + 1 + 2 * back + 2 + empf_wide + osr + ots + mpdr
     transform, products = dtypes * widths * 2, 3 * widths * 2 * 2
     assert len(compiled) == dtypes * (widths * wide + empf_sums) + merges + transform + products
@@ -74,7 +75,7 @@ def test_vector_bodies_access_whole_vectors(compiled):
         in_step = PER_STEP.get(family, 0)
         assert len(k.narrow(k.code.body)) <= OUTSIDE.get(family, in_step), k.name
         narrow = sorted(len(k.narrow(loop)) for loop in k.code.loops)
-        if family in ("osr_forward", "osr_lif_forward"):
+        if family in ("osr_forward", "osr_lif_forward", "osr_charge"):
             assert narrow.pop() == 1, k.name  # the loop over the channels' verdicts reads one each
         assert {*narrow} <= {in_step}, k.name
         moved = k.code.loop_bytes

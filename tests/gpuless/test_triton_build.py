@@ -19,7 +19,7 @@ OTHER_ARCHS = ("75", "80", "86", "89", "100", "120")
 # every kernel and dtype, the longest rule, both directions
 REPRESENTATIVE = (
     "(ndot-soft|ndot_released-soft|bptt-hard|sltt-soft)-sequence|forward-ottt-soft-step|standardize|empf"
-    "|osr-(alone|ndot)-inner-(float32|bfloat16)|osr-ndot-last-float16"
+    "|osr-(alone|ndot|ots-hard)-inner-(float32|bfloat16)|osr-(ndot|ots-soft)-last-float16"
     "|(ots|mpdr-bptt)-hard-(float32|float16)|mpdr-ndot-local-(float32|float16)"
     "|binary-1bit-neighbours-(float32|bfloat16)|binary-2bit-apart-float16"
 )
@@ -120,6 +120,7 @@ def test_every_kernel_compiles_for_every_architecture(every_variant, every_arch)
     kernels = {"lif_forward", "lif_backward_online", "lif_backward_bptt", "standardize_forward", "standardize_backward"}
     kernels |= {f"empf_{name}" for name in ("forward", "backward", "potential", "norm_forward")}
     kernels |= {"empf_norm_sums", "empf_norm_backward"}
+    kernels |= {"osr_charge", "osr_charge_merge"}
     kernels |= {"osr_forward", "osr_lif_forward", "osr_merge", "osr_reduce", "osr_total", "osr_gradient"}
     kernels |= {"ots_charge", "ots_merge", "ots_fire", "ots_backward"}
     kernels |= {"mpdr_merge"}

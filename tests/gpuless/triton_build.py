@@ -138,9 +138,10 @@ def empf(version, dtype, T=3, shape=(2, 4, 2048)):
     kernels.norm_backward(norm, g_s[0], v_seq[0], v_seq[0], parameter[0], parameter[0])
 
 
-def osr(dtype, last=False, rule=None):
-    """Every kernel of a training step, alone or with a neuron; contiguous or with channels last. The statistics settle
-    in the merge, and in a second pass that ends the sequence."""
+def osr(dtype, last=False, rule=None, hard=None):
+    """Every kernel of a training step, alone, with a neuron, or with one under OTS, whose reset is hard or not;
+    contiguous or with channels last. The statistics settle in the merge, and in a second pass that ends the sequence.
+    """
     x = torch.empty(8, 64) if last else torch.empty(8, 64, 16)
     x, rows, one = x.to(dtype), torch.empty(6, 64, dtype=torch.float64), torch.empty((), dtype=torch.float64)
     vector, kernels, wide = torch.empty(64), KERNELS["osr"], torch.empty_like(x, dtype=state_dtype(dtype))
@@ -150,11 +151,14 @@ def osr(dtype, last=False, rule=None):
         running = Running(vector, vector, 1e-4, 20.0 if ends else None, ends, sequence)
         if rule is None:
             kernels.normalize(x, vector, vector, running)
+        elif hard is not None:
+            kernels.charge(lif_params(rule, hard), x, vector, vector, running, wide)
         else:
             state = state_of(p.places, wide, False, [wide] * len(p.places), wide)
             kernels.lif_forward(p, x, vector, vector, running, state)
     if rule is not None:
-        return kernels.lif_reduce(p, x, x, wide, wide, Used(rows, one), torch.float32)
+        threshold = None if hard is None else one
+        return kernels.lif_reduce(p, x, x, wide, wide, Used(rows, one), torch.float32, threshold)
     kernels.apply(x, vector, vector, running)
     kernels.reduce(x, x, Used(rows, one), torch.float32)
     return kernels.gradient(x, x, Used(rows, one), rows[:2])
@@ -225,6 +229,9 @@ def cases():
             yield named("osr", rule or "alone", "last" if last else "inner", dtype), partial(osr, dtype, last, rule)
         for hard in (False, True):
             reset = "hard" if hard else "soft"
+            for last in (False, True):
+                name = named("osr", "ots", reset, "last" if last else "inner", dtype)
+                yield name, partial(osr, dtype, last, "ottt", hard)
             yield named("ots", reset, dtype), partial(ots, dtype, hard)
             yield named("mpdr", "bptt", reset, dtype), partial(mpdr, lif_params("bptt", hard), dtype, False)
         for rule, local in itertools.product([rule for rule in RULES if RULES[rule].online], (False, True)):

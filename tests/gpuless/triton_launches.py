@@ -116,6 +116,7 @@ def cases():
     found["ots"] = fastsnn.LIF.for_rule("sltt", threshold="ots"), image
     found["osr"] = fastsnn.OSR2d(16, 1 << 20, max_ratio=None), image
     found["osrlif"] = fastsnn.OSRLIF.for_rule("ottt", 16, 1 << 20, max_ratio=None), image
+    found["osrlif ots"] = fastsnn.OSRLIF.for_rule("ottt", 16, 1 << 20, max_ratio=None, threshold="ots"), image
     found["empf I"] = fastsnn.EMPF(1 << 10, "I", 16), image
     found["standardize"] = Standardized(64, 5), torch.randn(2, 64)
     found["binarize"] = fastsnn.BinaryLinear(64, 5), torch.randn(2, 64)

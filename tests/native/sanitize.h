@@ -131,7 +131,8 @@ void osr(Dtype dtype, int64_t outer, int64_t channels, int64_t inner, int64_t pa
   const Channels k{outer, channels, inner, parts, dtype};
   std::vector<double> statistics(6 * channels, 1.0), total(2 * channels + 1), means(2 * channels),
       before(channels, 1.0);
-  std::vector<double> workspace(2 * channels * parts);
+  std::vector<double> workspace(2 * channels * parts), u_workspace(2 * channels * parts);
+  double u_moments[2];
   double elements = 1.0, steps_before = 1.0, share = 0.5, earlier = 0.0, refused = 0.0;
   int64_t folds = 0;
   const auto like = [&](int64_t bytes) { return Buffer(n, bytes, skew); };
@@ -161,6 +162,7 @@ void osr(Dtype dtype, int64_t outer, int64_t channels, int64_t inner, int64_t pa
     slots.put(lif.slots, option);
     after.put(lif.slots_out);
     Core::osr_lif_forward(p, forward, lif);
+    Core::osr_charge(p, OsrCharge{forward, state.data_if(option), u.data(), u_moments, u_workspace.data()});
     OsrReduce reduce{};
     static_cast<Channels&>(reduce) = k;
     reduce.learned = type, reduce.x = x.data(), reduce.g = y.data(), reduce.statistics = statistics.data();
@@ -171,6 +173,7 @@ void osr(Dtype dtype, int64_t outer, int64_t channels, int64_t inner, int64_t pa
     LifBackward backward{};
     backward.T = 1, backward.n = n, backward.dtype = dtype, backward.g_spikes = y.data(), backward.u = u.data();
     backward.keep = keep.data_if(option), backward.g_x = y.data();
+    reduce.threshold = option ? &share : nullptr;
     Core::osr_lif_reduce(p, reduce, backward);
   }
 }

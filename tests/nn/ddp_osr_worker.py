@@ -60,6 +60,21 @@ def check_overlap(net, x):
     assert travelling(net) == [False, False]
 
 
+def check_ots(x, max_ratio):
+    """With OTS, whose statistics are a rank's own, the fused step is the two layers' in a group, too."""
+    norm = {"steps": 2, "max_ratio": max_ratio}
+    fused = fastsnn.OSRLIF.for_rule("ottt", 2, **norm, threshold="ots").double()
+    composed = nn.Sequential(fastsnn.OSR2d(2, **norm), fastsnn.LIF.for_rule("ottt", threshold="ots")).double()
+    results = []
+    for net in (fused, composed):
+        leaf = x.clone().requires_grad_()
+        spikes = torch.stack([fastsnn.nn.plain(net(x_t)) for x_t in leaf])
+        gradients = torch.autograd.grad((spikes * (leaf.detach() - 0.3)).sum(), (leaf, *net.parameters()))
+        results.append((spikes, *gradients, *net.buffers()))
+    for found, expected in zip(*results, strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
+
+
 def main(folder, rank, split, mode):
     torch.distributed.init_process_group("gloo", f"file://{folder}/store", rank=rank, world_size=2)
     net = network(mode)
@@ -70,6 +85,8 @@ def main(folder, rank, split, mode):
     torch.save(left, folder / f"rank{rank}")
     if mode == "overlapped":
         check_overlap(net, x[0])
+    if mode != "compiled":
+        check_ots(x, None if mode == "overlapped" else 0.0)
     torch.distributed.destroy_process_group()
 
 

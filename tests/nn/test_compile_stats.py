@@ -62,7 +62,9 @@ def test_an_update_at_every_step_equals_eager_in_two_graphs(name):
     net, other = network(LAYERS[name]), network(LAYERS[name])
     step = compiled(other)
     for length in (len(x), 3):  # beyond the last step of a sequence, and a shorter one
-        assert_same(train_by_step(other, step, x[:length]), train_by_step(net, net, x[:length]))
+        # eager takes OTS's sums where it normalises: in another order
+        close = {"rtol": 1e-5, "atol": 1e-6} if name == "osrlif-ots" else {}
+        assert_same(train_by_step(other, step, x[:length]), train_by_step(net, net, x[:length]), **close)
     for one in (net, other):
         fastsnn.reset(one)
     assert_same([*other.buffers()], [*net.buffers()])

@@ -438,8 +438,23 @@ def test_osrlif_changes_layout_in_mid_sequence(layout):
 
 def test_passes_over_memory(monkeypatch):
     """Bytes of the tensors as large as x that every kernel call takes: it reads or writes each of them once."""
-    net, calls, kernels = fastsnn.OSRLIF.for_rule("sltt", 5, 9), [], backends.select("osr", torch.empty(0))
-    x = current(2, 6, 5, 40).requires_grad_()
+    calls = moved_by(fastsnn.OSRLIF.for_rule("sltt", 5, 9), monkeypatch)
+    assert calls == [["osr_lif_forward", 16], ["osr_lif_reduce", 16], ["osr_gradient", 12]]
+
+
+def test_passes_over_memory_under_ots(monkeypatch):
+    """Two passes forward, as the threshold follows from the whole tensor: 60 bytes a neuron where one layer after the
+    other moves 72."""
+    fused = moved_by(fastsnn.OSRLIF.for_rule("ottt", 5, 9, threshold="ots"), monkeypatch)
+    assert fused == [["osr_charge", 12], ["ots_fire", 20], ["osr_lif_reduce", 16], ["osr_gradient", 12]]
+    composed = nn.Sequential(fastsnn.OSR1d(5, 9), fastsnn.LIF.for_rule("ottt", threshold="ots"))
+    forward = [["osr_forward", 8], ["ots_charge", 12], ["ots_fire", 20]]
+    assert moved_by(composed, monkeypatch) == [*forward, ["ots_backward", 12], ["osr_reduce", 8], ["osr_gradient", 12]]
+
+
+def moved_by(net, monkeypatch):
+    """[kernel, bytes a neuron] of every call of a later training step; a call takes each tensor once."""
+    x, calls = current(2, 6, 5, 40).requires_grad_(), []
     net(x[0])
 
     class Core:
@@ -451,12 +466,11 @@ def test_passes_over_memory(monkeypatch):
 
             return call
 
-    monkeypatch.setattr(kernels, "_core", Core())
-    spikes = net(x[1])
-    forward = [*calls]
-    spikes.sum().backward()
-    assert forward == [["osr_lif_forward", 16]]
-    assert calls[1:] == [["osr_lif_reduce", 16], ["osr_gradient", 12]]
+    with monkeypatch.context() as patched:
+        for family in ("osr", "ots"):
+            patched.setattr(backends.select(family, torch.empty(0)), "_core", Core())
+        fastsnn.nn.plain(net(x[1])).sum().backward()
+    return calls
 
 
 @pytest.mark.skipif(not torch.distributed.is_available(), reason="torch was built without distributed")

@@ -242,6 +242,38 @@ def test_behind_a_fused_normalisation():
     composed = nn.Sequential(fastsnn.OSR1d(5, 3), neuron("ottt"))
     assert_same(run(fused, x), run(composed, x))
     assert fused.neuron.stabilizer.state.steps == 3
+    for net in (fused.eval(), composed.eval()):
+        fastsnn.reset(net)
+    assert_same(run(fused, x), run(composed, x))
+
+
+def test_behind_a_fused_normalisation_a_sequence_equals_its_steps():
+    x = current(3, 6, 5, 4)
+    by_step, whole = (
+        fastsnn.OSRLIF.for_rule("ottt", 5, 3, threshold="ots", step_mode=mode, store_v_seq=True) for mode in "sm"
+    )
+    for _ in range(2):
+        assert_same(fastsnn.nn.plain(whole(x)), run(by_step, x))
+        assert_same(whole.neuron.v_seq, by_step.neuron.v_seq[-3:])
+        assert_same([*whole.buffers()], [*by_step.buffers()])
+        fastsnn.reset(by_step)
+        fastsnn.reset(whole)
+
+
+def test_a_fused_normalisation_is_not_run_before_a_rule_is_refused():
+    fused = fastsnn.OSRLIF.for_rule("sltt", 5, 3, threshold="ots")
+    fused.neuron.rule = "ndot"
+    with pytest.raises(ValueError, match="threshold='ots' goes with"):
+        fused(torch.randn(6, 5))
+    assert fused.norm.state.steps == 0
+
+
+@pytest.mark.parametrize("shape", [(0, 5), (0, 5, 3)], ids=str)
+def test_no_neurons_behind_a_fused_normalisation(shape):
+    fused, x = fastsnn.OSRLIF.for_rule("ottt", 5, 3, threshold="ots"), torch.empty(shape, requires_grad=True)
+    fastsnn.nn.plain(fused(x)).sum().backward()
+    assert x.grad.shape == shape
+    assert fused.norm.state.steps == fused.neuron.stabilizer.state.steps == 1
 
 
 def test_a_threshold_has_no_graph():

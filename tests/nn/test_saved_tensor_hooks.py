@@ -54,6 +54,7 @@ LAYERS = {
     **{f"empf-{v}-{mode}": lambda v=v, m=mode: empf(v, m) for v in ("I", "II", "III") for mode in "sm"},
     "osr": lambda: fastsnn.OSR2d(C, T),
     "osrlif": lambda: fastsnn.OSRLIF.for_rule("ottt", C, T, dropout=0.3),
+    "osrlif-ots": lambda: fastsnn.OSRLIF.for_rule("ottt", C, T, dropout=0.3, threshold="ots"),
     "binary": lambda: fastsnn.BinaryConv2d(C, 5, 3),
     "ws": lambda: fastsnn.WSConv2d(C, 5, 3),
     "ws-linear": lambda: nn.Sequential(nn.Flatten(), fastsnn.WSLinear(C * 20, 5)),

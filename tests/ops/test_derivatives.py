@@ -34,6 +34,7 @@ LAYERS = {
     "mpdr": lambda x: fastsnn.LIF.for_rule("sltt", mpdr=fastsnn.online.MPDR(0, 1, 1, propagate=True))(x),
     "osr": lambda x: frozen(fastsnn.OSR1d(5, 2))(x),
     "osrlif": lambda x: frozen(fastsnn.OSRLIF.for_rule("ottt", 5, 2))(x),
+    "osrlif ots": lambda x: frozen(fastsnn.OSRLIF.for_rule("ottt", 5, 2, threshold="ots"))(x),
     "empf I": lambda x: empf_step(x, **CONSTANT).spikes,
     "empf I sequence": lambda x: empf_sequence(x, leak=torch.full((6,), 0.5), threshold=torch.ones(6)).spikes,
     "empf II": lambda x: empf_norm_step(x, **NORM, weight=torch.ones(5), bias=torch.zeros(5)).spikes,
@@ -209,11 +210,12 @@ def test_make_fx_sees_the_kernels(rule, tracing):
         lambda: fastsnn.EMPF(2, "II", 5),
         lambda: fastsnn.OSR1d(5, 2),
         lambda: fastsnn.OSRLIF.for_rule("sltt", 5, 2),
+        lambda: fastsnn.OSRLIF.for_rule("sltt", 5, 2, threshold="ots"),
         lambda: fastsnn.LIF.for_rule("sltt", threshold="ots"),
         lambda: fastsnn.WSLinear(5, 5),
         lambda: fastsnn.BinaryLinear(5, 5),
     ],
-    ids=["lif", "empf", "osr", "osrlif", "ots", "ws", "binary"],
+    ids=["lif", "empf", "osr", "osrlif", "osrlif-ots", "ots", "ws", "binary"],
 )
 def test_fake_tensors_run_without_memory(make):
     with FakeTensorMode():

@@ -270,12 +270,87 @@ def test_fused_half_types(variant, shape, dtype):
     assert_same((g_y, *reduced), (expected, *truly), rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.parametrize("max_ratio", [None, 20.0, 1.0], ids=["running", "within", "exceeded"])
+@pytest.mark.parametrize("given", [False, True], ids=["first", "later"])
+@pytest.mark.parametrize("v_reset", [None, 0.25], ids=["soft", "hard"])
+@pytest.mark.parametrize("dtype", DTYPES, ids=dtype_id)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_charge_and_gradient_under_ots(variant, shape, dtype, v_reset, given, max_ratio):
+    found, truth = kernels(variant), on_reference(lambda: kernels("reference"))
+    p = fastsnn.types.LIFParams(tau=1.7, rule="ottt", v_reset=v_reset, surrogate=EXACT)
+    x, learned, v = current(*shape, dtype=dtype), vectors(shape[1]), None
+    v = keep_of(x) - 0.3 if given else None
+    running = running_of(shape[1], sequence=sequence_of(shape[1], True, given, False, 0.1), max_ratio=max_ratio)
+    (charged, own), (expected, truly) = (which.charge(p, x, *learned, written(running), v) for which in (found, truth))
+    close = {} if max_ratio is None else {"rtol": 1e-6, "atol": 1e-6}  # the batch's own statistics differ by roundings
+    assert_same(charged[0], expected[0], **close)
+    mean, m2 = charged[0].double().mean(), charged[0].double().var(correction=0) * x.numel()
+    assert_same(tuple(charged[1]), (torch.tensor(x.numel()).double(), mean, m2), rtol=1e-10, atol=1e-11)
+    assert_settled(own, truly)
+    used, threshold = used_of(shape[1])[0], torch.tensor(0.7).double()
+    keep, g_s = keep_of(x) if given else None, torch.randn(shape).to(dtype)
+    gradients = (p, x, g_s, expected[0], keep, used, torch.float32, threshold)
+    (g_y, reduced), (expected, truly) = (which.lif_reduce(*gradients) for which in (found, truth))
+    assert_same(g_y, expected)
+    assert_same(tuple(reduced), truly, rtol=1e-6, atol=1e-5)
+
+
+@pytest.mark.parametrize("spread", [1.0, 1e-3])
+def test_a_large_mean_of_u_does_not_cancel(variant, spread):
+    x, one = (1e4 + spread * torch.randn(9, 4, 40)).double(), torch.ones(4)
+    running = Running(torch.zeros(4), one, 1e-4)
+    p = fastsnn.types.LIFParams(rule="sltt", decay_input=False)
+    u, moments = kernels(variant).charge(p, x, one, one, running, None)[0]
+    assert_same(moments.unbiased_std, u.std(), rtol=1e-9)
+
+
+@pytest.mark.parametrize("value", [0.1, -1e4, 0.0])
+def test_a_constant_u_has_no_variance(variant, value):
+    x, one = torch.full((70, 3, 1000), value), torch.ones(3)
+    p = fastsnn.types.LIFParams(rule="sltt")
+    moments = kernels(variant).charge(p, x, one, one, Running(torch.zeros(3), one, 1e-4), None)[0][1]
+    assert moments.m2 == 0
+
+
+@pytest.mark.parametrize("max_ratio", [None, 20.0, 0.0], ids=["running", "default", "batch"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=dtype_id)
+@pytest.mark.parametrize("reset", RESETS)
+@pytest.mark.parametrize("rule", ["sltt", "ottt"])
+def test_fused_under_ots_equals_the_two_layers(variant, rule, reset, dtype, max_ratio):
+    """Its sums of u are taken in another order: thresholds are equal to the last bits of a float64."""
+    kernels(variant)
+    shape, neuron = (4, 6, 5, 3), {"rule": rule, "v_reset": RESETS[reset], "tau": 1.7, "surrogate_function": EXACT}
+    neuron |= {"threshold": "ots", "fixed_threshold": True, "dropout": 0.3}
+    x, g = current(4, *shape, dtype=dtype), torch.randn(4, *shape, dtype=dtype)
+    fused = fastsnn.OSRLIF(6, 3, max_ratio=max_ratio, **neuron).to(dtype)
+    composed = torch.nn.Sequential(fastsnn.nn.osr.OSR(6, 3, max_ratio=max_ratio), fastsnn.LIF(**neuron)).to(dtype)
+    torch.manual_seed(1)
+    found = train(fused, x, g)
+    torch.manual_seed(1)
+    expected = train(composed, x, g)
+    assert fused.neuron._backend == backends.select("osr", x).NAME
+    assert_same(found[0], expected[0])
+    tight = {"rtol": 1e-5, "atol": 1e-6} if dtype == torch.float32 else {"rtol": 1e-11, "atol": 1e-12}
+    assert_same(found[1:], expected[1:], **tight, equal_nan=True)
+    one, other = fused.neuron.state, composed[1].state
+    assert_same((one.trace, one.keep), (other.trace, other.keep))
+    assert_same(one.potential, other.potential, **tight)
+    one, other = fused.neuron.stabilizer.state, composed[1].stabilizer.state
+    assert one.steps == other.steps == 4
+    assert_same(one.quantile, other.quantile, rtol=1e-11)
+
+
+def stabilized(channels):
+    return fastsnn.OSRLIF(channels, 3, rule="ottt", surrogate_function=EXACT, threshold="ots")
+
+
 @pytest.mark.parametrize("grad_layout", LAYOUTS)
 @pytest.mark.parametrize("input_layout", LAYOUTS)
 def test_layouts(backend, input_layout, grad_layout):
     kernels(backend)
     x, g = LAYOUTS[input_layout](current(3, 4, 6, 5, 3)), LAYOUTS[grad_layout](torch.randn(3, 4, 6, 5, 3))
-    for make in (lambda: layer(4, 6), lambda: fastsnn.OSRLIF(6, 3, rule="ottt", surrogate_function=EXACT)):
+    fused = lambda: fastsnn.OSRLIF(6, 3, rule="ottt", surrogate_function=EXACT)  # noqa: E731
+    for make in (lambda: layer(4, 6), fused, lambda: stabilized(6)):
         torch.manual_seed(1)
         expected = train(make(), x.contiguous(), g.contiguous())
         torch.manual_seed(1)
@@ -288,11 +363,12 @@ def test_one_and_two_threads_give_the_same_bits_every_time(backend, shape):
     x, g, results = current(*shape), torch.randn(shape), []
     for threads in (1, 2, 2):
         torch.set_num_threads(threads)
-        for make in (lambda: layer(*shape[1:]), lambda: fastsnn.OSRLIF(shape[2], 3, rule="ottt")):
+        fused = lambda: fastsnn.OSRLIF(shape[2], 3, rule="ottt")  # noqa: E731
+        for make in (lambda: layer(*shape[1:]), fused, lambda: stabilized(shape[2])):
             torch.manual_seed(1)
             results.append(train(make(), x, g))
-    assert_same(results[2:4], results[:2])
-    assert_same(results[4:], results[:2])
+    assert_same(results[3:6], results[:3])
+    assert_same(results[6:], results[:3])
 
 
 def test_nan_and_infinity_stay_in_their_channel(variant):

@@ -101,6 +101,9 @@ def _norms(dtype):
             fused = fastsnn.OSRLIF.for_rule(rule, 6, 2, dropout=0.3)
             for _ in range(2):
                 _sum(fused(torch.rand(shape, dtype=dtype, requires_grad=True))).backward()
+        fused = fastsnn.OSRLIF.for_rule("ottt", 6, 2, threshold="ots")
+        for _ in range(2):
+            _sum(fused(torch.rand(shape, dtype=dtype, requires_grad=True))).backward()
         with torch.no_grad():
             norm.eval()(torch.rand(shape, dtype=dtype))
 

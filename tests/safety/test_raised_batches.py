@@ -22,6 +22,7 @@ NETWORKS = {
     "mpdr": lambda: around(fastsnn.LIF.for_rule("sltt", mpdr=MPDR(0.0, 1.0, 0.1))),
     "osr": lambda: around(fastsnn.OSR1d(6, T), fastsnn.LIF.for_rule("ottt")),
     "osr fused": lambda: around(fastsnn.OSRLIF.for_rule("ottt", 6, T)),
+    "osr and ots": lambda: around(fastsnn.OSRLIF.for_rule("ottt", 6, T, threshold="ots")),
     "batch norm": lambda: around(nn.BatchNorm1d(6), fastsnn.LIF.for_rule("sltt")),
     "ots": lambda: around(fastsnn.LIF.for_rule("ottt", threshold="ots", fixed_threshold=True)),
     "empf": lambda: around(fastsnn.EMPF(T)),
@@ -31,7 +32,7 @@ NETWORKS = {
     ),
 }
 # running statistics take what a layer saw before the error, as torch's batch norm does
-STATISTICS = ("osr", "osr fused", "batch norm", "ots", "empf with norm")
+STATISTICS = ("osr", "osr fused", "osr and ots", "batch norm", "ots", "empf with norm")
 OPTIMIZERS = {
     "sgd": lambda net: torch.optim.SGD(net.parameters(), 0.1, momentum=0.9),
     "stgr": lambda net: STGR(torch.optim.SGD(net.parameters(), 0.1, momentum=0.9)),

@@ -119,6 +119,22 @@ def renormalized_lif(
     return _normalized(x, weight, running, group, run)
 
 
+def renormalized_charge(
+    kernels: Any,
+    p: LIFParams,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    running: Running,
+    v: Tensor | None,
+    group: Any,
+) -> tuple[tuple[Tensor, Moments], Settled | Pending]:
+    """u of the neuron on y, and its moments. x: of `laid_out`, and v in its memory order."""
+    check_enough(x, group)
+    kernels = kernels_of(kernels, x)
+    return _normalized(x, weight, running, group, lambda running: kernels.charge(p, x, weight, bias, running, v))
+
+
 def _gradients(
     kernels: Any, x: Tensor, g: Tensor, reduced: tuple[Tensor, Tensor, Tensor], used: Used, group: Any
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -146,8 +162,9 @@ def renormalized_lif_gradient(
     used: Used,
     group: Any,
     dtype: torch.dtype,
+    threshold: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """As `renormalize_gradient`, behind the neuron."""
+    """As `renormalize_gradient`, behind the neuron; threshold: th[t] of OTS."""
     kernels = kernels_of(kernels, x)
-    g, reduced = kernels.lif_reduce(p, x, layout.like(g_s, x), u, keep, used, dtype)
+    g, reduced = kernels.lif_reduce(p, x, layout.like(g_s, x), u, keep, used, dtype, threshold)
     return _gradients(kernels, x, g, reduced, used, group)
