@@ -63,10 +63,11 @@ def dot(original, self, a, b, *others):
     return original(self, widened(a), widened(b), *others)
 
 
-def patch_tensor(original, tensor, scope):
-    """_patch_lang_tensor."""
-    original(tensor, scope)
-    scope.set_attr(tensor, "__index__", lambda self: int(self.handle.data.item()))
+def patch_tensor(original, tensor, *scope):
+    """_patch_lang_tensor, which has no scope in Triton 3.4."""
+    original(tensor, *scope)
+    put = scope[0].set_attr if scope else setattr
+    put(tensor, "__index__", lambda self: int(self.handle.data.item()))
 
 
 def quietly(original, *arguments, **options):
