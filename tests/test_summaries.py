@@ -69,12 +69,14 @@ def test_a_summary_leaves_the_network_as_it_was():
         fastsnn.summary(net, torch.randn(0, 1, 2, 5, 5))
 
 
-@pytest.mark.parametrize("rule", ["sltt", "ottt", "ndot"])
-def test_alignment_is_the_cosine_with_the_gradient_through_time(rule):
+@pytest.mark.parametrize(
+    ("rule", "through_time"), [("sltt", "bptt"), ("ottt", "bptt"), ("ndot", "bptt"), ("alif", "alif_bptt")]
+)
+def test_alignment_is_the_cosine_with_the_gradient_through_time(rule, through_time):
     net, x, y = network(rule), torch.randn(4, 6, 2, 5, 5), torch.arange(6) % 3
     found = gradient_alignment(net, x, y)
     gradients = []
-    for kind in (rule, "bptt"):
+    for kind in (rule, through_time):
         one = network(rule)
         for module in one:
             if isinstance(module, fastsnn.LIF):

@@ -145,12 +145,14 @@ class LIF(Neuron):
 
     @property
     def rule(self) -> str:
-        """Assigning one gives its own parameters the paper's values."""
+        """Assigning one keeps the parameters that both rules have, and gives its others the paper's values."""
         return self._params.rule
 
     @rule.setter
     def rule(self, rule: str) -> None:
-        params = replace(self._params, rule=rule, of_rule=())
+        names = {parameter.name for parameter in RULES[rule].parameters} if rule in RULES else set()
+        kept = {name: value for name, value in self.rule_parameters.items() if name in names}
+        params = replace(self._params, rule=rule, of_rule=of_rule(rule, kept))
         if params.drive != self._params.drive:  # of the old rule, whose slots the potential goes with
             self._state = settled(self._params, self._state)
         self._params = params

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..nn import EMPF, LIF, plain, reset
+from ..rules import RULES
 from .losses import loss as mixed_loss
 from .training import Loss
 
@@ -18,8 +19,9 @@ __all__ = ["gradient_alignment"]
 def gradient_alignment(
     net: nn.Module, x: Sequence[Tensor] | Tensor, y: Tensor, loss: Loss = mixed_loss
 ) -> dict[str, float | None]:
-    """Cosine between the gradient of the network's rule, accumulated over all steps, and that of rule "bptt" with the
-    same weights, surrogates and norms: of every parameter; None where one of the two is zero.
+    """Cosine between the gradient of the network's rule, accumulated over all steps, and that of the rule through time
+    ("bptt"; of adaptive neurons "alif_bptt") with the same weights, surrogates and norms: of every parameter; None
+    where one of the two is zero.
 
     x: the input of each step, [T, N, *]; y as in `train_batch`. The network is copied: its weights, gradients, state
     and mode stay. Dropout is off. Raises ValueError for neurons that have no rule "bptt" (EMPF, thresholds of OTS).
@@ -32,11 +34,17 @@ def gradient_alignment(
     online, through = _copy(net), _copy(net)
     for module in through.modules():
         if isinstance(module, LIF):
-            module.rule = "bptt"
+            module.rule = _through_time(module.rule)
         elif hasattr(module, "keep_graph"):  # of models.Delay
             setattr(module, "keep_graph", True)  # noqa: B010
     first, second = (_gradients(one, x, y, loss, at_once) for one, at_once in ((online, False), (through, True)))
     return {name: _cosine(first[name], second[name]) for name in first}
+
+
+def _through_time(rule: str) -> str:
+    """The rule that goes back through all states of the same neuron."""
+    own = RULES[rule].parameters
+    return next(name for name, other in RULES.items() if not other.online and other.parameters == own)
 
 
 def _copy(net: nn.Module) -> nn.Module:

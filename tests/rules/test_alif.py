@@ -127,3 +127,13 @@ def test_a_layer_goes_on_from_its_state_also_in_evaluation(rule, x):
 def test_what_does_not_fit_is_named(given, message):
     with pytest.raises((ValueError, TypeError), match=message):
         fastsnn.LIF(rule="alif", **{**NEURON, **given})
+
+
+def test_another_rule_of_the_same_neuron_keeps_its_parameters():
+    neuron = fastsnn.LIF.for_rule("alif", rho=0.5, beta=0.125)
+    neuron.rule = "alif_bptt"
+    assert neuron.rule_parameters == {"rho": 0.5, "beta": 0.125}
+    neuron.rule = "bptt"
+    assert neuron.rule_parameters == {}
+    neuron.rule = "alif"
+    assert neuron.rule_parameters == {"rho": 0.875, "beta": 0.25}
