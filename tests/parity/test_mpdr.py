@@ -56,6 +56,12 @@ def test_configurations(variant, config, dtype, mode, columns):
     check(config, x, g_s, mode=mode)
 
 
+@pytest.mark.parametrize("dtype", DTYPES, ids=dtype_id)
+def test_through_time(variant, dtype):
+    config = {"rule": "bptt", "surrogate_function": surrogate.Triangle(2.0)}
+    check(config, current(4, 9, 41, dtype=dtype), torch.randn(4, 9, 41).to(dtype))
+
+
 @pytest.mark.parametrize("n", [1, 15, 17, 2047, 2049, 40_013])
 @pytest.mark.parametrize("rule", ["sltt", "bptt"])
 def test_sizes(variant, rule, n):
