@@ -78,8 +78,8 @@ def cases():
     called = dict(core.calls)
     for family in kernels.values():
         family._core = core.core
-    for name in ("lif_forward", "lif_backward_online", "packed_product"):
-        function, args = called[name]
+    for name in ("lif_forward", "lif_backward", "packed_product"):
+        function, args = next(call for kernel, call in called.items() if kernel.startswith(name))
         yield f"binding {name}", lambda function=function, args=args: function(*args)
     yield "layer step, forward and backward (ottt)", step
     yield "layer packed_linear", product
