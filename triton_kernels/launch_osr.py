@@ -107,7 +107,8 @@ def osr_charge(p: Any, device: AbstractContextManager, *given: Any) -> None:
     q = p.of(u)
 
     def run(operands: tuple[Any, ...], numbers: tuple[int, ...], constants: dict[str, Any]) -> None:
-        taken = options | (AT_HALF_OCCUPANCY if constants["SUMS"] else {})
+        many = constants["SUMS"] or (sizes[3] == 1 and u.element_size() == 8)  # registers
+        taken = options | (AT_HALF_OCCUPANCY if many else {})
         neuron, parameters = (v, u, u_workspace), (q.leak, q.gain, q.bias, q.v_reset)
         osr.osr_charge[grid](*operands, *neuron, *sizes[1:], *numbers, *parameters, HARD=p.reset, **constants, **taken)
 
