@@ -335,6 +335,7 @@ def test_the_native_core_needs_no_torch():
     assert load_alone("fastsnn._cpu", fastsnn._cpu.__file__, "core.isa()") == [fastsnn._cpu.isa(), "False"]
 
 
+@pytest.mark.slow  # the short suite has no CUDA core
 @pytest.mark.skipif(backends.cuda._cuda is None, reason="fastsnn was built without its CUDA core")
 def test_the_cuda_core_needs_no_torch_and_no_driver():
     core = backends.cuda._cuda

@@ -107,8 +107,9 @@ def osr_charge(p: Any, device: AbstractContextManager, *given: Any) -> None:
     q = p.of(u)
 
     def run(operands: tuple[Any, ...], numbers: tuple[int, ...], constants: dict[str, Any]) -> None:
-        many = constants["SUMS"] or (sizes[3] == 1 and u.element_size() == 8)  # registers
-        taken = options | (AT_HALF_OCCUPANCY if many else {})
+        # both want registers that leave less than half of the threads resident
+        capped = constants["SUMS"] or (sizes[3] == 1 and u.element_size() == 8)
+        taken = options | (AT_HALF_OCCUPANCY if capped else {})
         neuron, parameters = (v, u, u_workspace), (q.leak, q.gain, q.bias, q.v_reset)
         osr.osr_charge[grid](*operands, *neuron, *sizes[1:], *numbers, *parameters, HARD=p.reset, **constants, **taken)
 

@@ -174,6 +174,7 @@ def test_a_device_that_the_cuda_core_does_not_fit_is_refused_with_both_sides_and
         assert part in reason
 
 
+@pytest.mark.slow  # the short suite has no CUDA core
 @pytest.mark.skipif(backends.cuda._cuda is None or torch.cuda.is_available(), reason="needs the core and no driver")
 def test_the_core_finds_no_driver():
     assert backends.cuda._cuda.driver_version() == 0

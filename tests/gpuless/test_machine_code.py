@@ -15,14 +15,17 @@ lacking = (
     or ("" if cuda._cuda else "fastsnn was built without its CUDA core")
     or ("" if shutil.which("nvcc") else "needs nvcc")
 )
-pytestmark = pytest.mark.skipif(bool(lacking), reason=lacking)
+# slow: the short suite has no CUDA core
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(bool(lacking), reason=lacking)]
 
 # per row, channel or block, not per element: gain, mean, 1/sigma and their gradients; OSR's vectors, its first element
 # and sums; OTS's threshold or sums, also where OSR has them
 OUTSIDE = {"standardize_forward": 3, "standardize_backward": 4, "binarize_forward": 1}
 # a channel's vectors are read and written through a switch over their type
-OUTSIDE |= {"osr_forward": 80, "osr_lif_forward": 80, "osr_reduce": 4, "osr_lif_reduce": 5, "osr_gradient": 5}
-OUTSIDE |= {"osr_charge": 82}
+OUTSIDE |= {"osr_forward": 69, "osr_lif_forward": 69, "osr_reduce": 4, "osr_lif_reduce": 5, "osr_gradient": 5}
+OUTSIDE |= {"osr_charge": 71}
+VERDICTS = {"osr_forward", "osr_lif_forward", "osr_charge"}
+AGAIN = 11  # accesses of one such switch that nvcc lays out twice from sm_100 on
 OUTSIDE |= {"ots_charge": 2, "ots_fire": 1, "ots_backward": 1}
 # two sums of a block; three coefficients of a pull
 PER_STEP = {"mpdr_forward": 2, "mpdr_backward_online": 3, "mpdr_backward_bptt": 3}
@@ -73,9 +76,10 @@ def test_vector_bodies_access_whole_vectors(compiled):
     for k in wide:
         family = k.name.split()[0]
         in_step = PER_STEP.get(family, 0)
-        assert len(k.narrow(k.code.body)) <= OUTSIDE.get(family, in_step), k.name
+        allowed = OUTSIDE.get(family, in_step) + (AGAIN if family in VERDICTS and k.arch >= 100 else 0)
+        assert len(k.narrow(k.code.body)) <= allowed, k.name
         narrow = sorted(len(k.narrow(loop)) for loop in k.code.loops)
-        if family in ("osr_forward", "osr_lif_forward", "osr_charge"):
+        if family in VERDICTS:
             assert narrow.pop() == 1, k.name  # the loop over the channels' verdicts reads one each
         assert {*narrow} <= {in_step}, k.name
         moved = k.code.loop_bytes
