@@ -103,13 +103,12 @@ def osr_charge(p: Any, device: AbstractContextManager, *given: Any) -> None:
     if u.numel() == 0:
         return
     _check_workspace(True, u_workspace)
-    grid, options = grid_of(sizes, operands[0], 4 if sizes[3] == 1 else 8)  # u has sums, too
+    one = max(4, u.element_size())  # u has sums, too
+    grid, options = grid_of(sizes, operands[0], one if sizes[3] == 1 else 8)
     q = p.of(u)
 
     def run(operands: tuple[Any, ...], numbers: tuple[int, ...], constants: dict[str, Any]) -> None:
-        # both want registers that leave less than half of the threads resident
-        capped = constants["SUMS"] or (sizes[3] == 1 and u.element_size() == 8)
-        taken = options | (AT_HALF_OCCUPANCY if capped else {})
+        taken = options | (AT_HALF_OCCUPANCY if constants["SUMS"] else {})
         neuron, parameters = (v, u, u_workspace), (q.leak, q.gain, q.bias, q.v_reset)
         osr.osr_charge[grid](*operands, *neuron, *sizes[1:], *numbers, *parameters, HARD=p.reset, **constants, **taken)
 
