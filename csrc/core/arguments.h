@@ -145,8 +145,6 @@ struct Standardize {
   double eps;
   const void* weight;  // [rows, cols]
   const void* gain;    // [rows]
-  void* mean;          // [rows], double
-  void* inverse;       // [rows], double: 1/sqrt(var * cols + eps)
 
   bool empty() const { return rows == 0 || cols == 0; }
   template <class Take>
@@ -157,29 +155,34 @@ struct Standardize {
   void operands(Take&& take) {
     take("weight", weight, Holds::input, elements({rows, cols}));
     take("gain", gain, Holds::input, rows);
-    take("mean", mean, Holds::float64, rows);
-    take("inverse", inverse, Holds::float64, rows);
   }
 };
 
 struct StandardizeForward : Standardize {
-  void* out;  // [rows, cols]
+  void* mean;     // [rows], double
+  void* inverse;  // [rows], double: 1/sqrt(var * cols + eps)
+  void* out;      // [rows, cols]
 
   template <class Take>
   void operands(Take&& take) {
     Standardize::operands(take);
+    take("mean", mean, Holds::float64, rows);
+    take("inverse", inverse, Holds::float64, rows);
     take("out", out, Holds::input, elements({rows, cols}));
   }
 };
 
 struct StandardizeBackward : Standardize {
-  const void* g_out;  // [rows, cols]
-  void* g_weight;     // [rows, cols]
-  void* g_gain;       // [rows]
+  const void *mean, *inverse;  // [rows], double, as forward wrote them
+  const void* g_out;           // [rows, cols]
+  void* g_weight;              // [rows, cols]
+  void* g_gain;                // [rows]
 
   template <class Take>
   void operands(Take&& take) {
     Standardize::operands(take);
+    take("mean", mean, Holds::float64, rows);
+    take("inverse", inverse, Holds::float64, rows);
     take("g_out", g_out, Holds::input, elements({rows, cols}));
     take("g_weight", g_weight, Holds::input, elements({rows, cols}));
     take("g_gain", g_gain, Holds::input, rows);

@@ -10,13 +10,12 @@ from ..backends.core import Core
 from ..reference import standardize as reference
 from .operands import DTYPES
 
-_WEIGHT = (
-    "where, rows: int, cols: int, dtype: dtype, eps: float, weight: input, gain: input, mean: >float64, "
-    "inverse: >float64"
-)
+_WEIGHT = "where, rows: int, cols: int, dtype: dtype, eps: float, weight: input, gain: input"
 SIGNATURES = {
-    "standardize_forward": f"{_WEIGHT}, out: >input",
-    "standardize_backward": f"{_WEIGHT}, g_out: input, g_weight: >input, g_gain: >input",
+    "standardize_forward": f"{_WEIGHT}, mean: >float64, inverse: >float64, out: >input",
+    "standardize_backward": (
+        f"{_WEIGHT}, mean: float64, inverse: float64, g_out: input, g_weight: >input, g_gain: >input"
+    ),
 }
 
 

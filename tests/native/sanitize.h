@@ -90,9 +90,10 @@ void standardize(Dtype dtype, int64_t rows, int64_t cols, int64_t skew) {
   Buffer weight(rows * cols, w, skew), gain(rows, w, skew), out(rows * cols, w, skew);
   Buffer g_weight(rows * cols, w, skew), g_gain(rows, w, skew);
   std::vector<double> mean(rows), inverse(rows);
-  const Standardize k{rows, cols, dtype, 1e-4, weight.data(), gain.data(), mean.data(), inverse.data()};
-  Core::standardize_forward(StandardizeForward{k, out.data()});
-  Core::standardize_backward(StandardizeBackward{k, out.data(), g_weight.data(), g_gain.data()});
+  const Standardize k{rows, cols, dtype, 1e-4, weight.data(), gain.data()};
+  Core::standardize_forward(StandardizeForward{k, mean.data(), inverse.data(), out.data()});
+  Core::standardize_backward(
+      StandardizeBackward{k, mean.data(), inverse.data(), out.data(), g_weight.data(), g_gain.data()});
 }
 
 // channels of n neurons in all, side by side (inner = 1) or one after another; option: all that may be absent is there
