@@ -39,11 +39,18 @@ class Recorder:
         if not inspect.isroutine(function):
             return function
 
-        def record(*args):
-            self.calls[name] = function, args
-            return function(*args)
+        def record(*args, **named):
+            self.calls[name] = function, args, named
+            return function(*args, **named)
 
         return record
+
+
+def written(function, args, named):
+    """The call as code has it, whose names are one constant."""
+    by_position = {f"_{i}": value for i, value in enumerate(args)}
+    text = ", ".join([*by_position, *(f"{name}={name}" for name in named)])
+    return eval(f"lambda: function({text})", {"function": function, **by_position, **named})
 
 
 def cases():
@@ -79,8 +86,8 @@ def cases():
     for family in kernels.values():
         family._core = core.core
     for name in ("lif_forward", "lif_backward", "packed_product"):
-        function, args = next(call for kernel, call in called.items() if kernel.startswith(name))
-        yield f"binding {name}", lambda function=function, args=args: function(*args)
+        call = next(call for kernel, call in called.items() if kernel.startswith(name))
+        yield f"binding {name}", written(*call)
     yield "layer step, forward and backward (ottt)", step
     yield "layer packed_linear", product
 

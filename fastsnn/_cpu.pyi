@@ -22,11 +22,13 @@ class LifParams:
 
 # by name, in the order of their codes: slots as (name, drives, every_step), and the number of parameters
 rules: dict[str, tuple[tuple[tuple[str, bool, bool], ...], int]]
-# name -> what the kernel takes, as its argument struct in csrc/core declares it and fastsnn/kernels expects it: `name:
-# type` in order; > is written, ? may be None, * are as many as the rule says; where: threads, or (device, stream)
+# name -> what the kernel takes, as its argument struct in csrc/core declares it and fastsnn/kernels/interface.py too:
+# `name: type`; > is written, ? may be None, * is a tuple of as many as the rule says; where: threads, or (device,
+# stream)
 kernels: dict[str, str]
 
-def __getattr__(name: str) -> Callable[..., None]: ...  # the kernels; an error names the argument and what is needed
+# the kernels: False where there was nothing to do; an error names the argument and what is needed
+def __getattr__(name: str) -> Callable[..., bool]: ...
 def isas() -> list[str]: ...
 def isa() -> str: ...
 def choose_isa(isa: str) -> bool: ...

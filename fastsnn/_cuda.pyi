@@ -7,6 +7,6 @@ from ._cpu import rules as rules
 version: str
 archs: str
 
-def __getattr__(name: str) -> Callable[..., None]: ...  # the kernels, as in _cpu
+def __getattr__(name: str) -> Callable[..., bool]: ...  # the kernels, as in _cpu
 def driver_version() -> int: ...
 def refusal(device: int) -> str: ...

@@ -154,13 +154,14 @@ class STGR(Optimizer):
         """SGD with momentum and all of this in one pass."""
         kernels = backends.select("stgr", torch.empty(0, device="cpu"))
         for group in self.param_groups:
-            scalars = (rho(self.epoch), float(group["lr"]), group["momentum"], 1 - group["dampening"])
+            numbers = {"lam": group["a2"] * group["lam"], "gam": group["a2"] * group["gam"], "rho": rho(self.epoch)}
+            numbers |= {"lr": float(group["lr"]), "momentum": group["momentum"], "undamped": 1 - group["dampening"]}
+            numbers |= {"decay": group["weight_decay"], "nesterov": group["nesterov"]}
             for p in _with_gradient(group):
                 average, previous = self._state(p)
                 buffer, first = self._momentum(p)
                 tensors: Any = (p.grad, average, previous, buffer)
-                pulls = group["a2"] * group["lam"], group["a2"] * group["gam"]
-                kernels.sgd(p, tensors, first, group["nesterov"], *pulls, *scalars, group["weight_decay"])
+                kernels.sgd(p, tensors, first=first, **numbers)
                 self.optimizer.state[p]["momentum_buffer"] = buffer
                 torch.autograd.graph.increment_version(p)
         # as a scheduler's wrapper of step does

@@ -8,4 +8,4 @@ __all__ = ["INTERPRETED", "LifParams", "kernels", "rules"]
 
 for _module in (launch, launch_binary, launch_mpdr, launch_osr, launch_ots):
     for _name in kernels.keys() & vars(_module).keys():
-        globals()[_name] = checked(getattr(_module, _name))
+        globals()[_name] = checked(_name, getattr(_module, _name))

@@ -1,11 +1,8 @@
-"""Launches of the kernels, with the signatures of the native cores (fastsnn/_cpu.pyi): the device to run on stands
-where those take threads."""
+"""Launches of the kernels, of calls as the native cores take them: a launch chooses the grid and the constants."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
-from ctypes import c_double, c_float, c_int32, c_int64
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,6 +14,7 @@ from fastsnn._cpu import LifParams as NativeParams
 from fastsnn._cpu import rules as native_rules
 
 from . import empf, lif, standardize
+from .operands import Call, bits, bits_of_float32
 from .rules import RULES
 
 BLOCK = 1024
@@ -28,16 +26,6 @@ OPTIONS = {"num_warps": WARPS, "enable_fp_fusion": False}
 AT_HALF_OCCUPANCY = OPTIONS | {"maxnreg": 64}
 ALIGNED = 16  # neurons: then Triton knows that every row of n begins at 16 bytes
 INTERPRETED = not isinstance(lif.lif_forward, triton.JITFunction)
-
-
-def bits(number: float) -> int:
-    """Those of its float64: Triton rounds a float argument to float32, and an integer not."""
-    return c_int64.from_buffer(c_double(number)).value
-
-
-def bits_of_float32(number: float) -> int:
-    """Those of the float32 next to it."""
-    return c_int32.from_buffer(c_float(number)).value
 
 
 # name -> slots and number of parameters, as a native core has them
@@ -70,215 +58,93 @@ def block_of(n: int, x: Tensor, of_state: bool = False) -> int:
     return WARPS * 32 * 16 // max(x.element_size(), 4 if of_state else 1)
 
 
-def lif_forward(
-    p: LifParams,
-    device: AbstractContextManager,
-    T: int,
-    n: int,
-    dtype: int,
-    first: bool,
-    potential_is_v: bool,
-    x: Tensor,
-    potential: Tensor | None,
-    *operands: Tensor | None,
-    workspace: Tensor | None = None,
-) -> None:
-    """operands: slots, keep, spikes, u_last, u_seq, v_last, v_seq, slots after."""
-    if n == 0:
-        return
-    count = p.rule.count
-    slots, others, after = operands[:count], operands[count : count + 6], operands[count + 6 :]
-    block, q = block_of(n, x, of_state=True), p.of(x)
-    with device:
-        lif.lif_forward[(triton.cdiv(n, block),)](
-            x,
-            potential,
-            slots,
-            *others,
-            after,
-            workspace,
-            T,
-            n,
-            q.leak,
-            q.gain,
-            q.bias,
-            q.threshold,
-            q.v_reset,
-            q.of_rule,
-            FIRST=first,
-            GIVEN_V=potential_is_v or potential is None,
-            HARD=p.reset,
-            RULE=p.rule,
-            ALIGNED=n % ALIGNED == 0,
-            BLOCK=block,
-            **AT_HALF_OCCUPANCY,
-        )
+def given_v(call: Call) -> bool:
+    """Whether the potential before the first step is one after its reset."""
+    return call.potential_is_v or call.potential is None
 
 
-def lif_backward_online(
-    p: LifParams,
-    device: AbstractContextManager,
-    T: int,
-    n: int,
-    dtype: int,
-    potential_is_v: bool,
-    g_spikes: Tensor | None,
-    keep: Tensor | None,
-    u: Tensor | None,
-    x: Tensor | None,
-    potential: Tensor | None,
-    *operands: Any,
-    pulls: Tensor | None = None,
-    g_local: Tensor | None = None,
-) -> None:
-    """operands: slots that drive spikes, g_v_last, these slots' gradients, g_v_seq, g_x, g_v_first, the gradients of
-    these slots before the first step. pulls: of MPDR; g_local: where its part of the gradient goes alone."""
-    if n == 0:
-        return
-    count = p.dynamics.count
-    slots, g_x = operands[:count], operands[2 * count + 2]
-    block, q = block_of(n, g_x, of_state=True), p.of(g_x)
-    with device:
-        lif.lif_backward_online[(triton.cdiv(n, block),)](
-            g_spikes,
-            keep,
-            u,
-            x,
-            potential,
-            slots,
-            g_x,
-            pulls,
-            g_local,
-            T,
-            n,
-            q.leak,
-            q.gain,
-            q.bias,
-            q.threshold,
-            q.v_reset,
-            q.height,
-            q.slope,
-            q.of_rule,
-            GIVEN_V=potential_is_v or potential is None,
-            HARD=p.reset,
-            SHAPE=p.surrogate,
-            RULE=p.dynamics,
-            ALIGNED=n % ALIGNED == 0,
-            BLOCK=block,
-            **OPTIONS,
-        )
+def _run(call: Call, kernel: Any, like: Tensor, rule: Any, **named: Any) -> None:
+    """A program a block of neurons. like: a tensor of the input's type."""
+    block, constants = block_of(call.n, like, of_state=True), {"HARD": call.p.reset, "RULE": rule, **named}
+    constants |= {"ALIGNED": call.n % ALIGNED == 0, "BLOCK": block}
+    call.run(kernel, triton.cdiv(call.n, block), neuron=call.p.of(like), **constants)
 
 
-def lif_backward_bptt(
-    p: LifParams,
-    device: AbstractContextManager,
-    T: int,
-    n: int,
-    dtype: int,
-    potential_is_v: bool,
-    g_spikes: Tensor | None,
-    keep: Tensor | None,
-    u: Tensor | None,
-    x: Tensor | None,
-    potential: Tensor | None,
-    *operands: Any,
-    pulls: Tensor | None = None,
-) -> None:
-    """operands, pulls: as in `lif_backward_online`."""
-    if n == 0:
-        return
-    count = p.dynamics.count
-    g_v_last, g_slots_last = operands[count], operands[count + 1 : 2 * count + 1]
-    g_v_seq, g_x, g_v_first, *g_slots_first = operands[2 * count + 1 :]
-    block, q = block_of(n, g_x, of_state=True), p.of(g_x)
-    with device:
-        lif.lif_backward_bptt[(triton.cdiv(n, block),)](
-            g_spikes,
-            keep,
-            u,
-            g_v_last,
-            g_slots_last,
-            g_v_seq,
-            g_x,
-            g_v_first,
-            tuple(g_slots_first),
-            pulls,
-            T,
-            n,
-            q.leak,
-            q.gain,
-            q.threshold,
-            q.v_reset,
-            q.reset_grad,
-            q.height,
-            q.slope,
-            q.of_rule,
-            HARD=p.reset,
-            SHAPE=p.surrogate,
-            RULE=p.dynamics,
-            ALIGNED=n % ALIGNED == 0,
-            BLOCK=block,
-            **OPTIONS,
-        )
+def lif_forward(call: Call) -> None:
+    call.workspace = None
+    forward(call)
 
 
-def standardize_forward(
-    device: AbstractContextManager, rows: int, cols: int, dtype: int, eps: float, *operands: Tensor
-) -> None:
-    with device:
-        standardize.standardize_forward[(rows,)](*operands, cols, bits(eps), BLOCK=BLOCK, **AT_HALF_OCCUPANCY)
+def forward(call: Call) -> None:
+    """workspace: of MPDR, else None."""
+    first = {"FIRST": call.first, "GIVEN_V": given_v(call)}
+    _run(call, lif.lif_forward, call.x, call.p.rule, **first, **AT_HALF_OCCUPANCY)
 
 
-def standardize_backward(
-    device: AbstractContextManager, rows: int, cols: int, dtype: int, eps: float, *operands: Tensor
-) -> None:
-    with device:
-        standardize.standardize_backward[(rows,)](*operands, cols, BLOCK=BLOCK, **AT_HALF_OCCUPANCY)
+def lif_backward_online(call: Call) -> None:
+    call.pulls = call.g_local = None
+    backward_online(call)
 
 
-def _empf_blocks(kernel: Any, device: AbstractContextManager, given: tuple[Any, ...], *, steps: bool = False) -> None:
-    """A program a block of neurons. given: parts, T, outer, channels, inner, dtype and the operands, x first."""
-    _, T, outer, channels, inner, _, *operands = given
-    n = outer * channels * inner
-    if n == 0:
-        return
-    block = block_of(n, operands[0], of_state=n % ALIGNED != 0)
-    with device:
-        kernel[(triton.cdiv(n, block),)](*operands, *([T] if steps else []), n, channels, inner, BLOCK=block, **OPTIONS)
+def backward_online(call: Call) -> None:
+    """pulls: of MPDR; g_local: where its part of the gradient goes alone; else None."""
+    constants = {"GIVEN_V": given_v(call), "SHAPE": call.p.surrogate, **OPTIONS}
+    _run(call, lif.lif_backward_online, call.g_x, call.p.dynamics, **constants)
 
 
-def _empf_parts(kernel: Any, device: AbstractContextManager, given: tuple[Any, ...], *, steps: bool = False) -> None:
-    """A program one part of one channel. given: as above."""
-    parts, T, outer, channels, inner, _, *operands = given
-    n = outer * channels * inner
-    if n == 0:
-        return
-    block = block_of(triton.cdiv(outer * inner, parts), operands[0]) if INTERPRETED else SUM_BLOCK
-    with device:
-        kernel[(channels * parts,)](
-            *operands, *([T] if steps else []), n, channels, inner, parts, BLOCK=block, **OPTIONS
-        )
+def lif_backward_bptt(call: Call) -> None:
+    call.pulls = None
+    backward_bptt(call)
 
 
-def empf_forward(device: AbstractContextManager, *given: Any) -> None:
-    _empf_blocks(empf.empf_forward, device, given, steps=True)
+def backward_bptt(call: Call) -> None:
+    """pulls: as above."""
+    _run(call, lif.lif_backward_bptt, call.g_x, call.p.dynamics, SHAPE=call.p.surrogate, **OPTIONS)
 
 
-def empf_backward(device: AbstractContextManager, *given: Any) -> None:
-    _empf_parts(empf.empf_backward, device, given, steps=True)
+def standardize_forward(call: Call) -> None:
+    call.eps = bits(call.eps)
+    call.run(standardize.standardize_forward, call.rows, BLOCK=BLOCK, **AT_HALF_OCCUPANCY)
 
 
-def empf_potential(device: AbstractContextManager, *given: Any) -> None:
-    _empf_parts(empf.empf_potential, device, given)
+def standardize_backward(call: Call) -> None:
+    call.run(standardize.standardize_backward, call.rows, BLOCK=BLOCK, **AT_HALF_OCCUPANCY)
 
 
-def empf_norm_forward(device: AbstractContextManager, *given: Any) -> None:
-    _empf_blocks(empf.empf_norm_forward, device, given)
+def _empf_blocks(kernel: Any, call: Call, like: Tensor) -> None:
+    """A program a block of neurons."""
+    call.n = call.outer * call.channels * call.inner
+    block = block_of(call.n, like, of_state=call.n % ALIGNED != 0)
+    call.run(kernel, triton.cdiv(call.n, block), BLOCK=block, **OPTIONS)
 
 
-def empf_norm_sums(device: AbstractContextManager, *given: Any) -> None:
-    _empf_parts(empf.empf_norm_sums, device, given)
+def _empf_parts(kernel: Any, call: Call, like: Tensor) -> None:
+    """A program one part of one channel."""
+    each = call.outer * call.inner
+    call.n = each * call.channels
+    block = block_of(triton.cdiv(each, call.parts), like) if INTERPRETED else SUM_BLOCK
+    call.run(kernel, call.channels * call.parts, BLOCK=block, **OPTIONS)
 
 
-def empf_norm_backward(device: AbstractContextManager, *given: Any) -> None:
-    _empf_parts(empf.empf_norm_backward, device, given)
+def empf_forward(call: Call) -> None:
+    _empf_blocks(empf.empf_forward, call, call.x)
+
+
+def empf_backward(call: Call) -> None:
+    _empf_parts(empf.empf_backward, call, call.g_spikes)
+
+
+def empf_potential(call: Call) -> None:
+    _empf_parts(empf.empf_potential, call, call.x)
+
+
+def empf_norm_forward(call: Call) -> None:
+    _empf_blocks(empf.empf_norm_forward, call, call.m)
+
+
+def empf_norm_sums(call: Call) -> None:
+    _empf_parts(empf.empf_norm_sums, call, call.m)
+
+
+def empf_norm_backward(call: Call) -> None:
+    _empf_parts(empf.empf_norm_backward, call, call.m)

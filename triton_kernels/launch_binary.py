@@ -1,9 +1,7 @@
-"""Launches of the binary kernels, with the signatures of the native cores (fastsnn/_cpu.pyi), as in launch.py."""
+"""Launches of the binary kernels, as in launch.py."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from math import prod
 from typing import Any
 
@@ -12,38 +10,22 @@ from torch import Tensor
 
 from . import binary, launch
 from .launch import INTERPRETED, block_of
+from .operands import Call
 
 FEW = 8  # output positions up to which a tile would mostly be empty
 OUTPUTS = 16  # of a block
 OPTIONS = launch.OPTIONS | {"num_warps": 8}
 
 
-def binarize_forward(
-    device: AbstractContextManager,
-    rows: int,
-    cols: int,
-    dtype: int,
-    scaled: bool,
-    weight: Tensor,
-    scale: Tensor,
-    out: Tensor,
-) -> None:
-    if rows == 0 or cols == 0:
-        return
-    block = block_of(cols, weight)
-    with device:
-        binary.binarize_forward[(rows,)](weight, scale, out, cols, SCALED=scaled, BLOCK=block, **launch.OPTIONS)
+def binarize_forward(call: Call) -> None:
+    block = block_of(call.cols, call.weight)
+    call.run(binary.binarize_forward, call.rows, SCALED=call.scaled, BLOCK=block, **launch.OPTIONS)
 
 
-def binarize_backward(
-    device: AbstractContextManager, rows: int, cols: int, dtype: int, weight: Tensor, g_out: Tensor, g_weight: Tensor
-) -> None:
-    n = rows * cols
-    if n == 0:
-        return
-    block = block_of(n, weight)
-    with device:
-        binary.binarize_backward[(triton.cdiv(n, block),)](weight, g_out, g_weight, n, BLOCK=block, **launch.OPTIONS)
+def binarize_backward(call: Call) -> None:
+    call.n = call.rows * call.cols
+    block = block_of(call.n, call.weight)
+    call.run(binary.binarize_backward, triton.cdiv(call.n, block), BLOCK=block, **launch.OPTIONS)
 
 
 def _few(positions: int, outputs: int, bits: int) -> tuple[Any, tuple[int, int], dict[str, Any]]:
@@ -61,31 +43,18 @@ def _tiles(positions: int, outputs: int, x: Tensor) -> tuple[Any, tuple[int, int
     return binary.packed_tile, grid, {"TILE_P": tile_p, "TILE_O": tile_o, "num_stages": 2} | OPTIONS
 
 
-def packed_product(
-    device: AbstractContextManager,
-    batch: int,
-    channels: int,
-    outputs: int,
-    in_: Sequence[int],
-    out: Sequence[int],
-    kernel: Sequence[int],
-    stride: Sequence[int],
-    padding: Sequence[int],
-    dilation: Sequence[int],
-    x_strides: Sequence[int],
-    y_strides: Sequence[int],
-    bits: int,
-    dtype: int,
-    x: Tensor,
-    words: Tensor,
-    scale: Tensor | None,
-    bias: Tensor | None,
-    y: Tensor,
-) -> None:
-    positions = batch * prod(out)
-    if positions == 0 or outputs == 0:
-        return
-    run, grid, options = _few(positions, outputs, bits) if positions <= FEW else _tiles(positions, outputs, x)
-    sizes = (batch, channels, outputs, *in_, *out, *kernel, *stride, *padding, *dilation, *x_strides, *y_strides)
-    with device:
-        run[grid](x, words, scale, bias, y, *sizes, BITS=bits, NEIGHBOURS=x_strides[1] == 1, **options)
+PLANES = ("in_plane", "out_plane", "kernel", "stride", "padding", "dilation")
+
+
+def packed_product(call: Call) -> None:
+    positions = call.batch * prod(call.out_plane)
+    few = positions <= FEW
+    run, grid, options = _few(positions, call.outputs, call.bits) if few else _tiles(positions, call.outputs, call.x)
+    for name in PLANES:
+        name_of_side = name.removesuffix("_plane")
+        height, width = getattr(call, name)
+        vars(call).update({f"{name_of_side}_h": height, f"{name_of_side}_w": width})
+    for array in ("x", "y"):
+        strides = getattr(call, f"{array}_strides")
+        vars(call).update(zip((f"{array}_n", f"{array}_c", f"{array}_h", f"{array}_w"), strides, strict=True))
+    call.run(run, *grid, BITS=call.bits, NEIGHBOURS=call.x_strides[1] == 1, **options)

@@ -1,59 +1,32 @@
-"""Launches of the OTS kernels, with the signatures of the native cores (fastsnn/_cpu.pyi), as in launch.py."""
+"""Launches of the OTS kernels, as in launch.py."""
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
 from typing import Any
 
 import triton
-from torch import Tensor
 
 from . import ots
 from .launch import OPTIONS, block_of
+from .operands import Call
 
 
-def ots_charge(
-    p: Any,
-    device: AbstractContextManager,
-    n: int,
-    dtype: int,
-    x: Tensor,
-    v: Tensor | None,
-    u: Tensor,
-    moments: Tensor,
-    workspace: Tensor | None,
-) -> None:
-    if n == 0:
-        return
-    if workspace is None:
+def _run(call: Call, kernel: Any, **constants: Any) -> None:
+    """A program a block of neurons."""
+    block = block_of(call.n, call.u)
+    call.run(kernel, triton.cdiv(call.n, block), neuron=call.p.of(call.u), BLOCK=block, **constants, **OPTIONS)
+
+
+def ots_charge(call: Call) -> None:
+    if call.workspace is None:
         raise ValueError("workspace is None; the sums of blocks need it")
-    block, q = block_of(n, u), p.of(u)
-    with device:
-        ots.ots_charge[(triton.cdiv(n, block),)](
-            x, v, u, workspace, n, q.leak, q.gain, q.bias, q.v_reset, HARD=p.reset, BLOCK=block, **OPTIONS
-        )
-        ots.ots_merge[(1,)](workspace, moments, n, BLOCK=block, **OPTIONS)
+    _run(call, ots.ots_charge, HARD=call.p.reset)
+    call.run(ots.ots_merge, 1, BLOCK=block_of(call.n, call.u), **OPTIONS)
 
 
-def ots_fire(
-    p: Any, device: AbstractContextManager, n: int, dtype: int, threshold: Tensor, u: Tensor, *others: Tensor | None
-) -> None:
-    if n == 0:
-        return
-    block, q = block_of(n, u), p.of(u)
-    with device:
-        ots.ots_fire[(triton.cdiv(n, block),)](
-            threshold, u, *others, n, q.leak, q.v_reset, HARD=p.reset, BLOCK=block, **OPTIONS
-        )
+def ots_fire(call: Call) -> None:
+    _run(call, ots.ots_fire, HARD=call.p.reset)
 
 
-def ots_backward(
-    p: Any, device: AbstractContextManager, n: int, dtype: int, threshold: Tensor, u: Tensor, *others: Tensor | None
-) -> None:
-    if n == 0:
-        return
-    block, q = block_of(n, u), p.of(u)
-    with device:
-        ots.ots_backward[(triton.cdiv(n, block),)](
-            threshold, u, *others, n, q.gain, q.height, q.slope, SHAPE=p.surrogate, BLOCK=block, **OPTIONS
-        )
+def ots_backward(call: Call) -> None:
+    _run(call, ots.ots_backward, SHAPE=call.p.surrogate)

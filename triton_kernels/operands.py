@@ -1,26 +1,67 @@
-"""Checks of what a launch is given: the native core's own, which know every kernel's operands (csrc/core)."""
+"""Calls of launches: by name, as the native core declares what every kernel takes (csrc/core), and checked by it."""
 
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable
+from ctypes import c_double, c_float, c_int32, c_int64
 from typing import Any
+
+import triton.language as tl
 
 from fastsnn._cpu import checks
 
 kernels = getattr(checks, "kernels", {})  # name -> what it takes, in words
 CPU, CUDA = 1, 2  # types of a device, as DLPack numbers them
+PARAMETERS = ("leak", "gain", "bias", "threshold", "v_reset", "reset_grad", "height", "slope", "of_rule")  # of a neuron
 
 
-def checked(launch: Callable[..., None]) -> Callable[..., None]:
-    """A launch that raises TypeError or ValueError, naming the operand, before it reaches the device."""
-    check = getattr(checks, launch.__name__)
+def bits(number: float) -> int:
+    """Those of its float64: Triton rounds a float argument to float32, and an integer not."""
+    return c_int64.from_buffer(c_double(number)).value
 
-    @functools.wraps(launch)
-    def run(*args: Any) -> None:
-        *params, device = args[:2] if hasattr(args[0], "native") else args[:1]
-        where = (CPU, 0) if device.idx < 0 else (CUDA, device.idx)
-        check(*(p.native for p in params), where, *args[len(params) + 1 :])
-        launch(*args)
+
+def bits_of_float32(number: float) -> int:
+    """Those of the float32 next to it."""
+    return c_int32.from_buffer(c_float(number)).value
+
+
+@functools.cache
+def names_of(function: Callable[..., Any]) -> tuple[tuple[str, bool], ...]:
+    """What a kernel takes beside its constants, and whether that is a parameter of the neuron: `x_p` is operand x."""
+    parameters = inspect.signature(function).parameters.values()
+    names = [parameter.name for parameter in parameters if parameter.annotation is not tl.constexpr]
+    return tuple((name.removesuffix("_p"), name in PARAMETERS) for name in names)
+
+
+class Call:
+    """The arguments of a call, by name. p: parameters of the neuron (LifParams); where: the device to run on."""
+
+    def __init__(self, **given: Any) -> None:
+        self.__dict__ = given
+
+    def run(self, kernel: Any, *grid: int, neuron: Any = None, **constants: Any) -> None:
+        """Launches a kernel with those arguments that it names. neuron: parameters, as LifParams.of has them."""
+        given = self.__dict__
+        arguments = [getattr(neuron, name) if own else given[name] for name, own in names_of(kernel.fn)]
+        with self.where:
+            kernel[grid](*arguments, **constants)
+
+
+def checked(kernel: str, launch: Callable[[Call], None]) -> Callable[..., None]:
+    """The launch of a kernel, which raises TypeError or ValueError, naming the operand, before it reaches the
+    device."""
+    check = getattr(checks, kernel)
+    names = [declared.partition(": ")[0] for declared in kernels[kernel].split(", ")]
+
+    def run(*args: Any, **given: Any) -> None:
+        given |= zip(names, args, strict=False)
+        device = given["where"]
+        native = {"where": (CPU, 0) if device.idx < 0 else (CUDA, device.idx)}
+        if "p" in given:
+            native["p"] = given["p"].native
+        if check(**(given | native)):
+            launch(Call(**given))
 
     return run

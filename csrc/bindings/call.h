@@ -2,12 +2,16 @@
 
 #include <pybind11/pybind11.h>
 
+#include <algorithm>
+#include <array>
 #include <climits>
 #include <new>
 #include <stdexcept>
 #include <string>
 #include <tuple>
 #include <type_traits>
+#include <utility>
+#include <vector>
 
 #include "../core/kernels.h"
 #include "tensor.h"
@@ -42,10 +46,75 @@ inline dlpack::Type type_of(Holds holds, Dtype dtype) {
   }
 }
 
+// The names of what a kernel takes, and where each stands in a call: as Python has it, the first ones may come by
+// position. Names are one object wherever a call is written: they are compared when it is another one than before.
+class Signature {
+ public:
+  static constexpr size_t kMost = 64;
+  using Places = std::array<uint8_t, kMost>;
+
+  Signature(const char* kernel, const std::string& names) : kernel_(kernel) {
+    for (size_t from = 0, to; from < names.size(); from = to + 2) {
+      to = std::min(names.find(", ", from), names.size());
+      names_.push_back(PyUnicode_InternFromString(names.substr(from, to - from).c_str()));
+    }
+    if (names_.size() > kMost) throw std::logic_error(kernel + std::string(" takes too many arguments"));
+  }
+
+  // given: the names of what comes behind those by position, or null where there are none
+  Places places(Py_ssize_t positional, PyObject* given) {
+    if (!given || given != last_ || positional != positional_) compare(positional, given);
+    return places_;
+  }
+
+ private:
+  void compare(Py_ssize_t positional, PyObject* given) {
+    const Py_ssize_t named = given ? PyTuple_GET_SIZE(given) : 0, count = Py_ssize_t(names_.size());
+    if (positional > count) fail("takes " + std::to_string(count) + " arguments");
+    Places places{};
+    std::vector<bool> known(size_t(named), false);
+    for (Py_ssize_t i = 0; i < count; i++) {
+      const Py_ssize_t at = i < positional ? i : positional + find(names_[size_t(i)], given, named, i - positional);
+      if (at == positional + named) fail("misses " + text(names_[size_t(i)]));
+      places[size_t(i)] = uint8_t(at);
+      if (i >= positional) known[size_t(at - positional)] = true;
+    }
+    for (Py_ssize_t at = 0; at < named; at++) {
+      if (known[size_t(at)]) continue;
+      fail("takes no argument " + text(PyTuple_GET_ITEM(given, at)) + ", or has it by position");
+    }
+    Py_XINCREF(given);
+    std::swap(last_, given);
+    Py_XDECREF(given);
+    places_ = places, positional_ = positional;
+  }
+
+  [[noreturn]] void fail(const std::string& what) const { throw py::type_error(kernel_ + (" " + what)); }
+
+  // most stand in the order in which they are declared
+  static Py_ssize_t find(PyObject* name, PyObject* given, Py_ssize_t count, Py_ssize_t first) {
+    for (Py_ssize_t i = 0; i < count; i++) {
+      const Py_ssize_t at = (first + i) % count;
+      PyObject* const other = PyTuple_GET_ITEM(given, at);
+      if (other == name || PyUnicode_Compare(other, name) == 0) return at;
+    }
+    return count;
+  }
+
+  static std::string text(PyObject* name) { return py::str(py::handle(name)); }
+
+  const char* kernel_;
+  std::vector<PyObject*> names_;
+  PyObject* last_ = nullptr;  // a reference, so that its address is no other's
+  Py_ssize_t positional_ = 0;
+  Places places_{};
+};
+
+// The arguments of a call, in the order in which they are declared
 class Arguments {
  public:
-  Arguments(const char* kernel, PyObject* const* given, Py_ssize_t count)
-      : kernel_(kernel), given_(given), count_(count) {}
+  Arguments(const char* kernel, const Signature::Places& places, PyObject* const* given)
+      : kernel_(kernel), places_(places), given_(given) {}
 
   // what follows lies on this device and is of the call's dtype
   void on(dlpack::Device device, Dtype dtype) { device_ = device, dtype_ = dtype; }
@@ -54,26 +123,26 @@ class Arguments {
     if (!ok) fail(message);
   }
 
-  void operator()(const char* name, int64_t& number) { number = integer(name, next(name)); }
+  void operator()(const char* name, int64_t& number) { number = integer(name, next()); }
   void operator()(const char* name, int& number) {
-    const int64_t wide = integer(name, next(name));
+    const int64_t wide = integer(name, next());
     if (wide < INT_MIN || wide > INT_MAX) fail(std::string(name) + " does not fit in 32 bits");
     number = int(wide);
   }
-  void operator()(const char* name, bool& flag) { flag = integer(name, next(name)) != 0; }
+  void operator()(const char* name, bool& flag) { flag = integer(name, next()) != 0; }
   void operator()(const char* name, Dtype& dtype) {
-    const int64_t code = integer(name, next(name));
+    const int64_t code = integer(name, next());
     if (!known<Dtype>(code)) fail(std::string(name) + ": unknown code");
     dtype = Dtype(code);
   }
   void operator()(const char* name, double& number) {
-    PyObject* const object = next(name);
+    PyObject* const object = next();
     number = PyFloat_AsDouble(object);
     if (number == -1.0 && PyErr_Occurred()) refuse(name, object, "a number");
   }
   template <size_t count>
   void operator()(const char* name, int64_t (&numbers)[count]) {
-    PyObject* const object = next(name);
+    PyObject* const object = next();
     if (!PySequence_Check(object) || PySequence_Size(object) != count) refuse(name, object, "a sequence of its length");
     for (size_t i = 0; i < count; i++) {
       const auto item = py::reinterpret_steal<py::object>(PySequence_GetItem(object, Py_ssize_t(i)));
@@ -82,7 +151,7 @@ class Arguments {
     }
   }
   const LifParams& params() {
-    PyObject* const object = next("p");
+    PyObject* const object = next();
     try {
       return py::handle(object).cast<const LifParams&>();
     } catch (const py::cast_error&) {
@@ -92,33 +161,35 @@ class Arguments {
 
   template <class T>
   void operator()(const char* name, T*& at, Holds holds, int64_t count, Need need = Need::always) {
-    take(name, at, type_of(holds, dtype_), count, need, false);
+    take(name, at, type_of(holds, dtype_), count, need, false, next());
   }
   // an operand that has a dtype of its own
   template <class T>
   void operator()(const char* name, T*& at, Dtype dtype, int64_t count, Need need = Need::always) {
-    take(name, at, type_of(Holds::input, dtype), count, need, false);
+    take(name, at, type_of(Holds::input, dtype), count, need, false, next());
   }
   // an operand whose elements lie in the call's own strides, `span` of them from the first to the last
   template <class T>
   void strided(const char* name, T*& at, Holds holds, int64_t span) {
-    take(name, at, type_of(holds, dtype_), span, Need::always, true);
+    take(name, at, type_of(holds, dtype_), span, Need::always, true, next());
   }
-  // as many operands follow as the rule has of them
-  template <class Slots>
-  void group(const char*, const Slots&) const {}
-
-  void end() const {
-    if (next_ != count_) {
-      fail("takes " + std::to_string(next_) + " arguments and was given " + std::to_string(count_));
+  // a tuple of them, which nobody changes while a kernel runs
+  template <class T, size_t most>
+  void operator()(const char* name, T* (&at)[most], const SlotsTaken& slots) {
+    PyObject* const object = next();
+    if (!PyTuple_Check(object)) refuse(name, object, "a tuple");
+    if (PyTuple_GET_SIZE(object) != slots.count) {
+      fail(std::string(name) + " holds " + std::to_string(PyTuple_GET_SIZE(object)) +
+           " operands; needed: " + std::to_string(slots.count));
+    }
+    for (int j = 0; j < slots.count; j++) {
+      take(slots.names[j], at[j], type_of(Holds::state, dtype_), slots.elements[j], Need::optional, false,
+           PyTuple_GET_ITEM(object, j));
     }
   }
 
  private:
-  PyObject* next(const char* name) {
-    if (next_ >= count_) fail(std::string(name) + " is missing");
-    return given_[next_++];
-  }
+  PyObject* next() { return given_[places_[next_++]]; }
 
   int64_t integer(const char* name, PyObject* object) const {
     const py::object index = py::reinterpret_steal<py::object>(PyNumber_Index(object));
@@ -130,9 +201,8 @@ class Arguments {
   }
 
   template <class T>
-  void take(const char* name, T*& at, dlpack::Type type, int64_t count, Need need, bool strided) {
+  void take(const char* name, T*& at, dlpack::Type type, int64_t count, Need need, bool strided, PyObject* object) {
     if (count == kNever) fail("the sizes of " + std::string(name) + " are negative or overflow");
-    PyObject* const object = next(name);
     if (object == Py_None) {
       if (need == Need::always) fail(std::string(name) + " is None; needed: " + wanted(type, count));
       return;
@@ -179,17 +249,18 @@ class Arguments {
   [[noreturn]] void fail(const std::string& what) const { throw std::invalid_argument(kernel_ + (": " + what)); }
 
   const char* kernel_;
+  const Signature::Places places_;
   PyObject* const* given_;
-  Py_ssize_t count_, next_ = 0;
+  size_t next_ = 0;
   dlpack::Device device_{};
   Dtype dtype_{};
 };
 
-// What a struct declares, in words: `name: type` for each, `>` for what is written, `?` for what may be None, `*` for
-// what there is as often as the rule says
+// What a struct declares, in words: `name: type` for each, `>` for what is written, `?` for what may be None, `*` for a
+// tuple of as many as the rule says
 class Declaration {
  public:
-  std::string text;
+  std::string text, names;
 
   void require(bool, const char*) const {}
   void operator()(const char* name, int64_t&) { add(name, "int"); }
@@ -210,8 +281,12 @@ class Declaration {
     add(name, role<T>() + word(holds) + " strided");
   }
   template <class T, size_t most>
-  void group(const char* name, T* (&)[most]) {
-    add(std::string("*") + name, role<T>() + "state?");
+  void operator()(const char* name, T* (&)[most], const SlotsTaken&) {
+    add(name, "*" + role<T>() + "state?");
+  }
+  void add(const std::string& name, const std::string& type) {
+    text += (text.empty() ? "" : ", ") + name + (type.empty() ? "" : ": " + type);
+    names += (names.empty() ? "" : ", ") + name;
   }
 
  private:
@@ -223,9 +298,6 @@ class Declaration {
   static std::string word(Holds holds) {
     constexpr const char* kWords[] = {"input", "state", "float32", "float64", "int32", "int64"};
     return kWords[int(holds)];
-  }
-  void add(const std::string& name, const std::string& type) {
-    text += (text.empty() ? "" : ", ") + name + ": " + type;
   }
 };
 
@@ -258,17 +330,19 @@ template <class... Structs>
 constexpr bool kNeuron = std::is_same_v<std::tuple_element_t<0, std::tuple<Structs...>>, LifParams>;
 
 template <class... Structs>
-std::string declared() {
+Declaration declared() {
   Declaration declaration;
   typename CallOf<Structs...>::type k{};
+  if (kNeuron<Structs...>) declaration.add("p", "");
+  declaration.add("where", "");
   k.numbers(declaration);
   k.operands(declaration);
-  return (kNeuron<Structs...> ? "p, where, " : "where, ") + declaration.text;
+  return declaration;
 }
 
-// A Core has a type Where (on what to run), where(Arguments), device(Where) and the kernels.
+// A Core has a type Where (on what to run), where(Arguments), device(Where) and the kernels. False: nothing to do.
 template <class Core, class... Structs, class Run>
-void call(Arguments& arguments, const Run& run) {
+bool call(Arguments& arguments, const Run& run) {
   typename CallOf<Structs...>::type k{};
   const LifParams* p = nullptr;
   if constexpr (kNeuron<Structs...>) p = &arguments.params();
@@ -277,8 +351,7 @@ void call(Arguments& arguments, const Run& run) {
   k.numbers(arguments);
   arguments.on(Core::device(where), k.dtype);
   k.operands(arguments);
-  arguments.end();
-  if (k.empty()) return;
+  if (k.empty()) return false;
   py::gil_scoped_release nogil;
   if constexpr (sizeof...(Structs) == 3) {
     run(*p, k, k.neuron(), where);
@@ -287,14 +360,14 @@ void call(Arguments& arguments, const Run& run) {
   } else {
     run(k, where);
   }
+  return true;
 }
 
-// None, or the Python error of a C++ one
+// f's object, or the Python error of a C++ one
 template <class F>
 PyObject* translated(const F& f) {
   try {
-    f();
-    return py::none().release().ptr();
+    return py::object(f()).release().ptr();
   } catch (py::error_already_set& error) {
     error.restore();
   } catch (const py::builtin_exception& error) {
@@ -309,7 +382,7 @@ PyObject* translated(const F& f) {
   return nullptr;
 }
 
-using Function = PyObject* (*)(PyObject*, PyObject* const*, Py_ssize_t);
+using Function = PyObject* (*)(PyObject*, PyObject* const*, Py_ssize_t, PyObject*);
 
 // Around pybind11, whose own call costs more than reading the arguments does
 inline void add(py::module_& m, PyMethodDef& definition) {
@@ -318,19 +391,21 @@ inline void add(py::module_& m, PyMethodDef& definition) {
   m.add_object(definition.ml_name, py::reinterpret_steal<py::object>(function));
 }
 
-// Binds a Core's kernel, and says in `kernels` what it takes.
+// Binds a Core's kernel, which says whether there was anything to do, and says in `kernels` what it takes.
 #define FASTSNN_BIND(kernel, ...)                                                                                 \
   {                                                                                                               \
-    constexpr Function function = [](PyObject*, PyObject* const* given, Py_ssize_t count) {                       \
+    static const Declaration declaration = declared<__VA_ARGS__>();                                               \
+    static Signature signature(#kernel, declaration.names);                                                       \
+    constexpr Function function = [](PyObject*, PyObject* const* given, Py_ssize_t positional, PyObject* names) { \
       return translated([&] {                                                                                     \
-        Arguments arguments(#kernel, given, count);                                                               \
-        call<Core, __VA_ARGS__>(arguments, Core::kernel);                                                         \
+        Arguments arguments(#kernel, signature.places(positional, names), given);                                 \
+        return py::bool_(call<Core, __VA_ARGS__>(arguments, Core::kernel));                                       \
       });                                                                                                         \
     };                                                                                                            \
     static PyMethodDef definition{#kernel, reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(function)), \
-                                  METH_FASTCALL, nullptr};                                                        \
+                                  METH_FASTCALL | METH_KEYWORDS, nullptr};                                        \
     add(m, definition);                                                                                           \
-    kernels[#kernel] = declared<__VA_ARGS__>();                                                                   \
+    kernels[#kernel] = declaration.text;                                                                          \
   }
 
 }  // namespace bindings

@@ -20,27 +20,29 @@ struct LifParams {
 
 using FASTSNN_ISA::kMostSlots;
 
-// Takes a rule's slots, of T steps that which is kept of every one.
-template <class Take, class P>
-void take_slots(Take&& take, const char* all, int rule, P* (&slots)[kMostSlots], int64_t T, int64_t n) {
-  const auto& traits = FASTSNN_ISA::kRules[rule];
-  take.group(all, slots);
-  for (int j = 0; j < traits.count; j++) {
-    const int64_t steps = traits.slots[j].every_step ? T : 1;
-    take(traits.slots[j].name, slots[j], Holds::state, elements({steps, n}), Need::optional);
-  }
-}
+// The operands of a tuple: one for each of a rule's slots, or of those that spikes depend on
+struct SlotsTaken {
+  const char* names[kMostSlots];
+  int64_t elements[kMostSlots];
+  int count = 0;
 
-// Takes those that spikes depend on, one after another.
-template <class Take, class P>
-void take_driving(Take&& take, const char* all, int rule, P* (&slots)[kMostSlots], int64_t n) {
-  const auto& traits = FASTSNN_ISA::kRules[rule];
-  take.group(all, slots);
-  P** next = slots;
-  for (int j = 0; j < traits.count; j++) {
-    if (traits.slots[j].drives) take(traits.slots[j].name, *next++, Holds::state, n, Need::optional);
+  // T: steps of what is kept of every one
+  static SlotsTaken all(int rule, int64_t T, int64_t n) { return of(rule, T, n, false); }
+  static SlotsTaken driving(int rule, int64_t n) { return of(rule, 1, n, true); }
+
+ private:
+  static SlotsTaken of(int rule, int64_t T, int64_t n, bool driving) {
+    const auto& traits = FASTSNN_ISA::kRules[rule];
+    SlotsTaken taken;
+    for (int j = 0; j < traits.count; j++) {
+      const Slot& slot = traits.slots[j];
+      if (driving && !slot.drives) continue;
+      taken.names[taken.count] = slot.name;
+      taken.elements[taken.count++] = fastsnn::elements({slot.every_step ? T : 1, n});
+    }
+    return taken;
   }
-}
+};
 
 struct LifForward {
   int64_t T, n;
@@ -69,14 +71,14 @@ struct LifForward {
     const int64_t all = elements({T, n});
     take("x", x, Holds::input, all);
     take("potential", potential, Holds::state, n, Need::optional);
-    take_slots(take, "slots", rule, slots, 1, n);
+    take("slots", slots, SlotsTaken::all(rule, 1, n));
     take("keep", keep, Holds::state, n, Need::optional);
     take("spikes", spikes, Holds::input, all);
     take("u_last", u_last, Holds::state, n, Need::optional);
     take("u_seq", u_seq, Holds::state, all, Need::optional);
     take("v_last", v_last, Holds::state, n, Need::optional);
     take("v_seq", v_seq, Holds::state, all, Need::optional);
-    take_slots(take, "slots_out", rule, slots_out, T, n);
+    take("slots_out", slots_out, SlotsTaken::all(rule, T, n));
     require_trace(take);
   }
   template <class Take>
@@ -116,13 +118,13 @@ struct LifBackward {
     take("u", u, Holds::state, all, Need::optional);
     take("x", x, Holds::input, all, Need::optional);
     take("potential", potential, Holds::state, n, Need::optional);
-    take_driving(take, "slots", rule, slots, n);
+    take("slots", slots, SlotsTaken::driving(rule, n));
     take("g_v_last", g_v_last, Holds::state, n, Need::optional);
-    take_driving(take, "g_slots_last", rule, g_slots_last, n);
+    take("g_slots_last", g_slots_last, SlotsTaken::driving(rule, n));
     take("g_v_seq", g_v_seq, Holds::state, all, Need::optional);
     take("g_x", g_x, Holds::input, all);
     take("g_v_first", g_v_first, Holds::state, n, Need::optional);
-    take_driving(take, "g_slots_first", rule, g_slots_first, n);
+    take("g_slots_first", g_slots_first, SlotsTaken::driving(rule, n));
     take.require(empty() || u || x, "one of u and x is needed");
   }
 };

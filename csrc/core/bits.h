@@ -106,8 +106,8 @@ struct PackedProduct {
   template <class Take>
   void numbers(Take&& take) {
     take("batch", batch), take("channels", channels), take("outputs", outputs);
-    in.take_from(take, "in", 0);
-    out.take_from(take, "out", 0);
+    in.take_from(take, "in_plane", 0);
+    out.take_from(take, "out_plane", 0);
     kernel.take_from(take, "kernel", 1);
     stride.take_from(take, "stride", 1);
     padding.take_from(take, "padding", 0);

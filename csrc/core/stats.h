@@ -115,11 +115,11 @@ struct OsrLifForward : OsrForward {
   void operands(Take&& take) {
     step_operands(take);
     take("potential", potential, Holds::state, n(), Need::optional);
-    take_slots(take, "slots", rule, slots, 1, n());
+    take("slots", slots, SlotsTaken::all(rule, 1, n()));
     take("keep", keep, Holds::state, n(), Need::optional);
     take("spikes", spikes, Holds::input, n());
     take("u", u, Holds::state, n());
-    take_slots(take, "slots_out", rule, slots_out, 1, n());
+    take("slots_out", slots_out, SlotsTaken::all(rule, 1, n()));
     neuron().require_trace(take);
   }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import itertools
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,26 +18,7 @@ from ..reference import lif, mpdr
 from ..rules import RULES
 from ..surrogate.formulas import SHAPES
 from ..types import EMPTY, Forward, LIFParams, LIFState, MPDRGradient, Saved, new, state_dtype
-from .operands import DTYPES, workspace_of_blocks
-
-_FORWARD = (
-    "p, where, T: int, n: int, dtype: dtype, first: bool, potential_is_v: bool, x: input, potential: state?, "
-    "*slots: state?, keep: state?, spikes: >input, u_last: >state?, u_seq: >state?, v_last: >state?, "
-    "v_seq: >state?, *slots_out: >state?"
-)
-_BACKWARD = (
-    "p, where, T: int, n: int, dtype: dtype, potential_is_v: bool, g_spikes: input?, keep: state?, u: state?, "
-    "x: input?, potential: state?, *slots: state?, g_v_last: state?, *g_slots_last: state?, g_v_seq: state?, "
-    "g_x: >input, g_v_first: >state?, *g_slots_first: >state?"
-)
-SIGNATURES = {
-    "lif_forward": _FORWARD,
-    "lif_backward_online": _BACKWARD,
-    "lif_backward_bptt": _BACKWARD,
-    "mpdr_forward": f"{_FORWARD}, moments: >float64, workspace: >float64?",
-    "mpdr_backward_online": f"{_BACKWARD}, pulls: float64, g_local: >input?",
-    "mpdr_backward_bptt": f"{_BACKWARD}, pulls: float64, g_local: >input?",
-}
+from .operands import DTYPES, declared, workspace_of_blocks
 
 
 def _empty_float(x: Tensor) -> Tensor:
@@ -55,8 +37,8 @@ def check_rules(core: Any) -> None:
         if rule.kernel not in core.rules:
             continue
         slots, parameters = core.rules[rule.kernel]
-        for declared, its in itertools.zip_longest(rule.slots, slots):
-            mine = declared and declared[:3]
+        for own, its in itertools.zip_longest(rule.slots, slots):
+            mine = own and own[:3]
             if mine != its:
                 what = "(name, drives, every_step)"
                 raise ImportError(f"{here} declares slot {mine} {what} where {there} has {its}")
@@ -68,7 +50,7 @@ class LIFKernels:
     """LIF kernels of one core; signatures as fastsnn.reference.lif, and fastsnn.reference.mpdr."""
 
     def __init__(self, core: Core) -> None:
-        self._core = core.checked(SIGNATURES)
+        self._core = core.checked(declared("lif_", "mpdr_"))
         if self._core is not None:
             check_rules(self._core)
         self.NAME, self.SAVES_U, self._workspace = core.name, core.saves_u, core.blocks > 1
@@ -128,7 +110,11 @@ class LIFKernels:
             before.append(given)
             after.append(empty(like) if taken is None else taken)
             like = one
-        arguments = (
+        run = self._core.lif_forward
+        if moments_out is not None:
+            workspace = workspace_of_blocks(x, len(moments_out), one.numel()) if self._workspace else None
+            run = partial(self._core.mpdr_forward, moments=moments_out, workspace=workspace)
+        run(
             self._params(p),
             self._where(x),
             len(x) if sequence else 1,
@@ -136,22 +122,17 @@ class LIFKernels:
             code,
             first,
             state[1],
-            x,
-            state[0],
-            *before,
-            state[4],
-            spikes,
-            None if u_seq else u,
-            u if u_seq else None,
-            None if v_seq else v,
-            v if v_seq else None,
-            *after,
+            x=x,
+            potential=state[0],
+            slots=tuple(before),
+            keep=state[4],
+            spikes=spikes,
+            u_last=None if u_seq else u,
+            u_seq=u if u_seq else None,
+            v_last=None if v_seq else v,
+            v_seq=v if v_seq else None,
+            slots_out=tuple(after),
         )
-        if moments_out is None:
-            self._core.lif_forward(*arguments)
-        else:
-            workspace = workspace_of_blocks(x, len(moments_out), one.numel()) if self._workspace else None
-            self._core.mpdr_forward(*arguments, moments_out, workspace)
         return new(Forward, (spikes, u, v, after))
 
     def backward(
@@ -169,39 +150,39 @@ class LIFKernels:
         one = like[0] if saved.sequence else like
         g_x = empty_like(like) if like.dtype == saved.dtype else empty_like(like, dtype=saved.dtype)
         g_v_first = empty_like(one, dtype=state_dtype(saved.dtype)) if want_v else None
-        drive: Any = saved.drive
-        g_last: Any = g_drive
-        g_first: Any = ()
+        slots: tuple[Any, ...] = ()
+        g_last: tuple[Any, ...] = ()
+        g_first: tuple[Any, ...] = ()
         if p.drive:
-            absent = [None] * len(p.drive)
-            drive, g_last = drive or absent, g_last or absent
-            g_first = absent if g_v_first is None else [empty_like(g_v_first) for _ in absent]
-        arguments = (
+            absent = (None,) * len(p.drive)
+            slots, g_last = tuple(saved.drive) or absent, tuple(g_drive) or absent
+            g_first = absent if g_v_first is None else tuple(empty_like(g_v_first) for _ in absent)
+        run = self._core.lif_backward_online if p.online else self._core.lif_backward_bptt
+        local = None
+        if mpdr is not None:
+            run = self._core.mpdr_backward_online if p.online else self._core.mpdr_backward_bptt
+            local = empty_like(g_x) if mpdr.local else None
+            run = partial(run, pulls=mpdr.rows, g_local=local)
+        run(
             self._params(p),
             self._where(like),
             len(like) if saved.sequence else 1,
             one.numel(),
             DTYPES[saved.dtype],
             saved.is_v,
-            g_s,
-            saved.keep,
-            saved.u,
-            saved.x,
-            saved.potential,
-            *drive,
-            g_v,
-            *g_last,
-            g_v_seq,
-            g_x,
-            g_v_first,
-            *g_first,
+            g_spikes=g_s,
+            keep=saved.keep,
+            u=saved.u,
+            x=saved.x,
+            potential=saved.potential,
+            slots=slots,
+            g_v_last=g_v,
+            g_slots_last=g_last,
+            g_v_seq=g_v_seq,
+            g_x=g_x,
+            g_v_first=g_v_first,
+            g_slots_first=g_first,
         )
-        core = self._core
-        if mpdr is None:
-            (core.lif_backward_online if p.online else core.lif_backward_bptt)(*arguments)
-            return g_x, g_v_first, g_first, None
-        local = empty_like(g_x) if mpdr.local else None
-        (core.mpdr_backward_online if p.online else core.mpdr_backward_bptt)(*arguments, mpdr.rows, local)
         return g_x, g_v_first, g_first, local
 
 

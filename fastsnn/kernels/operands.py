@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .interface import INTERFACE
+
 
 class Codes(dict[torch.dtype, int]):
     """Numbers by which cores know dtypes. Raises TypeError for another one."""
@@ -21,3 +23,8 @@ def workspace_of_blocks(like: Tensor, *sizes: int) -> Tensor:
     """Two sums of every block, for neurons of the last size."""
     *rows, n = sizes
     return like.new_empty((*rows, -(-n // SMALLEST_BLOCK), 2), dtype=torch.float64)
+
+
+def declared(*beginnings: str) -> dict[str, str]:
+    """What the kernels with names that begin so take, as the core must declare it."""
+    return {kernel: takes for kernel, takes in INTERFACE.items() if kernel.startswith(beginnings)}

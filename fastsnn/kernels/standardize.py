@@ -2,45 +2,41 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from ..backends import register
 from ..backends.core import Core
 from ..reference import standardize as reference
-from .operands import DTYPES
-
-_WEIGHT = "where, rows: int, cols: int, dtype: dtype, eps: float, weight: input, gain: input"
-SIGNATURES = {
-    "standardize_forward": f"{_WEIGHT}, mean: >float64, inverse: >float64, out: >input",
-    "standardize_backward": (
-        f"{_WEIGHT}, mean: float64, inverse: float64, g_out: input, g_weight: >input, g_gain: >input"
-    ),
-}
+from .operands import DTYPES, declared
 
 
 class StandardizeKernels:
     """Weight-standardisation kernels of one core; signatures as fastsnn.reference.standardize."""
 
     def __init__(self, core: Core) -> None:
-        self.NAME, self._core, self._where = core.name, core.checked(SIGNATURES), core.where
+        self.NAME, self._core, self._where = core.name, core.checked(declared("standardize_")), core.where
+
+    def _sizes(self, weight: Tensor, eps: float) -> dict[str, Any]:
+        rows, cols = len(weight), weight[0].numel()
+        return {"where": self._where(weight), "rows": rows, "cols": cols, "dtype": DTYPES[weight.dtype], "eps": eps}
 
     def forward(self, weight: Tensor, gain: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
-        rows, cols = len(weight), weight[0].numel()
-        out = torch.empty_like(weight)
-        mean = weight.new_empty(rows, dtype=torch.float64)
+        out, mean = torch.empty_like(weight), weight.new_empty(len(weight), dtype=torch.float64)
         inverse = torch.empty_like(mean)
-        operands = (weight, gain, mean, inverse, out)
-        self._core.standardize_forward(self._where(weight), rows, cols, DTYPES[weight.dtype], eps, *operands)
+        self._core.standardize_forward(
+            **self._sizes(weight, eps), weight=weight, gain=gain, mean=mean, inverse=inverse, out=out
+        )
         return out, mean, inverse
 
     def backward(
         self, weight: Tensor, gain: Tensor, mean: Tensor, inverse: Tensor, g_out: Tensor, eps: float
     ) -> tuple[Tensor, Tensor]:
-        rows, cols = len(weight), weight[0].numel()
         g_weight, g_gain = torch.empty_like(weight), torch.empty_like(gain)
-        operands = (weight, gain, mean, inverse, g_out, g_weight, g_gain)
-        self._core.standardize_backward(self._where(weight), rows, cols, DTYPES[weight.dtype], eps, *operands)
+        given = {"weight": weight, "gain": gain, "mean": mean, "inverse": inverse, "g_out": g_out}
+        self._core.standardize_backward(**self._sizes(weight, eps), **given, g_weight=g_weight, g_gain=g_gain)
         return g_weight, g_gain
 
 

@@ -6,29 +6,21 @@ from torch import Tensor
 
 from ..backends import cpu, register
 from ..backends.core import Core
-from .operands import DTYPES
-
-SIGNATURES = {
-    "stgr_sgd": (
-        "where, n: int, dtype: dtype, first: bool, nesterov: bool, lam: float, gam: float, rho: float, lr: float, "
-        "momentum: float, undamped: float, decay: float, grad: input, weight: >input, average: >input, "
-        "previous: >input, momentum_buffer: >input"
-    ),
-}
+from .operands import DTYPES, declared
 
 
 class STGRKernels:
     """One pass over the tensors of a parameter; dense, of one memory order, float32 or float64."""
 
     def __init__(self, core: Core) -> None:
-        self.NAME, self._core, self._where = core.name, core.checked(SIGNATURES), core.where
+        self.NAME, self._core, self._where = core.name, core.checked(declared("stgr_")), core.where
 
-    def sgd(self, p: Tensor, tensors: tuple[Tensor, ...], first: bool, nesterov: bool, *scalars: float) -> None:
+    def sgd(self, p: Tensor, tensors: tuple[Tensor, ...], **numbers: float) -> None:
         """p and, of tensors, W_ema, the previous gradient and the momentum buffer change in place. tensors: gradient
-        and these three; scalars: lam, gam, rho, lr, momentum, 1 - dampening, weight_decay."""
-        gradient, *kept = tensors
-        sizes = p.numel(), DTYPES[p.dtype]
-        self._core.stgr_sgd(self._where(p), *sizes, first, nesterov, *scalars, gradient, p, *kept)
+        and these three; numbers: first, nesterov, lam, gam, rho, lr, momentum, undamped (1 - dampening), decay."""
+        grad, average, previous, momentum = tensors
+        given = {"grad": grad, "weight": p, "average": average, "previous": previous, "momentum_buffer": momentum}
+        self._core.stgr_sgd(where=self._where(p), n=p.numel(), dtype=DTYPES[p.dtype], **numbers, **given)
 
 
 register("stgr", STGRKernels, cores=[cpu.CORE])

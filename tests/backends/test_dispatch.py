@@ -336,10 +336,11 @@ def test_one_openmp_runtime_is_loaded():
 @pytest.mark.parametrize("operand", [4096, [1.0], "x"])
 def test_a_core_takes_tensors_alone(operand):
     weight = torch.ones(2, 3)
+    sizes = {"where": 1, "rows": 2, "cols": 3, "dtype": 0}
     with pytest.raises(TypeError, match=r"binarize_backward: g_weight is .*; it must be a torch\.Tensor"):
-        backends.cpu._cpu.binarize_backward(1, 2, 3, 0, weight, weight, operand)
+        backends.cpu._cpu.binarize_backward(**sizes, weight=weight, g_out=weight, g_weight=operand)
     with pytest.raises(ValueError, match="g_weight is None; needed: 6 elements of float32 on cpu"):
-        backends.cpu._cpu.binarize_backward(1, 2, 3, 0, weight, weight, None)
+        backends.cpu._cpu.binarize_backward(**sizes, weight=weight, g_out=weight, g_weight=None)
 
 
 @pytest.mark.skipif(bool(toolkit.lacks_cuda_headers()), reason=toolkit.lacks_cuda_headers())
@@ -347,5 +348,7 @@ def test_the_cuda_core_refuses_more_steps_than_it_counts():
     core, x = cuda_host.core(), torch.empty(2**31, dtype=torch.float16)  # nothing touches it
     numbers = dict.fromkeys(("leak", "gain", "bias", "threshold", "v_reset", "reset_grad", "height", "slope"), 1.0)
     p = core.LifParams(**numbers, reset=0, rule=0, surrogate=0, of_rule=())
+    sizes = {"where": (0, 0), "T": 2**31, "n": 1, "dtype": 3, "first": True, "potential_is_v": True}
+    optional = dict.fromkeys(("potential", "keep", "u_last", "u_seq", "v_last", "v_seq"))
     with pytest.raises(ValueError, match=r"T is 2147483648 steps; allowed on CUDA: at most 2147483647"):
-        core.lif_forward(p, (0, 0), 2**31, 1, 3, True, True, x, None, None, x, *[None] * 4)
+        core.lif_forward(p=p, **sizes, **optional, x=x, spikes=x, slots=(), slots_out=())

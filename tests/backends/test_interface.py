@@ -1,31 +1,35 @@
 """What kernels take: cores declare what families pass, and a core of another fastsnn is refused at import."""
 
 import ast
+import itertools
 import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 
+import fastsnn
 from fastsnn import backends
-from fastsnn.kernels import binary, empf, lif, standardize, stats, stgr
+from fastsnn.kernels import lif
+from fastsnn.kernels.interface import INTERFACE
 
 from ..gpuless import cuda_host, toolkit
+from ..safety import calls
+from . import interface
 
 core = backends.cpu._cpu
 pytestmark = pytest.mark.skipif(core is None, reason="needs the CPU core")
 
-ALL = (lif.SIGNATURES, stats.OSR_SIGNATURES, stats.OTS_SIGNATURES, empf.SIGNATURES, standardize.SIGNATURES)
-ALL += (binary.SIGNATURES, stgr.SIGNATURES)
-SIGNATURES = {kernel: takes for signatures in ALL for kernel, takes in signatures.items()}
-EVERYWHERE = {kernel: takes for kernel, takes in SIGNATURES.items() if kernel not in stgr.SIGNATURES}
+EVERYWHERE = {kernel: takes for kernel, takes in INTERFACE.items() if kernel != "stgr_sgd"}
 
 
 def test_families_know_all_that_the_core_declares():
-    assert core.kernels == SIGNATURES
+    assert interface.FILE.read_text() == interface.text(core.kernels), "python -m tests.backends.interface"
+    assert core.kernels == INTERFACE
     assert core.checks.kernels == EVERYWHERE
-    assert all(callable(getattr(core, kernel)) for kernel in SIGNATURES)
+    assert all(callable(getattr(core, kernel)) for kernel in INTERFACE)
 
 
 @pytest.mark.skipif(bool(toolkit.lacks_cuda_headers()), reason=toolkit.lacks_cuda_headers())
@@ -42,7 +46,7 @@ def test_the_stub_names_what_else_the_core_has():
     stub = ast.parse(Path(backends.cpu.__file__).parents[1].joinpath("_cpu.pyi").read_text())
     targets = [node.target for node in stub.body if isinstance(node, ast.AnnAssign)]
     stated = {node.id for node in targets} | {node.name for node in stub.body if hasattr(node, "name")}
-    assert stated - {"__getattr__"} == {name for name in vars(core) if name[0] != "_"} - SIGNATURES.keys()
+    assert stated - {"__getattr__"} == {name for name in vars(core) if name[0] != "_"} - INTERFACE.keys()
 
 
 OLDER = {
@@ -66,14 +70,14 @@ def core_of(kernels):
 
 @pytest.mark.parametrize("name", OLDER)
 def test_a_core_with_other_operands_is_an_error_that_names_its_file_and_the_remedy(name):
-    takes = OLDER[name](SIGNATURES["lif_forward"])
-    assert takes != SIGNATURES["lif_forward"]
+    takes = OLDER[name](INTERFACE["lif_forward"])
+    assert takes != INTERFACE["lif_forward"]
     with pytest.raises(ImportError, match=r"/there/_cpu\.so was built for another.*its lif_forward .*`pip install \.`"):
         lif.LIFKernels(core_of({**core.kernels, "lif_forward": takes}))
     lif.LIFKernels(core_of(core.kernels))
 
 
-@pytest.mark.parametrize("kernel", SIGNATURES)
+@pytest.mark.parametrize("kernel", INTERFACE)
 def test_every_kernel_is_compared(kernel):
     older = core_of({**core.kernels, kernel: core.kernels[kernel] + ", more: int"})
     with pytest.raises(ImportError, match=rf"its {kernel} takes 'more: int' where fastsnn passes 'nothing more'"):
@@ -108,33 +112,92 @@ def test_no_layer_is_made_with_an_older_core(older):
     assert done.stderr.rstrip().endswith("Build it again: `pip install .` in fastsnn's source folder")
 
 
+BINARIZE = {"where": 1, "rows": 0, "cols": 0, "dtype": 0, "weight": None, "g_out": None, "g_weight": None}
+
+
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ((), ValueError, "binarize_backward: where is missing"),
-        ((1, 2), ValueError, "binarize_backward: cols is missing"),
-        ((1, 2, "3"), TypeError, "binarize_backward: cols is str; it must be an integer"),
-        ((1, 2, 3.0), TypeError, "binarize_backward: cols is float; it must be an integer"),
-        ((1, 2, 2**63), ValueError, "binarize_backward: cols does not fit in 64 bits"),
-        ((2**40, 2, 3), ValueError, "binarize_backward: where does not fit in 32 bits"),
-        ((0, 2, 3), ValueError, r"binarize_backward: threads must be in 1\.\.1024"),
-        ((1, 2, 3, 4), ValueError, "binarize_backward: dtype: unknown code"),
-        ((1, 0, 0, 0, None, None, None), ValueError, "binarize_backward: weight is None"),
+        ({"cols": "3"}, TypeError, "binarize_backward: cols is str; it must be an integer"),
+        ({"cols": 3.0}, TypeError, "binarize_backward: cols is float; it must be an integer"),
+        ({"cols": 2**63}, ValueError, "binarize_backward: cols does not fit in 64 bits"),
+        ({"where": 2**40}, ValueError, "binarize_backward: where does not fit in 32 bits"),
+        ({"where": 0}, ValueError, r"binarize_backward: threads must be in 1\.\.1024"),
+        ({"dtype": 4}, ValueError, "binarize_backward: dtype: unknown code"),
+        ({}, ValueError, "binarize_backward: weight is None"),
+        ({"more": 1}, TypeError, "binarize_backward takes no argument more, or"),
     ],
 )
 def test_an_argument_that_does_not_fit_is_named(arguments, error, message):
     with pytest.raises(error, match=message):
-        core.binarize_backward(*arguments)
+        core.binarize_backward(**(BINARIZE | arguments))
+
+
+@pytest.mark.parametrize("name", BINARIZE)
+def test_an_argument_that_is_missing_is_named(name):
+    with pytest.raises(TypeError, match=f"binarize_backward misses {name}"):
+        core.binarize_backward(**{other: BINARIZE[other] for other in BINARIZE if other != name})
+
+
+def test_arguments_come_by_name_in_any_order():
+    weight, found = torch.tensor([[0.5, -2.0]]), torch.zeros(2, 1, 2)
+    given = {"where": 1, "rows": 1, "cols": 2, "dtype": 0, "weight": weight, "g_out": torch.ones(1, 2)}
+    orders = list(itertools.permutations(given))[:: len(BINARIZE)]
+    for order in orders:
+        for g_weight in found:  # the second call has the names of the first
+            g_weight.zero_()
+            assert core.binarize_backward(g_weight=g_weight, **{name: given[name] for name in order})
+            assert g_weight.tolist() == [[1.0, 0.0]]
+    for by_position in range(len(given)):
+        first, rest = [*given.values()][:by_position], [*given][by_position:]
+        assert core.binarize_backward(*first, **{name: given[name] for name in rest}, g_weight=found[0])
+    with pytest.raises(TypeError, match="binarize_backward takes no argument rows, or has it by position"):
+        core.binarize_backward(1, 1, 2, 0, weight, weight, weight, rows=1)
+    with pytest.raises(TypeError, match="binarize_backward takes 7 arguments"):
+        core.binarize_backward(*[1] * 8)
 
 
 def test_more_and_other_arguments_are_refused():
+    names = calls.names_of(core, "lif_forward")
     with pytest.raises(TypeError, match="lif_forward: p is str; it must be this core's LifParams"):
-        core.lif_forward("p")
+        core.lif_forward(**dict.fromkeys(names, "p"))
+    sizes = {"where": 1, "rows": 2, "cols": 3, "dtype": 0, "eps": "eps"}
     with pytest.raises(TypeError, match="standardize_forward: eps is str; it must be a number"):
-        core.standardize_forward(1, 2, 3, 0, "eps")
-    with pytest.raises(TypeError, match="packed_product: in is int; it must be a sequence of its length"):
-        core.packed_product(1, 2, 3, 4, 5)
-    with pytest.raises(TypeError, match="packed_product: in is str; it must be an integer"):
-        core.packed_product(1, 2, 3, 4, ("a", "b"))
-    with pytest.raises(TypeError, match="takes no keyword arguments"):
-        core.binarize_backward(where=1)
+        core.standardize_forward(**sizes, **dict.fromkeys(("weight", "gain", "mean", "inverse", "out")))
+    names = calls.names_of(core, "packed_product")
+    with pytest.raises(TypeError, match="packed_product: in_plane is int; it must be a sequence of its length"):
+        core.packed_product(**dict.fromkeys(names, 1))
+    with pytest.raises(TypeError, match="packed_product: in_plane is str; it must be an integer"):
+        core.packed_product(**(dict.fromkeys(names, 1) | {"in_plane": ("a", "b")}))
+
+
+def test_operands_are_read_or_written_as_declared():
+    """Of every kernel: what is declared as read stays, and what is declared as written changes in some call."""
+    with fastsnn.use_backend("cpu"):
+        recorded = calls.of_core(backends.cpu.KERNELS)
+    declared, changed = set(), set()
+    for kernel, given in recorded:
+        takes = dict(item.split(": ") for item in core.kernels[kernel].split(", ") if ": " in item)
+        operands = [(name, part.detach()) for name, value in given.items() for part in parts(value)]
+        written = {tensor.data_ptr() for name, tensor in operands if ">" in takes[name]}
+        for i, (_, tensor) in enumerate(operands):
+            if tensor.data_ptr() in written:
+                tensor.fill_(7 + i)
+        before = [tensor.clone() for _, tensor in operands]
+        getattr(core, kernel)(**given)
+        for (name, tensor), earlier in zip(operands, before, strict=True):
+            same = torch.equal(bits(tensor), bits(earlier))
+            assert same or tensor.data_ptr() in written, (kernel, name)
+            declared |= {(kernel, name)} if ">" in takes[name] else set()
+            changed |= set() if same else {(kernel, name)}
+    assert {kernel for kernel, _ in declared} == INTERFACE.keys()
+    assert declared - changed == set()
+
+
+def bits(tensor):
+    return tensor.reshape(-1).view(torch.uint8)
+
+
+def parts(value):
+    """The tensors of an argument."""
+    return [part for part in (value if type(value) is tuple else (value,)) if isinstance(part, torch.Tensor)]

@@ -50,7 +50,8 @@ class Core:
         function = getattr(self.module, name)
 
         def call(*arguments, **named):
-            self._operands = [argument for argument in arguments if isinstance(argument, torch.Tensor)]
+            operands = [*named.values(), *(slot for value in named.values() if type(value) is tuple for slot in value)]
+            self._operands = [operand for operand in operands if isinstance(operand, torch.Tensor)]
             return function(*arguments, **named)
 
         return call

@@ -459,10 +459,11 @@ def moved_by(net, monkeypatch):
 
     class Core:
         def __getattr__(self, name):
-            def call(*arguments):
-                tensors = [a for a in arguments if isinstance(a, torch.Tensor) and a.numel() >= x[0].numel()]
+            def call(**given):
+                operands = [*given.values(), *given.get("slots", ()), *given.get("slots_out", ())]
+                tensors = [a for a in operands if isinstance(a, torch.Tensor) and a.numel() >= x[0].numel()]
                 calls.append([name, sum(tensor.nbytes for tensor in tensors) / x[0].numel()])
-                return getattr(cpu._cpu, name)(*arguments)
+                return getattr(cpu._cpu, name)(**given)
 
             return call
 

@@ -16,6 +16,11 @@ from fastsnn.rules import RULES
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 
+def names_of(core, kernel):
+    """What a kernel takes, in order."""
+    return [declared.partition(": ")[0] for declared in core.kernels[kernel].split(", ")]
+
+
 class Recorder:
     """A core that keeps every call before it makes it."""
 
@@ -27,16 +32,19 @@ class Recorder:
         if not isinstance(function, types.BuiltinFunctionType | types.FunctionType):
             return function
 
-        def record(*args):
-            self._calls.append((name, args))
-            return function(*args)
+        def record(*args, **given):
+            if name in self._core.kernels:
+                given |= zip(names_of(self._core, name), args, strict=False)
+                self._calls.append((name, given))
+                return function(**given)
+            return function(*args, **given)
 
         return record
 
 
 @contextlib.contextmanager
 def recorded(kernels):
-    """A list of the calls (name, arguments) that these kernels make of their core inside this context."""
+    """A list of the calls (name, arguments by name) that these kernels make of their core inside this context."""
     calls, cores = [], {family: family._core for family in kernels.values()}
     for family, core in cores.items():
         family._core = Recorder(core, calls)
@@ -67,7 +75,8 @@ def _neurons(dtype, n, graph):
                 neuron = fastsnn.LIF.for_rule(rule, step_mode=mode, dropout=0.3, mpdr=mpdr, store_v_seq=mode == "m")
                 for _ in range(2):
                     x = torch.rand(shape, dtype=dtype, requires_grad=True)
-                    _sum(neuron(x)).backward()
+                    loss = _sum(neuron(x))
+                    (loss if neuron.mpdr_loss is None else loss + neuron.mpdr_loss.sum()).backward()
                     fastsnn.detach(neuron)
     for rule in ("sltt", "ottt"):
         neuron = fastsnn.LIF.for_rule(rule, threshold="ots")
@@ -96,7 +105,8 @@ def _synapses(dtype):
 def _norms(dtype):
     for shape in ((4, 6), (4, 6, 5)):
         norm = fastsnn.OSR1d(6, 2)
-        _sum(norm(torch.rand(shape, dtype=dtype, requires_grad=True))).backward()
+        for _ in range(2):
+            _sum(norm(torch.rand(shape, dtype=dtype, requires_grad=True))).backward()
         for rule in ("sltt", "ottt", "ndot"):
             fused = fastsnn.OSRLIF.for_rule(rule, 6, 2, dropout=0.3)
             for _ in range(2):
@@ -120,6 +130,7 @@ def _stgr(dtype):
     if dtype in (torch.float32, torch.float64):
         p = torch.nn.Parameter(torch.randn(5, 7, dtype=dtype))
         optimizer = fastsnn.optim.STGR(torch.optim.SGD([p], 0.1, momentum=0.9))
+        optimizer.epoch = 1  # from which on W_ema moves
         for _ in range(2):
             p.grad = torch.randn_like(p)
             optimizer.step()

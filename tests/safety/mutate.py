@@ -99,7 +99,9 @@ def _other(value, rng, pool):
 
 
 def _owned(value, place):
-    """The argument; a dense tensor in memory of its own."""
+    """The argument; a dense tensor, also in a tuple, in memory of its own."""
+    if type(value) is tuple:
+        return tuple(_owned(part, place) for part in value)
     if not isinstance(value, torch.Tensor) or value.layout != torch.strided or value.device.type != "cpu":
         return value
     aligned = value.numel() > 0 and value.data_ptr() % value.element_size() == 0
@@ -107,14 +109,16 @@ def _owned(value, place):
 
 
 def mutated(recorded, rng, place):
-    """One recorded call with one to three of its arguments changed, in memory of its own."""
+    """One recorded call with one to three of its arguments changed, in memory of its own. Arguments: by name, or a
+    tuple of them."""
     function, arguments = rng.choice(recorded)
-    pool = [value for value in arguments if isinstance(value, torch.Tensor)] + [None]
-    changed = list(arguments)
+    changed = dict(arguments) if isinstance(arguments, dict) else dict(enumerate(arguments))
+    pool = [value for value in changed.values() if isinstance(value, torch.Tensor)] + [None]
     for _ in range(rng.choice((1, 1, 1, 2, 3))):
-        at = rng.randrange(len(changed))
+        at = rng.choice([*changed])
         changed[at] = _other(changed[at], rng, pool)
-    return function, [_owned(value, place) for value in changed]
+    owned = {at: _owned(value, place) for at, value in changed.items()}
+    return function, owned if isinstance(arguments, dict) else [*owned.values()]
 
 
 def target(name, flavour):
@@ -134,9 +138,9 @@ def target(name, flavour):
     params = {}
 
     def call(binding, arguments):
-        if flavour != "plain" and isinstance(arguments[0], fastsnn._cpu.LifParams):
-            arguments = [params.setdefault(arguments[0], core.LifParams(**NEURON)), *arguments[1:]]
-        getattr(core, binding)(*arguments)
+        if flavour != "plain" and isinstance(arguments.get("p"), fastsnn._cpu.LifParams):
+            arguments["p"] = params.setdefault(arguments["p"], core.LifParams(**NEURON))
+        getattr(core, binding)(**arguments)
 
     return recorded, call
 

@@ -109,12 +109,12 @@ def osr_with_a_short_bias():
     norm(torch.randn(2, 1000))
 
 
-def short_lif_operand(**given):
-    core, x = backends.cpu._cpu, torch.zeros(8)
-    names = ("x", "potential", "keep", "spikes", "u_last", "u_seq", "v_last", "v_seq")
-    operands = {"x": x, "spikes": torch.zeros(8), **given}
+def call_lif_forward(T=1, n=8, **operands):
+    """Of eight neurons, with these operands in place of what fits."""
+    optional = dict.fromkeys(("potential", "keep", "u_last", "u_seq", "v_last", "v_seq"))
+    given = {"x": torch.zeros(8), "spikes": torch.zeros(8), "slots": (), "slots_out": (), **optional, **operands}
     p = backends.cpu.KERNELS["lif"]._params(fastsnn.LIF()._params)
-    core.lif_forward(p, 1, 1, 8, 0, True, False, *(operands.get(name) for name in names))
+    backends.cpu._cpu.lif_forward(p=p, where=1, T=T, n=n, dtype=0, first=True, potential_is_v=False, **given)
 
 
 REFUSED = {
@@ -148,26 +148,30 @@ REFUSED = {
         "dtype: packed weights multiply float32, bfloat16 and float16",
     ),
     "another dtype": (
-        lambda: short_lif_operand(spikes=torch.zeros(8).half()),
+        lambda: call_lif_forward(spikes=torch.zeros(8).half()),
         "lif_forward: spikes has 8 elements of float16 on cpu; needed: 8 elements of float32 on cpu",
     ),
     "gaps": (
-        lambda: short_lif_operand(potential=torch.zeros(16)[::2]),
+        lambda: call_lif_forward(potential=torch.zeros(16)[::2]),
         "lif_forward: potential has 8 elements of float32 on cpu with gaps or overlap; needed: 8 elements",
     ),
     "an overlap": (
-        lambda: short_lif_operand(u_last=torch.zeros(1).expand(8)),
+        lambda: call_lif_forward(u_last=torch.zeros(1).expand(8)),
         "lif_forward: u_last has 8 elements of float32 on cpu with gaps or overlap",
     ),
     "no memory": (
-        lambda: short_lif_operand(keep=torch.zeros(8, device="meta")),
+        lambda: call_lif_forward(keep=torch.zeros(8, device="meta")),
         "lif_forward: keep has no memory to read",
     ),
     "an address between elements": (
-        lambda: short_lif_operand(keep=torch.frombuffer(bytearray(33), dtype=torch.float32, count=8, offset=1)),
+        lambda: call_lif_forward(keep=torch.frombuffer(bytearray(33), dtype=torch.float32, count=8, offset=1)),
         "lif_forward: keep has 8 elements of float32 on cpu at an address that is no multiple of their size",
     ),
-    "nothing": (lambda: short_lif_operand(x=None), "lif_forward: x is None; needed: 8 elements of float32 on cpu"),
+    "a slot": (
+        lambda: call_lif_forward(slots=(torch.zeros(8),)),
+        "lif_forward: slots holds 1 operands; needed: 0",
+    ),
+    "nothing": (lambda: call_lif_forward(x=None), "lif_forward: x is None; needed: 8 elements of float32 on cpu"),
 }
 
 
@@ -180,11 +184,9 @@ def test_a_call_names_the_operand_that_does_not_fit(name):
 
 
 def test_sizes_that_overflow_are_refused():
-    core, x = backends.cpu._cpu, torch.zeros(8)
-    p = backends.cpu.KERNELS["lif"]._params(fastsnn.LIF()._params)
     for T, n in ((2**40, 2**40), (-1, 8), (1, -8), (2**62, 4)):
         with pytest.raises(ValueError, match="lif_forward: the sizes of x are negative or overflow"):
-            core.lif_forward(p, 1, T, n, 0, True, False, x, *[None] * 4, x, *[None] * 6)
+            call_lif_forward(T, n)
 
 
 def test_an_object_with_an_address_is_no_tensor():
@@ -192,8 +194,9 @@ def test_an_object_with_an_address_is_no_tensor():
         def data_ptr(self):
             return 16
 
+    operands = dict.fromkeys(("weight", "g_out", "g_weight"), Address())
     with pytest.raises(TypeError, match=r"weight is Address; it must be a torch\.Tensor"):
-        backends.cpu._cpu.binarize_backward(1, 4, 4, 0, Address(), Address(), Address())
+        backends.cpu._cpu.binarize_backward(where=1, rows=4, cols=4, dtype=0, **operands)
 
 
 OUT_OF_MEMORY = """
