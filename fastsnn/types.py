@@ -244,8 +244,9 @@ def cached_params(
 
 
 def replaced(state: Any, **values: Any) -> Any:
-    """A named tuple with other values in these fields. Out of a graph of torch 2.11 its `_replace` comes empty."""
-    return type(state)(**(state._asdict() | values))
+    """A named tuple with other values in these fields. Out of a graph of torch 2.11 its `_replace` comes empty, and
+    that of torch 2.8 has no `_asdict`."""
+    return type(state)(**(dict(zip(type(state)._fields, state, strict=True)) | values))
 
 
 def map_tensors(state: Any, fn: Any) -> Any:
