@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -111,6 +112,8 @@ class LIF(Neuron):
     v_threshold = _parameter("v_threshold")
     v_reset = _parameter("v_reset")
     detach_reset = _parameter("detach_reset")
+    # whether the last step was one of training whose moments nobody has asked for
+    _unread = False
 
     def __init__(
         self,
@@ -233,12 +236,14 @@ class LIF(Neuron):
     def moments(self) -> Tensor | None:
         """With MPDR: mean and biased variance of u of each step of the last call, [T, 2] in float64 (T = 1 for a step),
         with gradient. None before the first call after a reset."""
+        self._unread = False
         return self._moments
 
     @property
     def mpdr_loss(self) -> Tensor | None:
         """With MPDR: L_M (without its weight) of each step of the last call, [T], to be added to the loss."""
-        return None if self._moments is None or self._mpdr is None else self._mpdr.loss(self._moments)
+        moments = self.moments
+        return None if moments is None or self._mpdr is None else self._mpdr.loss(moments)
 
     @property
     def z_score(self) -> Tensor | None:
@@ -315,6 +320,7 @@ class LIF(Neuron):
 
     def reset(self) -> None:
         """Forget the state: the next call is t = 1."""
+        self._expect_term()
         self._met()
         self._state = self._spare = EMPTY
         self._restarts = False
@@ -326,6 +332,7 @@ class LIF(Neuron):
 
     def detach(self) -> None:
         """Cut the state out of the graph."""
+        self._expect_term()
         super().detach()
         self.v_seq = None if self.v_seq is None else self.v_seq.detach()
         self._moments = None if self._moments is None else self._moments.detach()
@@ -428,10 +435,12 @@ class LIF(Neuron):
             self._store(ran.v if sequence else self.v, sequence)
         if ran.moments is not None:
             own["_moments"] = ran.moments
+            own["_unread"] = training and not is_dynamo_compiling() and ran.moments.requires_grad
         return ran.spikes if ran.trace is None else TracedSpikes.of(ran.spikes, ran.trace)
 
     def _regularised(self, x: Tensor, mpdr: MPDR) -> tuple[bool, Apart | None]:
         """Whether this call takes the moments of u, and what keeps their gradient from lower layers."""
+        self._expect_term()
         in_graph = by_operators(x)
         if in_graph and not self.training:
             return False, None
@@ -446,6 +455,18 @@ class LIF(Neuron):
                 "torch.compile or of a tracer does not have: pass propagate=True, or train outside of torch.compile"
             )
         return True, None if mpdr.propagate else apart_of(x)
+
+    def _expect_term(self) -> None:
+        """Warns where the last call was a step of training, with its backward, and nobody asked for its term."""
+        if is_dynamo_compiling() or not self._unread:
+            return
+        self._unread = False
+        if self._moments is not None and op.has_run(self._moments):
+            warnings.warn(
+                "a LIF has mpdr and the loss of its last step has no term of it, so that mpdr did nothing there: add "
+                "fastsnn.online.regularisation(net) to the loss of every step (fastsnn.online.train_batch does)",
+                stacklevel=2,
+            )
 
     def _store(self, v: Any, sequence: bool) -> None:
         if sequence:
@@ -482,5 +503,5 @@ class LIF(Neuron):
     def __getstate__(self) -> dict[str, Any]:
         """Values, not their graph."""
         kept = {name: getattr(self, name) for name in ("v_seq", "_moments")}
-        kept_state = {**super().__getstate__(), "_spare": EMPTY}
+        kept_state = {**super().__getstate__(), "_spare": EMPTY, "_unread": False}
         return {**kept_state, **{name: None if t is None else t.detach() for name, t in kept.items()}}

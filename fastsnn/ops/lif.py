@@ -143,6 +143,7 @@ class OnlineLIF(torch.autograd.Function):
         g_s = layout.fitted(g_s, saved, sequence)
         if moments is None:
             return kernels.backward(p, saved, g_s)[0], None
+        ctx.ran = True  # which `has_run` asks of the moments
         mpdr = None if g_moments is None else _mpdr_gradient(saved, moments, g_moments, apart)
         g_x, _, _, local = kernels.backward(p, saved, g_s, mpdr=mpdr)
         if apart is None:
@@ -171,6 +172,7 @@ class BPTTLIF(torch.autograd.Function):
         g_v = layout.fitted(g_v, saved, v_seq)
         last, every = (None, g_v) if v_seq else (g_v, None)
         g_s = layout.fitted(g_s, saved, sequence)
+        ctx.ran = True
         pulled = moments is not None and g_moments is not None
         more: dict[str, Any] = {"mpdr": _mpdr_gradient(saved, moments, g_moments, None)} if pulled else {}
         if g_drive:
@@ -179,6 +181,11 @@ class BPTTLIF(torch.autograd.Function):
         g_x, g_v_first, g_first, _ = kernels.backward(p, saved, g_s, last, every, any(needs[1:]), **more)
         first: list[Any] = [g if need else None for g, need in zip(g_first or g_drive, needs[3:], strict=True)]
         return g_x, g_v_first if needs[1] else None, None, *first
+
+
+def has_run(moments: Tensor) -> bool:
+    """Whether a backward came through the call that these moments are of."""
+    return getattr(moments.grad_fn, "ran", False)
 
 
 class LIFOutput(NamedTuple):

@@ -460,3 +460,37 @@ def test_torch_compile_refuses_what_needs_autograds_nodes():
 def test_bad_argument():
     with pytest.raises(TypeError, match="MPDR"):
         fastsnn.LIF(mpdr=0.1)
+
+
+FORGOTTEN = pytest.warns(UserWarning, match=r"mpdr did nothing.*fastsnn\.online\.regularisation\(net\)")
+
+
+@pytest.mark.parametrize("rule", ["sltt", "bptt"])
+def test_a_term_that_no_loss_has_is_said_at_the_next_step(rule):
+    """Without it the network trains as if it had no MPDR."""
+    net, x = network(rule, MPDR(**TARGET, propagate=True)), images(2)
+    plain(net(x[0])).square().sum().backward()
+    with FORGOTTEN:
+        net(x[1])
+
+
+@pytest.mark.parametrize("end", [fastsnn.reset, fastsnn.detach])
+def test_a_term_that_no_loss_has_is_said_at_the_end_too(end):
+    net = network("ottt", MPDR(**TARGET))
+    plain(net(images(1)[0])).square().sum().backward()
+    with FORGOTTEN:
+        end(net)
+
+
+@pytest.mark.filterwarnings("error")
+def test_nothing_is_said_of_terms_in_the_loss_nor_outside_of_training():
+    net, x = network("ottt", MPDR(**TARGET)), images(3)
+    trained(net, x)
+    (plain(net(x[0])).sum() + sum(layer.mpdr_loss.sum() for layer in net if isinstance(layer, fastsnn.LIF))).backward()
+    fastsnn.reset(net)
+    fastsnn.reset(copy.deepcopy(net))
+    with torch.no_grad():
+        net(x[0])
+    net(x[1])  # without a backward
+    net.eval()(x[1])
+    fastsnn.reset(net)
