@@ -11,6 +11,7 @@ import torch
 
 from . import toolkit
 from .ptx import PtxError, entry_names, run_ptx
+from .ptx.parse import parse
 
 pytestmark = pytest.mark.skipif(bool(toolkit.lacks_gxx()), reason=toolkit.lacks_gxx())
 needs_nvcc = pytest.mark.skipif(bool(toolkit.lacks_nvcc()), reason=toolkit.lacks_nvcc())
@@ -118,8 +119,10 @@ def triton_samples():
 
 
 def run_triton(sample, grid, *args, **options):
-    """Runs a compiled Triton kernel, whose last two parameters are scratch memory that it does not use."""
-    args = [*args, None, None]
+    """Runs a compiled Triton kernel, whose last parameters are scratch memory that it does not use."""
+    scratch = len(parse(sample["ptx"], sample["kernel"]).params) - len(args)
+    assert scratch in (1, 2)  # of Triton before 3.6 and since
+    args = [*args, *[None] * scratch]
     return run_ptx(
         sample["ptx"], sample["kernel"], grid, sample["block"], args, shared=sample["shared"], **options
     )  # fmt: skip

@@ -8,10 +8,13 @@ from torch import nn
 
 import fastsnn
 
-from ..cases import ONLINE, assert_same, compiled, current, graphs
+from ..cases import ONLINE, TORCH, assert_same, compiled, current, graphs
 from .training import one_call, remembered, train_by_step
 
-pytestmark = pytest.mark.usefixtures("no_graphs")
+pytestmark = [
+    pytest.mark.usefixtures("no_graphs"),
+    pytest.mark.skipif(TORCH < (2, 11), reason="graphs of torch before 2.11 take no properties of named tuples"),
+]
 
 STEPS = 10  # more than torch.compile makes graphs of one function
 

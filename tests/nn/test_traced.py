@@ -15,7 +15,7 @@ import fastsnn
 from fastsnn import TracedSpikes, TraceError
 from fastsnn.nn.traced import UntracedCurrent
 
-from ..cases import assert_same
+from ..cases import TORCH, assert_same
 
 pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")
 
@@ -467,6 +467,8 @@ AGAIN = {
 
 @pytest.mark.parametrize("name", AGAIN)
 def test_a_tensor_made_of_traced_spikes_keeps_their_trace(name):
+    if name == "as_subclass" and TORCH < (2, 11):
+        pytest.skip("torch refuses it by itself")
     s, linear = spiking(3, 7), nn.Linear(7, 5).double()
     again = AGAIN[name](s)
     linear(again).sum().backward()

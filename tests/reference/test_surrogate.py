@@ -38,7 +38,7 @@ PRIMITIVES = {
 @pytest.mark.parametrize("alpha", [0.5, 1.0, 3.0])
 @pytest.mark.parametrize("name", PRIMITIVES)
 def test_derivative_is_the_slope_of_its_primitive(name, alpha):
-    z = (torch.linspace(-3, 3, 1000, dtype=torch.float64)).requires_grad_()
+    z = torch.linspace(-3, 3, 998, dtype=torch.float64).requires_grad_()  # between all edges
     (slope,) = torch.autograd.grad(PRIMITIVES[name](z, alpha).sum(), z)
     actual = surrogate.SURROGATES[name](alpha).derivative(z.detach())
     assert_same(actual, slope, rtol=1e-12, atol=1e-14)

@@ -220,6 +220,7 @@ def test_a_rule_of_tritons_kernels_is_declared_and_writes_its_slots():
 
 def test_a_rule_of_tritons_kernels_that_forgets_a_slot_does_not_compile():
     pytest.importorskip("fastsnn._triton.core")
+    pytest.importorskip("triton", minversion="3.6")  # what binds a launch without a device
     program = Path(__file__).with_name("forgetful_triton.py")
     env = {**os.environ, "TRITON_INTERPRET": "0"}
     done = subprocess.run([sys.executable, program], capture_output=True, text=True, env=env)

@@ -21,6 +21,8 @@ from fastsnn.train import checkpoints
 from fastsnn.train.config import Config
 from fastsnn.train.experiment import Experiment
 
+from ..cases import TORCH
+
 
 @pytest.fixture(scope="module", params=["ottt", "rptt"])
 def run(request, tmp_path_factory):
@@ -265,6 +267,8 @@ def test_a_parameter_that_grew_and_a_gradient_of_another_type_move_nothing():
         optimizer.step()
     assert torch.equal(p, before)
     p, optimizer = stepped()
+    if TORCH < (2, 11):
+        return  # which refuses such a gradient by itself
     p.grad = None
     p.grad_dtype = torch.float64
     p.grad = torch.ones(3, dtype=torch.float64)
