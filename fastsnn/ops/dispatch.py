@@ -20,8 +20,8 @@ _transforms = torch._C._functorch.peek_interpreter_stack
 _KEPT = (Tensor, type(None))
 
 TRANSFORMED = (
-    "fastsnn's kernels have no rule for vmap and other torch.func (functorch) transforms: give them the whole batch, "
-    "[N, *], and differentiate by torch.autograd"
+    "fastsnn's kernels have no rule for vmap, jvp and other torch.func (functorch) transforms: give them the whole "
+    "batch, [N, *], and differentiate by torch.autograd"
 )
 
 # dispatch keys of tensors that are memory and nothing else

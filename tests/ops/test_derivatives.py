@@ -134,7 +134,7 @@ def test_transforms_and_layouts_are_refused(name):
     x, layer = current(4, 6, 5), TAKEN[name]
     with pytest.raises(RuntimeError, match="vmap"):
         torch.vmap(layer)(x)
-    with pytest.raises(RuntimeError, match=r"jvp|functorch"):
+    with pytest.raises(RuntimeError, match="jvp"):
         torch.func.jvp(layer, (x[0],), (x[0],))
     with pytest.raises(RuntimeError, match="functorch"):
         torch.func.grad(lambda q: layer(q).sum())(x[0])
