@@ -33,13 +33,17 @@ def outcome(experiment: Experiment) -> Row:
     return row | {name: round(last[name], 6) for name in ("train_accuracy", "test_accuracy")}
 
 
-def run(cases: Mapping[str, Row], measure: Callable[[Experiment], Row] = outcome) -> list[Row]:
-    """Every case, options of `train`, with every seed: `measure` of each run, beside the case's name. The cases
+def run(
+    cases: Mapping[str, Row],
+    measure: Callable[[Experiment], Row] = outcome,
+    learn: Callable[..., Experiment] | None = None,
+) -> list[Row]:
+    """Every case, options of `learn` (else `train`), with every seed: `measure` of each run, beside its name. The cases
     alternate, so that a change of the machine's load meets them all; the rows are in the cases' order."""
     rows = []
     for seed in SEEDS:
         for name, options in cases.items():
-            rows.append({"rule": name, **measure(train(seed, **options))})
+            rows.append({"rule": name, **measure((learn or train)(seed, **options))})
             print(rows[-1], flush=True)
     return sorted(rows, key=lambda row: list(cases).index(row["rule"]))
 
@@ -81,7 +85,7 @@ def write(name: str, rows: list[Row], shown: str) -> None:
     print(shown)
 
 
-def compare(cases: Mapping[str, Row], name: str) -> None:
+def compare(cases: Mapping[str, Row], name: str, learn: Callable[..., Experiment] | None = None) -> None:
     """Runs every case with every seed and writes NAME.csv and NAME.md."""
-    rows = run(cases)
+    rows = run(cases, learn=learn)
     write(name, rows, table(rows))

@@ -5,7 +5,8 @@ import torch
 from fastsnn._bench import accuracy, drift, drift_speed, memory, spikformer_digits, training_speed, vgg_speed
 from fastsnn._bench.measure import ParityError
 
-from fastsnn import data
+import fastsnn
+from fastsnn import data, models
 from fastsnn.names import through_time
 from fastsnn.recipes import Recipe
 
@@ -144,3 +145,38 @@ def test_rows_of_the_spikformer_are_runs_of_a_recipe(tmp_path):
     run = accuracy.train(SEED, **case)
     assert run.config == Recipe(**case, seed=SEED)
     assert accuracy.outcome(run)["mode"] == "O"
+
+
+def test_a_spikformer_with_folded_norms_is_the_same_in_evaluation():
+    sizes = {**spikformer_digits.SIZES["spikformer"], "rule": "ottt", "in_channels": 1}
+    torch.manual_seed(SEED)
+    net, other = (models.create_model("spikformer", norm=norm, **sizes) for norm in ("bn", "none"))
+    x = torch.rand(4, 8, 1, 8, 8)
+    for _ in range(30):  # until the running statistics let spikes through
+        fastsnn.reset(net)
+        for x_t in x:
+            net(x_t)
+    other.load_state_dict(spikformer_digits.folded(net))
+    fastsnn.reset(net)
+    for x_t in x:
+        y = net.eval()(x_t)
+        assert y.std(0).max() > 1e-4
+        torch.testing.assert_close(other.eval()(x_t), y)
+
+
+def test_the_run_that_folds_goes_on_with_the_same_schedule():
+    case = {**spikformer_digits.cases()["ottt, bn, then folded"], "epochs": 2, "batch_size": 1437}
+    run = spikformer_digits.learn(SEED, **case)
+    whole = accuracy.train(SEED, **case | {"name": "bn-ottt"})
+    assert run.config.norm == "none"
+    assert run.scheduler.state_dict() == whole.scheduler.state_dict()
+    assert len(run.progress.epochs) == 2
+    assert run.progress.epochs[0]["train_accuracy"] == whole.progress.epochs[0]["train_accuracy"]
+
+
+@pytest.mark.parametrize("model", spikformer_digits.SHOWN)
+def test_rows_of_the_other_transformers_are_runs_of_a_recipe(model):
+    cases = [case for case in spikformer_digits.others().values() if case["model"] == model]
+    assert [case["rule"] for case in cases] == ["bptt", "sltt", "ottt"]
+    run = accuracy.train(SEED, **{**cases[-1], "epochs": 1, "batch_size": 1437})
+    assert len(run.progress.epochs) == 1
