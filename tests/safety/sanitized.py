@@ -24,12 +24,13 @@ def lacks():
 
 @functools.cache
 def library():
-    """Path of the extension, built once for these sources."""
+    """Path of the extension, built once for these sources and this Python."""
     import pybind11
 
     files = sorted(CSRC.rglob("*.h")) + SOURCES
     fingerprint = hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
-    built = Path(tempfile.gettempdir()) / f"fastsnn-cpu-address-{fingerprint}" / "_cpu.so"
+    folder = Path(tempfile.gettempdir()) / f"fastsnn-cpu-address-{fingerprint}"
+    built = folder / f"_cpu{sysconfig.get_config_var('EXT_SUFFIX')}"
     if not built.exists():
         built.parent.mkdir(exist_ok=True)
         includes = [f"-I{pybind11.get_include()}", f"-I{sysconfig.get_path('include')}"]
