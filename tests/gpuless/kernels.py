@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -122,8 +123,11 @@ def triton_folder(folder, archs, only=""):
 def triton_kernels(archs=machine_code.ARCHS, only=""):
     """Triton's kernels, compiled as a launch would for aligned tensors."""
     with tempfile.TemporaryDirectory() as folder:
-        for row in triton_folder(folder, archs, only):
-            (code,) = machine_code.kernels(Path(folder) / f"{row['name']}.{row['arch']}.cubin")
+        rows = triton_folder(folder, archs, only)
+        files = [Path(folder) / f"{row['name']}.{row['arch']}.cubin" for row in rows]
+        with ThreadPoolExecutor(os.cpu_count()) as threads:  # which wait for the disassembler
+            found = [*threads.map(machine_code.kernels, files)]
+        for row, (code,) in zip(rows, found, strict=True):
             dtype = row["name"].rsplit("-", 1)[1]
             width = 16 // (state_bytes(dtype) if row["entry"].startswith("lif") else BYTES[dtype])
             yield Compiled("triton", row["name"], row["arch"], dtype, width, 32 * row["num_warps"], code)
