@@ -111,9 +111,9 @@ def compiled(net, backend="aot_eager", **kwargs):
     return torch.compile(net, fullgraph=True, backend=backend, **kwargs)
 
 
-def in_a_graph(words):
-    """The pattern of an error inside a graph: torch older than 2.11 does not show its words."""
-    return words if TORCH >= (2, 11) else f"{words}|Observed exception"
+def in_a_graph(words, *before):
+    """The pattern of an error inside a graph: torch older than 2.11 shows no words, or those of `before`."""
+    return words if TORCH >= (2, 11) else "|".join((words, *before, "Observed exception"))
 
 
 def graphs():

@@ -45,8 +45,7 @@ class Call:
         """Launches a kernel with those arguments that it names. neuron: parameters, as LifParams.of has them."""
         given = self.__dict__
         arguments = [getattr(neuron, name) if own else given[name] for name, own in names_of(kernel.fn)]
-        with self.where:
-            kernel[grid](*arguments, **constants)
+        kernel[grid](*arguments, **constants)
 
 
 def checked(kernel: str, launch: Callable[[Call], None]) -> Callable[..., None]:
@@ -62,6 +61,7 @@ def checked(kernel: str, launch: Callable[[Call], None]) -> Callable[..., None]:
         if "p" in given:
             native["p"] = given["p"].native
         if check(**(given | native)):
-            launch(Call(**given))
+            with device:
+                launch(Call(**given))
 
     return run

@@ -91,12 +91,14 @@ class Signature {
 
   [[noreturn]] void fail(const std::string& what) const { throw py::type_error(kernel_ + (" " + what)); }
 
-  // most stand in the order in which they are declared
+  // most are the same objects, in the order in which they are declared
   static Py_ssize_t find(PyObject* name, PyObject* given, Py_ssize_t count, Py_ssize_t first) {
     for (Py_ssize_t i = 0; i < count; i++) {
       const Py_ssize_t at = (first + i) % count;
-      PyObject* const other = PyTuple_GET_ITEM(given, at);
-      if (other == name || PyUnicode_Compare(other, name) == 0) return at;
+      if (PyTuple_GET_ITEM(given, at) == name) return at;
+    }
+    for (Py_ssize_t at = 0; at < count; at++) {
+      if (PyUnicode_Compare(PyTuple_GET_ITEM(given, at), name) == 0) return at;
     }
     return count;
   }
