@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -14,7 +13,7 @@ from fastsnn._cpu import LifParams as NativeParams
 from fastsnn._cpu import rules as native_rules
 
 from . import empf, lif, standardize
-from .operands import Call, bits, bits_of_float32
+from .operands import Call, bits, bits_of_float32, cdiv
 from .rules import RULES
 
 BLOCK = 1024
@@ -41,12 +40,13 @@ class LifParams:
         code = [*native_rules].index(self.rule.name)
         self.native = NativeParams(reset=reset, rule=code, surrogate=surrogate, of_rule=of_rule, **numbers)
         self._float64, self._float32 = (
-            SimpleNamespace(of_rule=tuple(map(to, of_rule)), **{name: to(value) for name, value in numbers.items()})
+            {"p.of_rule": tuple(map(to, of_rule)), **{f"p.{name}": to(value) for name, value in numbers.items()}}
             for to in (bits, bits_of_float32)
         )
 
-    def of(self, x: Tensor) -> Any:
-        """leak, gain, bias, threshold, v_reset, reset_grad, height, slope, of_rule: bits in the type of x's state."""
+    def of(self, x: Tensor) -> dict[str, Any]:
+        """leak, gain, bias, threshold, v_reset, reset_grad, height, slope, of_rule: bits in the type of x's state, each
+        by its name behind \"p.\"."""
         return self._float64 if x.dtype == torch.float64 else self._float32
 
 
@@ -65,9 +65,9 @@ def given_v(call: Call) -> bool:
 
 def _run(call: Call, kernel: Any, like: Tensor, rule: Any, **named: Any) -> None:
     """A program a block of neurons. like: a tensor of the input's type."""
-    block, constants = block_of(call.n, like, of_state=True), {"HARD": call.p.reset, "RULE": rule, **named}
-    constants |= {"ALIGNED": call.n % ALIGNED == 0, "BLOCK": block}
-    call.run(kernel, triton.cdiv(call.n, block), neuron=call.p.of(like), **constants)
+    block = block_of(call.n, like, of_state=True)
+    named |= {"HARD": call.p.reset, "RULE": rule, "ALIGNED": call.n % ALIGNED == 0, "BLOCK": block}
+    call.run(kernel, cdiv(call.n, block), neuron=call.p.of(like), **named)
 
 
 def lif_forward(call: Call) -> None:
@@ -77,8 +77,8 @@ def lif_forward(call: Call) -> None:
 
 def forward(call: Call) -> None:
     """workspace: of MPDR, else None."""
-    first = {"FIRST": call.first, "GIVEN_V": given_v(call)}
-    _run(call, lif.lif_forward, call.x, call.p.rule, **first, **AT_HALF_OCCUPANCY)
+    start = {"FIRST": call.first, "GIVEN_V": given_v(call)}
+    _run(call, lif.lif_forward, call.x, call.p.rule, **start, **AT_HALF_OCCUPANCY)
 
 
 def lif_backward_online(call: Call) -> None:
@@ -115,14 +115,14 @@ def _empf_blocks(kernel: Any, call: Call, like: Tensor) -> None:
     """A program a block of neurons."""
     call.n = call.outer * call.channels * call.inner
     block = block_of(call.n, like, of_state=call.n % ALIGNED != 0)
-    call.run(kernel, triton.cdiv(call.n, block), BLOCK=block, **OPTIONS)
+    call.run(kernel, cdiv(call.n, block), BLOCK=block, **OPTIONS)
 
 
 def _empf_parts(kernel: Any, call: Call, like: Tensor) -> None:
     """A program one part of one channel."""
     each = call.outer * call.inner
     call.n = each * call.channels
-    block = block_of(triton.cdiv(each, call.parts), like) if INTERPRETED else SUM_BLOCK
+    block = block_of(cdiv(each, call.parts), like) if INTERPRETED else SUM_BLOCK
     call.run(kernel, call.channels * call.parts, BLOCK=block, **OPTIONS)
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from . import binary, launch
 from .launch import INTERPRETED, block_of
-from .operands import Call
+from .operands import Call, cdiv
 
 FEW = 8  # output positions up to which a tile would mostly be empty
 OUTPUTS = 16  # of a block
@@ -25,12 +25,12 @@ def binarize_forward(call: Call) -> None:
 def binarize_backward(call: Call) -> None:
     call.n = call.rows * call.cols
     block = block_of(call.n, call.weight)
-    call.run(binary.binarize_backward, triton.cdiv(call.n, block), BLOCK=block, **launch.OPTIONS)
+    call.run(binary.binarize_backward, cdiv(call.n, block), BLOCK=block, **launch.OPTIONS)
 
 
 def _few(positions: int, outputs: int, bits: int) -> tuple[Any, tuple[int, int], dict[str, Any]]:
     """Kernel, grid and options where weights are read once."""
-    return binary.packed_few, (triton.cdiv(outputs, OUTPUTS), positions), {"STEPS": 8 * bits} | OPTIONS
+    return binary.packed_few, (cdiv(outputs, OUTPUTS), positions), {"STEPS": 8 * bits} | OPTIONS
 
 
 def _tiles(positions: int, outputs: int, x: Tensor) -> tuple[Any, tuple[int, int], dict[str, Any]]:
@@ -38,7 +38,7 @@ def _tiles(positions: int, outputs: int, x: Tensor) -> tuple[Any, tuple[int, int
     tile_p, tile_o = 64 if x.element_size() == 2 else 32, 32
     if INTERPRETED:  # which pays for each program: few and large ones
         tile_p, tile_o = (max(OUTPUTS, min(triton.next_power_of_2(n), 512)) for n in (positions, outputs))
-    grid = (triton.cdiv(positions, tile_p), triton.cdiv(outputs, tile_o))
+    grid = (cdiv(positions, tile_p), cdiv(outputs, tile_o))
     # a third stage of loads takes registers that float32 spikes lack
     return binary.packed_tile, grid, {"TILE_P": tile_p, "TILE_O": tile_o, "num_stages": 2} | OPTIONS
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from types import SimpleNamespace
 from typing import Any
 
 import triton
@@ -11,10 +10,10 @@ from torch import Tensor
 
 from . import osr
 from .launch import AT_HALF_OCCUPANCY, INTERPRETED, OPTIONS, WARPS, given_v
-from .operands import Call, bits
+from .operands import Call, bits, cdiv
 
 MERGE = {"BLOCK_P": 16, "BLOCK_C": 16, **OPTIONS}
-NO_NEURON = SimpleNamespace(gain=0, threshold=0, height=0, slope=0)
+NO_NEURON = {"p.gain": 0, "p.threshold": 0, "p.height": 0, "p.slope": 0}
 CHARGED = 256  # programs whose u are taken together at once
 
 
@@ -27,8 +26,8 @@ def grid_of(call: Call, widest: int = 16) -> tuple[tuple[int, int], dict[str, An
     block_j = WARPS * 32 * bytes_a_thread // max(4, x.element_size()) // block_c
     if INTERPRETED:  # which pays for each program: few and large ones
         block_c = min(triton.next_power_of_2(channels), 256)
-        block_j = min(triton.next_power_of_2(triton.cdiv(outer * inner, parts)), (1 << 16) // block_c)
-    return (parts, triton.cdiv(channels, block_c)), {"BLOCK_J": block_j, "BLOCK_C": block_c, **OPTIONS}
+        block_j = min(triton.next_power_of_2(cdiv(outer * inner, parts)), (1 << 16) // block_c)
+    return (parts, cdiv(channels, block_c)), {"BLOCK_J": block_j, "BLOCK_C": block_c, **OPTIONS}
 
 
 def _check_workspace(wanted: bool, workspace: Tensor | None) -> None:
@@ -56,7 +55,7 @@ def _forward(call: Call, kernel: Any, grid: tuple[int, int], sums: dict[str, Any
     options = named | (sums if wanted else {})
     call.run(kernel, *grid, SUMS=wanted, SECOND=False, **constants, **options)
     if wanted:
-        blocks = triton.cdiv(call.channels, MERGE["BLOCK_C"])
+        blocks = cdiv(call.channels, MERGE["BLOCK_C"])
         call.run(osr.osr_merge, blocks, DECIDES=decides, STRICT=call.strict, **constants, **MERGE)
     if decides:
         call.run(kernel, *grid, SUMS=False, SECOND=True, **constants, **named)
@@ -86,7 +85,7 @@ def _reduce(call: Call, neuron: Any, **constants: Any) -> None:
     _check_workspace(True, call.workspace)
     grid, options = grid_of(call)
     call.run(osr.osr_reduce, *grid, neuron=neuron, **constants, **(options | AT_HALF_OCCUPANCY))
-    call.run(osr.osr_total, triton.cdiv(call.channels, MERGE["BLOCK_C"]), **MERGE)
+    call.run(osr.osr_total, cdiv(call.channels, MERGE["BLOCK_C"]), **MERGE)
 
 
 def osr_reduce(call: Call) -> None:

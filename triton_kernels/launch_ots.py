@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-import triton
-
 from . import ots
 from .launch import OPTIONS, block_of
-from .operands import Call
+from .operands import Call, cdiv
 
 
 def _run(call: Call, kernel: Any, **constants: Any) -> None:
     """A program a block of neurons."""
     block = block_of(call.n, call.u)
-    call.run(kernel, triton.cdiv(call.n, block), neuron=call.p.of(call.u), BLOCK=block, **constants, **OPTIONS)
+    call.run(kernel, cdiv(call.n, block), neuron=call.p.of(call.u), BLOCK=block, **constants, **OPTIONS)
 
 
 def ots_charge(call: Call) -> None:

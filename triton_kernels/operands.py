@@ -6,6 +6,7 @@ import functools
 import inspect
 from collections.abc import Callable
 from ctypes import c_double, c_float, c_int32, c_int64
+from operator import itemgetter
 from typing import Any
 
 import triton.language as tl
@@ -15,6 +16,12 @@ from fastsnn._cpu import checks
 kernels = getattr(checks, "kernels", {})  # name -> what it takes, in words
 CPU, CUDA = 1, 2  # types of a device, as DLPack numbers them
 PARAMETERS = ("leak", "gain", "bias", "threshold", "v_reset", "reset_grad", "height", "slope", "of_rule")  # of a neuron
+NOTHING: dict[str, Any] = {}
+
+
+def cdiv(n: int, size: int) -> int:
+    """As triton.cdiv, which is made for kernels too and takes two microseconds."""
+    return -(-n // size)
 
 
 def bits(number: float) -> int:
@@ -28,24 +35,24 @@ def bits_of_float32(number: float) -> int:
 
 
 @functools.cache
-def names_of(function: Callable[..., Any]) -> tuple[tuple[str, bool], ...]:
-    """What a kernel takes beside its constants, and whether that is a parameter of the neuron: `x_p` is operand x."""
+def arguments_of(function: Callable[..., Any]) -> Callable[[dict[str, Any]], tuple[Any, ...]]:
+    """What a kernel takes beside its constants, out of a call: `x_p` is operand x, `leak` the neuron's p.leak."""
     parameters = inspect.signature(function).parameters.values()
     names = [parameter.name for parameter in parameters if parameter.annotation is not tl.constexpr]
-    return tuple((name.removesuffix("_p"), name in PARAMETERS) for name in names)
+    return itemgetter(*[f"p.{name}" if name in PARAMETERS else name.removesuffix("_p") for name in names])
 
 
 class Call:
     """The arguments of a call, by name. p: parameters of the neuron (LifParams); where: the device to run on."""
 
-    def __init__(self, **given: Any) -> None:
+    def __init__(self, given: dict[str, Any]) -> None:
         self.__dict__ = given
 
-    def run(self, kernel: Any, *grid: int, neuron: Any = None, **constants: Any) -> None:
+    def run(self, kernel: Any, *grid: int, neuron: dict[str, Any] = NOTHING, **constants: Any) -> None:
         """Launches a kernel with those arguments that it names. neuron: parameters, as LifParams.of has them."""
         given = self.__dict__
-        arguments = [getattr(neuron, name) if own else given[name] for name, own in names_of(kernel.fn)]
-        kernel[grid](*arguments, **constants)
+        given |= neuron
+        kernel[grid](*arguments_of(kernel.fn)(given), **constants)
 
 
 def checked(kernel: str, launch: Callable[[Call], None]) -> Callable[..., None]:
@@ -56,12 +63,13 @@ def checked(kernel: str, launch: Callable[[Call], None]) -> Callable[..., None]:
 
     def run(*args: Any, **given: Any) -> None:
         given |= zip(names, args, strict=False)
-        device = given["where"]
-        native = {"where": (CPU, 0) if device.idx < 0 else (CUDA, device.idx)}
-        if "p" in given:
-            native["p"] = given["p"].native
-        if check(**(given | native)):
+        p, device = given.get("p"), given["where"]
+        given["where"] = (CPU, 0) if device.idx < 0 else (CUDA, device.idx)
+        if p is not None:
+            given["p"] = p.native
+        if check(**given):
+            given["p"] = p
             with device:
-                launch(Call(**given))
+                launch(Call(given))
 
     return run
