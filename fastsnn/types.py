@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, float32, float64
 
+from . import graphs
 from .rules import RULES, SLOTS, Rule
 from .surrogate import Sigmoid, Surrogate, coerce
 
@@ -210,7 +211,7 @@ def _params_of(*arguments: Any) -> LIFParams:
     return LIFParams(tau, decay_input, v_threshold, v_reset, surrogate, detach_reset, rule, own)
 
 
-@torch.compiler.assume_constant_result
+@graphs.constant
 def _constant(*arguments: Any) -> LIFParams:
     """`params_of` in a graph. It must take plain numbers: torch.compile hands over an object without its fields."""
     return params_of(*arguments)

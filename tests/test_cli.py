@@ -14,7 +14,7 @@ import torch
 from torch.testing import assert_close
 
 import fastsnn
-from fastsnn import backends, cli, names
+from fastsnn import backends, cli, graphs, names
 from fastsnn.nn.osr import OSR, VanillaBN
 from fastsnn.train import config, experiment
 from fastsnn.train.potentials import Distribution
@@ -275,6 +275,21 @@ def test_every_public_name_is_found_before_torch_is():
     assert lazily("{*fastsnn.__all__} - {*dir(fastsnn)}") == "set()"
     assert lazily("fastsnn.nn.LIF is fastsnn.LIF and fastsnn.backends.BackendError is fastsnn.BackendError") == "True"
     assert lazily("hasattr(fastsnn, 'nonsense') or hasattr(fastsnn, 'version')") == "False"
+
+
+def test_torchs_compiler_is_left_to_those_who_compile():
+    program = (
+        "import sys, torch; before = 'torch._dynamo' in sys.modules; import fastsnn; fastsnn.LIF()(torch.ones(3)); "
+        "print('torch._dynamo' in sys.modules and not before)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+
+
+def test_a_constant_of_a_graph_is_marked_as_torch_marks_it():
+    marked = torch.compiler.assume_constant_result(lambda: 0)
+    assert vars(marked)
+    assert vars(graphs.constant(lambda: 0)) == vars(marked)
 
 
 def test_operators_are_registered_with_the_package_where_torch_is_there():

@@ -36,6 +36,7 @@ from torch import Tensor
 from torch._guards import TracingContext
 from torch.compiler import is_dynamo_compiling
 
+from .. import graphs
 from ..ops import memory, synapse
 from ..ops.autograd import Refusal
 from .traced_names import (
@@ -178,7 +179,7 @@ def _in_function() -> bool:
     return not _forward_has_graph() and not torch.is_inference_mode_enabled()
 
 
-@torch.compiler.assume_constant_result
+@graphs.constant
 def _in_traced_function() -> bool:
     """As `_in_function`, of torch.compile's tracing: of that only its own call stack tells."""
     frame = sys._getframe()

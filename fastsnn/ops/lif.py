@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .. import backends, surrogate
+from .. import backends, graphs, surrogate
 from ..reference import mpdr as formulas
 from ..reference.lif import settled, settled_drive
 from ..rules import RULES, SLOTS, Rule
@@ -349,7 +349,7 @@ def _by_operators(
     return _through_time(p, out.spikes, out.v, out.slots, state, v_seq, registered.NAME, moments)
 
 
-@torch.compiler.assume_constant_result
+@graphs.constant
 def _exporting() -> bool:
     """In a graph as outside: inside of torch 2.11's, `is_exporting` is always true."""
     return torch.compiler.is_exporting()

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ... import backends
+from ... import backends, graphs
 from ...rules import RULES, SLOTS, Rule
 from ...types import LIFParams, LIFState, slots_at, state_dtype
 
@@ -159,7 +159,7 @@ def differentiate(name: str, gradient: Callable[..., Any], keep: Callable[..., A
         torch.library.register_autograd(f"fastsnn::{name}", backward, setup_context=setup)
 
 
-@torch.compiler.assume_constant_result
+@graphs.constant
 def _override(last: str | None) -> str | None:
     """The override; `last` makes a graph depend on it."""
     return backends.override()

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ... import backends
+from ... import backends, graphs
 from ...reference import mpdr as formulas
 from ...reference.lif import settled_drive
 from ...rules import Rule
@@ -207,7 +207,7 @@ def _lif_gradient(
 differentiate("lif_forward", _lif_gradient, _keep_for_backward)
 
 
-@torch.compiler.assume_constant_result
+@graphs.constant
 def _saves_u(family: str, device: torch.device, last: str | None) -> bool:
     """Whether the kernels that would run now need u of a sequence; `last` makes a graph depend on the override."""
     return backends.select(family, torch.empty(0, device=device)).SAVES_U
