@@ -217,14 +217,13 @@ def cpu_ninja_file(compiler, target, version):
     """The text of build.ninja for the CPU core."""
     windows = os.name == "nt"
     flags, isas, link = msvc_toolchain(version) if windows else unix_toolchain(compiler, version)
-    include = " ".join(f'-I"{path}"' for path in includes())
     if windows:
-        compile_command = f'"{compiler}" {" ".join(flags)} {include} $extra /c $in /Fo$out'
+        compile_command = f'"{compiler}" {" ".join(flags)} $extra /c $in /Fo$out'
         libs = Path(sysconfig.get_config_var("installed_base") or sys.base_prefix) / "libs"
         link_command = f'"{compiler}" {" ".join(link)} $in /Fe$out /link /LIBPATH:"{libs}"'
         dependencies = " deps = msvc"
     else:
-        compile_command = f"{compiler} -MMD -MF $out.d {' '.join(flags)} {include} $extra -c $in -o $out"
+        compile_command = f"{compiler} -MMD -MF $out.d {' '.join(flags)} $extra -c $in -o $out"
         link_command = f"{compiler} $in {' '.join(link)} -o $out"
         dependencies = " depfile = $out.d\n deps = gcc"
     # the longest first: ninja begins in this order
@@ -232,7 +231,9 @@ def cpu_ninja_file(compiler, target, version):
         f"kernels_{isa}.o": ("cpu/kernels.cpp", [f"-DFASTSNN_ISA={isa}", *extra])
         for isa, extra in reversed(isas.items())
     }
-    objects |= {f"{Path(source).stem}.o": (source, []) for source in CPU_SOURCES}
+    # pip installs pybind11 elsewhere at each build: what needs no header of it is not compiled again
+    headers = {"bindings/cpu.cpp": [f'-I"{path}"' for path in includes()]}
+    objects |= {f"{Path(source).stem}.o": (source, headers.get(source, [])) for source in CPU_SOURCES}
     lines = [
         "rule cxx",
         f" command = {compile_command}",

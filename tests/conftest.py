@@ -47,6 +47,8 @@ def pytest_addoption(parser):
     parser.addoption("--exhaustive", action="store_true", help="every case, not the short suite")
     parser.addoption("--rest", action="store_true", help="the cases that the short suite leaves out")
     parser.addoption("--operations", metavar="FILE", help="write which operation ran on which backend with which type")
+    built = "holds the source distribution, unpacked, and the wheel that it built: test_build.py builds none"
+    parser.addoption("--distribution", metavar="FOLDER", help=built)
 
 
 def pytest_configure(config):

@@ -26,23 +26,27 @@ def build(kind, source, out, **environment):
 
 
 @pytest.fixture(scope="module")
-def sdist(tmp_path_factory):
+def sdist(request, tmp_path_factory):
     """The source distribution, unpacked."""
-    out = tmp_path_factory.mktemp("sdist")
-    done = build("sdist", ROOT, out)
-    assert done.returncode == 0, done.stderr[-2000:]
-    (archive,) = out.glob("*.tar.gz")
-    subprocess.run(["tar", "-xzf", str(archive), "-C", str(out)], check=True)
-    return next(path for path in out.iterdir() if path.is_dir())
+    out = request.config.option.distribution
+    if out is None:
+        out = tmp_path_factory.mktemp("sdist")
+        done = build("sdist", ROOT, out)
+        assert done.returncode == 0, done.stderr[-2000:]
+        (archive,) = out.glob("*.tar.gz")
+        subprocess.run(["tar", "-xzf", str(archive), "-C", str(out)], check=True)
+    return next(path for path in Path(out).iterdir() if path.is_dir())
 
 
 @pytest.fixture(scope="module")
-def wheel(sdist, tmp_path_factory):
-    """Names in the wheel that the source distribution builds."""
-    out = tmp_path_factory.mktemp("wheel")
-    done = build("wheel", sdist, out, **({"FASTSNN_CUDA_ARCHS": "90"} if NVCC else {}))
-    assert done.returncode == 0, done.stderr[-2000:]
-    (path,) = out.glob("*.whl")
+def wheel(request, sdist, tmp_path_factory):
+    """Path of the wheel that the source distribution builds, and the names in it."""
+    out = request.config.option.distribution
+    if out is None:
+        out = tmp_path_factory.mktemp("wheel")
+        done = build("wheel", sdist, out, **({"FASTSNN_CUDA_ARCHS": "90"} if NVCC else {}))
+        assert done.returncode == 0, done.stderr[-2000:]
+    (path,) = Path(out).glob("*.whl")
     return path, zipfile.ZipFile(path).namelist()
 
 
