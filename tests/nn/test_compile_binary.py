@@ -43,6 +43,7 @@ def test_packed_networks_equal_eager():
     assert graphs() == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=["contiguous", "channels_last"])
 def test_inductor_equals_eager_but_for_rounding(layout):
     """inductor builds on the strides that the fake implementation says."""

@@ -143,6 +143,7 @@ def test_channels_last_equals_eager():
     assert_same(results[1], results[0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("version", ["I", "II"])
 def test_inductor_equals_eager_but_for_rounding(version):
     x, net, other = current(4, 3, 8), network(version), network(version)

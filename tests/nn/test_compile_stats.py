@@ -184,6 +184,7 @@ def test_channels_last_equals_eager():
     assert_same(results[1], results[0])
 
 
+@pytest.mark.slow
 @SOME
 def test_inductor_equals_eager_but_for_rounding(name):
     x, net, other = current(3, 5, 8), network(LAYERS[name]), network(LAYERS[name])

@@ -90,6 +90,7 @@ OTHERS = (None, "8", -5, 2**70, float("nan"), [], {}, {"x": 1}, torch.zeros(1), 
 FREE = {("config", "backend"), ("config", "backward_steps")}  # None is a value of theirs
 
 
+@pytest.mark.slow
 def test_every_field_of_another_type_is_refused_by_itself(run, tmp_path):
     """With a checksum that fits, as a crafted file may have."""
     path = run / checkpoints.CHECKPOINT
