@@ -34,6 +34,7 @@ NO_NVCC = (
     "{} asks for the CUDA core and there is no nvcc: install the CUDA toolkit and put nvcc on PATH "
     "(or set CUDA_HOME), or unset {} to build without it."
 )
+MEND = "mend the CUDA toolkit, name another with CUDA_HOME, or set FASTSNN_CUDA=0 to build without the CUDA core."
 LEFT_OUT = (
     "fastsnn: {}, so the CUDA core is left out; with nvcc on PATH (or CUDA_HOME), FASTSNN_CUDA=1 builds it for every "
     'architecture, FASTSNN_CUDA_ARCHS="80;90" for these.'
@@ -69,6 +70,8 @@ def cuda_build():
     wanted, archs = os.environ.get("FASTSNN_CUDA", ""), os.environ.get("FASTSNN_CUDA_ARCHS", "")
     if wanted not in ("", "0", "1"):
         sys.exit(f"FASTSNN_CUDA is {wanted!r}; allowed: 1 (CUDA core or fail), 0 (without), unset (if there is a GPU)")
+    if PURE_PYTHON and (archs or wanted == "1"):
+        sys.exit("FASTSNN_PURE_PYTHON=1 asks for no core and FASTSNN_CUDA or FASTSNN_CUDA_ARCHS for one: unset either.")
     if PURE_PYTHON or os.name == "nt" or wanted == "0":
         return None
     nvcc = find_nvcc()
@@ -76,7 +79,7 @@ def cuda_build():
         if nvcc is None:
             asked = "FASTSNN_CUDA_ARCHS" if archs else "FASTSNN_CUDA=1"
             sys.exit(NO_NVCC.format(asked, asked.partition("=")[0]))
-        return nvcc, chosen_archs(nvcc, archs) if archs else [a for a in CUDA_ARCHS if a in known_archs(nvcc)]
+        return nvcc, chosen_archs(nvcc, archs) if archs else all_archs(nvcc)
     seen = visible_archs()
     found = nearest_archs(nvcc, seen) if nvcc and seen else []
     if not found:
@@ -93,11 +96,20 @@ def known_archs(nvcc):
     try:
         said = subprocess.run([nvcc, "--list-gpu-arch"], capture_output=True, text=True, check=True).stdout
     except (OSError, subprocess.CalledProcessError) as error:
-        sys.exit(
-            f"fastsnn: {nvcc} does not run ({error}): mend the CUDA toolkit, name another with CUDA_HOME, or set "
-            "FASTSNN_CUDA=0 to build without the CUDA core."
-        )
-    return re.findall(r"compute_(\w+)", said)
+        sys.exit(f"fastsnn: {nvcc} does not run ({error}): {MEND}")
+    found = re.findall(r"compute_(\w+)", said)
+    if not found:
+        sys.exit(f"fastsnn: {nvcc} names no architecture that it compiles for: {MEND}")
+    return found
+
+
+def all_archs(nvcc):
+    """Those of CUDA_ARCHS that this nvcc knows."""
+    known = known_archs(nvcc)
+    archs = [arch for arch in CUDA_ARCHS if arch in known]
+    if not archs:
+        sys.exit(f"fastsnn: {nvcc} knows {';'.join(known)} and none of {';'.join(CUDA_ARCHS)}: {MEND}")
+    return archs
 
 
 def chosen_archs(nvcc, text):

@@ -184,7 +184,9 @@ def _configuration(arguments: argparse.Namespace) -> Config | Recipe | None:
 
 
 def _taken(given: dict[str, Any]) -> str:
-    names = ("set" if name == "settings" else name.replace("_", "-") for name, value in given.items() if value)
+    names = (
+        "set" if name == "settings" else name.replace("_", "-") for name, value in given.items() if value is not None
+    )
     return ", ".join(f"--{name}" for name in names)
 
 

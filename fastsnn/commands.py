@@ -148,7 +148,7 @@ def alignment(arguments: argparse.Namespace) -> int:
     """Print the cosine of each parameter's online and BPTT gradient, over samples of the training split."""
     if arguments.samples < 1:
         raise RunError(f"--samples is {arguments.samples}; it must be at least 1")
-    experiment = Experiment.resume(arguments.run)
+    experiment = Experiment.resume(arguments.run, option="RUN")
     order = torch.arange(min(arguments.samples, experiment.data.train_samples))
     x, y = next(iter(experiment.data.train_batches(experiment.config.steps, len(order), order, seed=0)))
     try:
@@ -162,7 +162,7 @@ def alignment(arguments: argparse.Namespace) -> int:
 
 def summary(arguments: argparse.Namespace) -> int:
     """Print the layers of a run's network and what they do on a batch of the test split."""
-    experiment = Experiment.resume(arguments.run)
+    experiment = Experiment.resume(arguments.run, option="RUN")
     x, _ = next(iter(experiment.data.test_batches(experiment.config.steps, OF_SUMMARY)))
     print(summaries.summary(experiment.net, x))
     return 0
@@ -170,7 +170,7 @@ def summary(arguments: argparse.Namespace) -> int:
 
 def export(arguments: argparse.Namespace) -> int:
     """Fold and pack the network of a run and write it, with the run's configuration."""
-    experiment = Experiment.resume(arguments.run)
+    experiment = Experiment.resume(arguments.run, option="RUN")
     try:
         net = deploy.pack(deploy.fold(experiment.net.eval()))
     except ValueError as error:

@@ -125,6 +125,51 @@ def test_every_recipe_says_where_it_stands_and_what_it_does_not_know():
     assert rows <= {recipe.name for recipe in ALL}
 
 
+ABLATION = {  # weight decay in Zhu et al. 2024, table 4, of CIFAR-10, CIFAR-100, ImageNet
+    "vgg": {"bn": (5e-4, 5e-4), "osr": (2e-4, 2e-4), "osrots": (5e-4, 5e-4)},
+    "resnet19": {"bn": (2e-5, 2e-4), "osr": (2e-5, 2e-5), "osrots": (2e-5, 2e-4)},
+}
+RPTT = {  # a1, a2, epochs, lr, weight decay: RPTT, A.2.4
+    "resnet18-cifar10": (0.002, 0.006, 200, 0.1, 5e-5),
+    "resnet18-cifar100": (0.0035, 0.009, 200, 0.1, 5e-5),
+    "vgg11-cifar10dvs": (0.0035, 0.009, 300, 0.05, 5e-4),
+    "nfresnet34-imagenet": (0.0006, 0.003, 30, 0.001, 0.0),
+}
+EMPF = {  # version, parallel, batch size, epochs: Hao et al. 2024, table S1
+    "resnet18-cifar10": ("I", True, 64, 300),
+    "resnet18-cifar10-seca": ("II", True, 64, 300),
+    "resnet18-cifar100-seca": ("II", True, 64, 300),
+    "resnet34-imagenet": ("I", True, 256, 120),
+    "resnet18-cifar10dvs": ("II", False, 32, 300),
+    "vgg13-imagenet200": ("I", None, 64, 300),
+    "vgg13-imagenet200-seca": ("II", None, 64, 300),
+    "vggsnn-cifar10dvs": ("II", None, 32, 300),
+}
+
+
+def test_settings_are_those_of_the_papers():
+    for network, rows in ABLATION.items():
+        for norm, decays in rows.items():
+            for data, decay in zip(("cifar10", "cifar100"), decays, strict=True):
+                assert recipes.read(f"{norm}-{network}-{data}").weight_decay == decay, (norm, network, data)
+    for norm, decay in (("bn", 2e-5), ("osr", 0.0), ("osrots", 2e-5)):
+        assert recipes.read(f"{norm}-sewresnet34-imagenet").weight_decay == decay
+    for name, values in RPTT.items():
+        row = recipes.read(f"rptt-{name}")
+        assert (row.mpdr["weight"], row.stgr["a2"], row.epochs, row.lr, row.weight_decay) == values, name
+    for name, values in EMPF.items():
+        row = recipes.read(f"empf-{name}")
+        options = row.model_options
+        assert (options["version"], options.get("parallel"), row.batch_size, row.epochs) == values, name
+        assert (row.lr, row.weight_decay) == (0.01, 5e-4)
+    mixed = {"cifar10": 0.05, "cifar100": 0.05, "cifar10-dvs": 0.1}  # NDOT, table 2; OTTT, C.2.2
+    for row in ALL:
+        if row.rule == "ndot":
+            assert row.mse == mixed[row.data], row.name
+        if row.rule == "ottt" and row.data.startswith("cifar10") and row.ftrl is None:
+            assert row.mse == (0.001 if row.data == "cifar10-dvs" else 0.05), row.name
+
+
 def test_recipes_are_listed_without_torch(capsys):
     assert cli.main(["recipes"]) == 0
     shown = capsys.readouterr().out
@@ -150,6 +195,11 @@ def refused(capsys, tmp_path, *arguments):
         ),
         (["--recipe", "ottt-vgg-cifar10", "--set", "lr"], "--set lr is no key=value"),
         (["--recipe", "ottt-vgg-cifar10", "--set", "lr=fast"], "lr is 'fast'; it must be of type float or int"),
+        (["--recipe", "ottt-vgg-cifar10", "--set", "lr=[1"], "--set lr=[1: '[1' is no YAML"),
+        (["--recipe", "ottt-vgg-cifar10", "--set", f"seed={2**70}"], "it must be in -2^63..2^64-1"),
+        (["--recipe", "ottt-vgg-cifar10", "--set", "decay_every=3"], "'step' takes decay_every and decay_by, 'cosine'"),
+        (["--recipe", "ottt-vgg-cifar10", "--set", "model_options.rule=bptt"], "set the recipe's own rule"),
+        (["--recipe", "ottt-vgg-cifar10", "--set", "data_options.root=x"], "give --data-root"),
         (["--recipe", "ottt-vgg-cifar10", "--set", "clip=0"], "clip is 0; it must be positive"),
         (["--recipe", "ottt-vgg-cifar10", "--set", "clip=.nan"], "clip is nan; it must be positive"),
         (["--recipe", "ottt-vgg-cifar10", "--set", "decay_by=-2.0"], "decay_by is -2.0; it must be in 0..1"),
@@ -183,7 +233,13 @@ def test_a_missing_set_says_how_to_lay_it_out(tmp_path, capsys):
         ("model=vggg", "model is 'vggg'; allowed"),
         ("model=r400", ""),
         ("data_options.agument=[crop]", "did you mean augment?"),
-        ("surrogate.name=Sigmod", "mpdr or surrogate cannot be made"),
+        ("surrogate.name=Sigmod", "surrogate.name is 'Sigmod'; allowed: "),
+        ("surrogate={alpha: 4.0}", "surrogate.name is None; allowed: "),
+        ("model_options.num_classes=-1", "num_classes is -1; it must be a whole number of at least 1"),
+        ("model_options.in_channels=2.0", "in_channels is 2.0; it must be a whole number of at least 1"),
+        ("data_options.augment=crop", "augment is 'crop'; it must be a list of names"),
+        ("data_options.augment=[[crop]]", "augment is [['crop']]; it must be a list of names"),
+        ("data_options.workers=-1", "workers is -1; it must be a whole number"),
     ],
 )
 def test_networks_and_data_that_do_not_fit_are_refused(setting, said, root, tmp_path, capsys):
@@ -202,6 +258,22 @@ import fastsnn
 def net(num_classes, in_channels, steps, rule, width=4):
     neuron = fastsnn.LIF.for_rule(rule)
     return nn.Sequential(nn.Flatten(), nn.Linear(in_channels * 16, width), neuron, nn.Linear(width, num_classes))
+
+def silent(num_classes):
+    return nn.Sequential(nn.Flatten(), nn.Linear(32, num_classes))
+
+def maxima(num_classes):
+    layers = nn.Conv2d(2, 4, 3, padding=1), fastsnn.LIF.for_rule("ottt"), nn.MaxPool2d(2), nn.Flatten()
+    return nn.Sequential(*layers, nn.Linear(16, num_classes))
+
+def through_time(num_classes, in_channels, steps):
+    return net(num_classes, in_channels, steps, "bptt")
+
+def frozen(num_classes, in_channels, steps, rule):
+    return net(num_classes, in_channels, steps, rule).requires_grad_(False)
+
+def broken():
+    raise KeyError("width")
 
 class Squares:
     classes = ["dark", "bright", "none"]
@@ -249,6 +321,31 @@ def test_ones_own_recipe_network_and_data(own, capsys):
     assert "own_parts:nett cannot be imported" in refused(
         capsys, own / "x", "--recipe", str(own / "mine.yaml"), "--model", "own_parts:nett"
     )
+
+
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        ("silent", "own_parts:silent has no spiking neurons"),
+        ("maxima", "max_pool2d() has no meaning on an eligibility trace"),
+        ("through_time", "rule 'bptt' differentiates through all steps at once"),
+        ("frozen", "RuntimeError: element 0 of tensors does not require grad"),
+        ("broken", "own_parts:broken cannot be made (KeyError: 'width')"),
+        ("Squares", "own_parts:Squares cannot be made"),
+    ],
+)
+def test_a_network_that_cannot_be_trained_is_refused_before_any_training(own, model, said, capsys):
+    assert said in refused(capsys, own, "--recipe", str(own / "mine.yaml"), "--model", f"own_parts:{model}")
+
+
+def test_a_refusal_names_the_option_that_gave_the_file(own, capsys):
+    assert f"--init: {own / 'none'} does not exist" in refused(
+        capsys, own, "--recipe", str(own / "mine.yaml"), "--init", str(own / "none")
+    )
+    assert cli.main(["summary", str(own)]) == 1
+    assert f"RUN: {own / 'checkpoint.pt'} does not exist" in capsys.readouterr().err
+    assert cli.main(["train", "--resume", str(own), "--seed", "0"]) == 1
+    assert "leave out --seed" in capsys.readouterr().err
 
 
 def test_a_recipe_of_an_unknown_key_or_no_table_is_refused(own, capsys):

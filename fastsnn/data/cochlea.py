@@ -37,7 +37,7 @@ class Spikes(Dataset[tuple[Tensor, int]]):
         try:
             labels, keys = spikes["labels"][()], spikes["extra/keys"]
             counts = {len(labels), len(spikes["spikes/times"]), len(spikes["spikes/units"])}
-        except (KeyError, OSError, ValueError) as error:
+        except (AttributeError, KeyError, OSError, TypeError, ValueError) as error:
             raise DataError(
                 f"{path} is not in the format of SHD ({error}): spikes/times, spikes/units, labels"
             ) from error
@@ -84,6 +84,7 @@ def shd(
 
     steps: T for 1.4 s, the longest recordings; None (default): 100. by, window: frames otherwise than by windows of
     1.4 s / T, as `cifar10_dvs`. Recordings differ in length: batches of T steps pad them, and cut a longer one.
+    What is padding is silence to the network: those steps are trained and judged as the others.
     """
     return _spikes("shd", root / "SHD", 20, steps, by, window, workers)
 

@@ -192,6 +192,8 @@ def _names(class_list: Path | str | Sequence[str]) -> list[str]:
                 f"class_list {class_list} cannot be read ({error}); one class folder's name a line"
             ) from error
         class_list = [line.strip() for line in lines if line.strip()]
+    if not isinstance(class_list, Sequence) or not all(isinstance(name, str) for name in class_list):
+        raise DataError(f"class_list is {class_list!r}; it must be names of class folders, or a file with one a line")
     names = list(class_list)
     twice = {name for name in names if names.count(name) > 1}
     if twice or not names:
@@ -245,5 +247,5 @@ def read_image(path: str) -> Tensor:
     try:
         with image.open(path) as file:
             return torch.from_numpy(np.array(file.convert("RGB"))).permute(2, 0, 1)
-    except (OSError, SyntaxError, ValueError) as error:
+    except (OSError, SyntaxError, ValueError, image.DecompressionBombError) as error:
         raise DataError(f"{path} is no readable image ({error}); it may be truncated: copy it again") from error

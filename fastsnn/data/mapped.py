@@ -70,6 +70,8 @@ class MapData:
     device: torch.device | str = "cpu"
 
     def __post_init__(self) -> None:
+        if isinstance(self.workers, bool) or not isinstance(self.workers, int) or self.workers < 0:
+            raise DataError(f"workers is {self.workers!r}; it must be a whole number, 0 for this process alone")
         if self.mixup and (self.sequence or len(self.shape) != 3):
             raise DataError(f"{self.name}: mixup mixes images [C, H, W]; these samples are not, leave it out")
 
@@ -178,11 +180,24 @@ def checked_pair(sample: Any, classes: int, where: str) -> tuple[Tensor, int]:
     """Input, in torch's default type, and label of one sample. Raises DataError where it is no such pair."""
     if not isinstance(sample, (tuple, list)) or len(sample) != 2:
         raise DataError(f"{where} is a {type(sample).__name__}; it must be a pair of input and label")
-    given = sample[0]
-    if not isinstance(given, (Tensor, np.ndarray)) or getattr(given.dtype, "hasobject", False):
-        raise DataError(f"{where} has an input of {type(given).__name__}; it must be a tensor or an array of numbers")
-    x = torch.as_tensor(given, dtype=torch.get_default_dtype())
-    return x, int(class_labels(sample[1], classes, where))
+    x = _input(sample[0], where)
+    label = class_labels(sample[1], classes, where)
+    if label.numel() != 1:
+        raise DataError(f"{where} has a label of shape {list(label.shape)}; it must be one index of a class")
+    return x, int(label)
+
+
+def _input(given: Any, where: str) -> Tensor:
+    """Raises DataError for what is no dense tensor or array of finite real numbers."""
+    kind = given.dtype.kind if isinstance(given, np.ndarray) else type(given).__name__
+    dense = isinstance(given, Tensor) and given.layout == torch.strided and not given.is_complex() and not given.is_meta
+    if not dense and kind not in ("b", "i", "u", "f"):
+        what = f"an array of {given.dtype}" if isinstance(given, np.ndarray) else kind
+        raise DataError(f"{where} has an input of {what}; it must be a tensor or an array of real numbers, dense")
+    x = torch.as_tensor(given, dtype=torch.get_default_dtype()).detach()
+    if not x.isfinite().all():
+        raise DataError(f"{where} has values that are NaN or infinite; a neuron would take them for no spike")
+    return x
 
 
 def step_shape(split: Any, classes: int, sequence: bool, where: str) -> tuple[int, ...]:
@@ -195,8 +210,16 @@ def step_shape(split: Any, classes: int, sequence: bool, where: str) -> tuple[in
     if hasattr(split, "targets"):
         class_labels(split.targets, classes, where)
     with drawing(0, 0):
-        x, _ = checked_pair(split[0], classes, f"sample 0 of {where}")
+        try:
+            first = split[0]
+        except DataError:
+            raise
+        except Exception as error:  # of a user's code
+            raise DataError(f"sample 0 of {where} cannot be read ({type(error).__name__}: {error})") from error
+    x, _ = checked_pair(first, classes, f"sample 0 of {where}")
     shape = tuple(x.shape)
+    if not x.numel() or not shape:
+        raise DataError(f"sample 0 of {where} has an input of shape {list(shape)}; it must have values, [C, *]")
     if sequence and len(shape) < 2:
         raise DataError(f"sample 0 of {where} has shape {list(shape)}; a sequence has time first, [t, *]")
     return shape[1:] if sequence else shape

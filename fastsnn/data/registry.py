@@ -10,7 +10,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from ..errors import DataError
+from ..errors import DataError, RunError
 from ..names import DATASETS
 from . import digits
 from .checks import among, needs
@@ -243,14 +243,19 @@ def _own(path: str, root: Path | None, download: bool, options: dict[str, Any]) 
         options["download"] = True
     try:
         train, test = make(train=True, **options), make(train=False, **options)
-    except TypeError as error:
+    except (RunError, ImportError):
+        raise
+    except Exception as error:  # of a user's code
         given = ", ".join(["train=True", *(f"{key}={value!r}" for key, value in options.items())])
-        raise DataError(f"data {path} cannot be called as ({given}): {error}") from error
+        said = f"{type(error).__name__}: {error}"
+        raise DataError(f"data {path} cannot be called as ({given}): {said}") from error
     for split in (train, test):
         if not (hasattr(split, "__getitem__") and hasattr(split, "__len__")):
             raise DataError(f"data {path} gives a {type(split).__name__}; it must have __getitem__ and __len__")
     classes = _classes(path, train, num_classes)
-    sequence = bool(of_batches.get("sequence", False))
+    sequence = of_batches.get("sequence", False)
+    if not isinstance(sequence, bool):
+        raise DataError(f"sequence is {sequence!r}; it must be true (samples have time first, [t, *]) or false")
     shapes = [step_shape(one, classes, sequence, f"the {of} split of {path}") for one, of in _splits(train, test)]
     if shapes[0] != shapes[1]:
         raise DataError(f"data {path}: training samples have shape {list(shapes[0])}, test samples {list(shapes[1])}")
@@ -261,9 +266,14 @@ def _splits(train: Any, test: Any) -> tuple[tuple[Any, str], ...]:
     return (train, "train"), (test, "test")
 
 
-def _classes(path: str, split: Any, num_classes: int | None) -> int:
+def _classes(path: str, split: Any, num_classes: Any) -> int:
     named = getattr(split, "classes", None)
-    found = named if isinstance(named, int) or named is None else len(named)
+    if isinstance(num_classes, bool) or not isinstance(num_classes, (int, type(None))):
+        raise DataError(f"num_classes is {num_classes!r}; it must be a whole number, that of the classes")
+    try:
+        found = named if isinstance(named, int) or named is None else len(named)
+    except TypeError as error:
+        raise DataError(f"data {path} has classes {named!r}; they must be names, or their number") from error
     classes = num_classes if found is None else found
     if classes is None:
         raise DataError(f"data {path} has no attribute `classes` (names, or their number): give num_classes")
@@ -282,8 +292,11 @@ def load_object(path: str, option: str) -> Any:
         found: Any = importlib.import_module(module)
         for part in name.split("."):
             found = getattr(found, part)
-    except (ImportError, AttributeError, ValueError) as error:
+    except (Exception, SystemExit) as error:  # of a user's module
+        said = f"{type(error).__name__}: {error}"
         raise DataError(
-            f"{option} {path} cannot be imported ({error}); write module:name, with the module's folder on PYTHONPATH"
+            f"{option} {path} cannot be imported ({said}); write module:name, with the module's folder on PYTHONPATH"
         ) from error
+    if not callable(found):
+        raise DataError(f"{option} {path} is a {type(found).__name__}; it must be a class or a function")
     return found

@@ -38,6 +38,9 @@ SHARES = ("flip", "resized_crop")
 
 def chosen(augment: Augment, known: Mapping[str, Any]) -> dict[str, Any]:
     """Names and values; a name alone has its default. Raises DataError for an unknown name or a value out of range."""
+    listed = isinstance(augment, Sequence) and not isinstance(augment, str) and all(isinstance(a, str) for a in augment)
+    if not (augment is None or listed or isinstance(augment, Mapping)):
+        raise DataError(f"augment is {augment!r}; it must be a list of names, or a table of names and values")
     given: dict[str, Any] = dict(augment) if isinstance(augment, Mapping) else dict.fromkeys(augment or ())
     for name in given:
         among("augment", name, known)
@@ -143,7 +146,7 @@ def frame_transform(
     """Counts [T, P, H, W] of a sensor [H, W] -> [T', P, size, size]: crop at the sensor's resolution, interpolation,
     the other augmentations in the order of FRAMES, then the normalisation."""
     v2 = needs("torchvision.transforms.v2", "vision", "augmentation of frames")
-    if normal is not None and [len(values) for values in normal] != [2, 2]:
+    if normal is not None and not _is_normal(normal):
         raise DataError(f"normal is {normal}; it must be the means and the standard deviations of both polarities")
     augment = dict(augment)
     if "temporal_delete" in augment:
@@ -160,6 +163,15 @@ def frame_transform(
     before = [parts.pop("resized_crop")] if "resized_crop" in parts else []
     after = [v2.Normalize(*normal)] if normal else []
     return v2.Compose([*before, v2.Resize((size, size), antialias=False), *parts.values(), *after])
+
+
+def _is_normal(normal: Any) -> bool:
+    """Whether it is the finite means and the positive deviations of two channels."""
+    try:
+        mean, deviation = torch.as_tensor(normal, dtype=torch.float64)
+    except (TypeError, ValueError, RuntimeError):
+        return False
+    return mean.shape == (2,) and bool((mean.isfinite() & deviation.isfinite() & (deviation > 0)).all())
 
 
 def _kept(keep: int | None, steps: int | None) -> int:

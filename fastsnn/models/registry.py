@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from fnmatch import fnmatch
 from typing import Any, TypeVar
@@ -33,7 +33,7 @@ def create_model(name: str, **options: Any) -> nn.Module:
     """The network of that name. options: as the function of that name in `fastsnn.models` takes, such as rule, norm,
     num_classes, in_channels, steps.
 
-    Raises ValueError for an unknown name or option, with the nearest known one.
+    Raises ValueError for an unknown name or option, with the nearest known one, and for values out of range.
     """
     if name not in MODELS:
         raise ValueError(f"model is {name!r}; allowed: {', '.join(list_models())}{_nearest(name, MODELS)}")
@@ -42,7 +42,27 @@ def create_model(name: str, **options: Any) -> nn.Module:
         if option not in known:
             allowed = f"{option} is no option of {name}; allowed: {', '.join(known)}{_nearest(option, known)}"
             raise ValueError(allowed)
+    _check_counts(MODELS[name], options)
     return MODELS[name](**options)
+
+
+def _check_counts(make: Callable[..., nn.Module], options: dict[str, Any]) -> None:
+    """Raises ValueError for a number of channels, classes, steps, ... that is no whole number of at least 1, and for
+    other than as many widths as the default has."""
+    taken = inspect.signature(make).parameters
+    for name in options.keys() & taken.keys():
+        value, kind, default = options[name], taken[name].annotation, taken[name].default
+        least = 0 if name == "poolings" else 1
+        if name == "widths":
+            fits = isinstance(value, Sequence) and len(value) == len(default) and all(_counts(v, 1) for v in value)
+            if not fits:
+                raise ValueError(f"{name} is {value!r}; it must be {len(default)} whole numbers of at least 1")
+        elif (kind == "int" or (kind == "int | None" and value is not None)) and not _counts(value, least):
+            raise ValueError(f"{name} is {value!r}; it must be a whole number of at least {least}")
+
+
+def _counts(value: Any, least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
 def _options(make: Callable[..., nn.Module]) -> list[str]:

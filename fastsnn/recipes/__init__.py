@@ -23,6 +23,9 @@ SCHEDULES = ("cosine", "step")
 MPDR_KEYS = ("weight", "mean", "std", "mu_m", "propagate")
 STGR_KEYS = ("a2", "lam", "gam")
 FTRL_KEYS = ("rho", "norm")
+OF_RECIPE = {"model_options": ("rule", "norm"), "data_options": ("name", "root", "download", "steps")}
+
+INSTEAD = {"root": "give --data-root", "download": "give --download", "name": "set the recipe's data"}
 
 
 @dataclass(frozen=True)
@@ -91,6 +94,8 @@ class Recipe:
             value = getattr(self, name)
             if value is not None and not 1 <= value <= LARGEST:
                 self._wrong(name, f"it must be in 1..{LARGEST}")
+        if not -(2**63) <= self.seed < 2**64:
+            self._wrong("seed", "it must be in -2^63..2^64-1, as torch.manual_seed takes it")
         for name, least, most in (
             ("lr", 0, math.inf),
             ("weight_decay", 0, math.inf),
@@ -107,6 +112,9 @@ class Recipe:
             self._wrong("decay_by", "it must be in 0..1, what the learning rate is multiplied by")
         for name, keys in (("mpdr", MPDR_KEYS), ("stgr", STGR_KEYS), ("ftrl", FTRL_KEYS)):
             _among(f"a key of {name}", getattr(self, name) or (), keys)
+        for name, own in OF_RECIPE.items():
+            for key in getattr(self, name).keys() & own:
+                self._wrong(name, f"{key} is not of these options: " + INSTEAD.get(key, f"set the recipe's own {key}"))
         self._fit()
 
     def _fit(self) -> None:
@@ -116,7 +124,8 @@ class Recipe:
             self._wrong("rule", "EM-PF networks have batch norms of their own: leave out norm and mpdr")
         if self.norm == "osr+ots" and self.rule not in ("sltt", "ottt"):
             self._wrong("norm", f"it takes rule sltt or ottt and rule is {self.rule!r}")
-        if (self.schedule == "step") != (self.decay_every is not None and self.decay_by is not None):
+        given = {self.decay_every is not None, self.decay_by is not None}
+        if given != {self.schedule == "step"}:
             self._wrong("schedule", "'step' takes decay_every and decay_by, 'cosine' neither")
         if self.backward_steps is not None and self.backward_steps > self.steps:
             self._wrong("backward_steps", f"it must be in 1..T = {self.steps}")
@@ -147,7 +156,11 @@ class Recipe:
             key, equals, text = setting.partition("=")
             if not equals:
                 raise RunError(f"--set {setting} is no key=value")
-            _put(values, key.strip(), _yaml().safe_load(text))
+            try:
+                value = _yaml().safe_load(text)
+            except _yaml().YAMLError as error:
+                raise RunError(f"--set {setting}: {text!r} is no YAML ({' '.join(str(error).split())})") from error
+            _put(values, key.strip(), value)
         return _recipe(values, self.name)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import math
 from functools import partial
@@ -14,11 +15,12 @@ from torch.optim import SGD, Adam, Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, StepLR
 
 from .. import data, models, surrogate
+from ..data.checks import among
 from ..data.registry import load_object
 from ..errors import RunError
 from ..models.registry import MODELS
-from ..nn import LIF, BinaryConv2d, plain, reset
-from ..online import FTRL, MPDR
+from ..nn import EMPF, LIF, BinaryConv2d, plain, reset
+from ..online import FTRL, MPDR, train_batch
 from ..online import loss as mixed_loss
 from ..online.training import Loss, evaluating
 from ..optim import STGR
@@ -84,11 +86,17 @@ def _network(recipe: Recipe, read: Any) -> nn.Module:
     options = {**_offered(recipe, read, own or MODELS.get(recipe.model)), **recipe.model_options}
     try:
         net = models.create_model(recipe.model, **options) if own is None else own(**options)
-    except (TypeError, ValueError) as error:
-        raise RunError(f"recipe {recipe.name}: the network {recipe.model} cannot be made ({error})") from error
+    except Exception as error:  # of any layer, a user's too
+        raise RunError(f"recipe {recipe.name}: the network {recipe.model} cannot be made ({said(error)})") from error
     if not isinstance(net, nn.Module):
         raise RunError(f"recipe {recipe.name}: {recipe.model} gives a {type(net).__name__}; it must be a torch module")
     return net
+
+
+def said(error: Exception) -> str:
+    """In one line, with its kind where that is no mere refusal of a value."""
+    text = " ".join(str(error).split())
+    return text if isinstance(error, (RunError, TypeError, ValueError)) else f"{type(error).__name__}: {text}"
 
 
 def _offered(recipe: Recipe, read: Any, make: Any) -> dict[str, Any]:
@@ -110,30 +118,37 @@ def _neurons(recipe: Recipe) -> dict[str, Any]:
             found["mpdr"] = MPDR(**recipe.mpdr)
         if recipe.surrogate is not None:
             arguments = dict(recipe.surrogate)
-            found["surrogate_function"] = getattr(surrogate, arguments.pop("name"))(**arguments)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+            name = arguments.pop("name", None)
+            among("surrogate.name", name, surrogate.SURROGATES)
+            found["surrogate_function"] = surrogate.SURROGATES[name](**arguments)
+    except (TypeError, ValueError) as error:
         raise RunError(f"recipe {recipe.name}: mpdr or surrogate cannot be made ({error})") from error
     return found
 
 
-@torch.no_grad()
 def _probe(recipe: Recipe, net: nn.Module, read: Any) -> None:
-    """Raises RunError where the network does not take the data's samples, or gives other than their classes."""
-    x = torch.zeros(2, *read.shape, device=recipe.device)
-    before = torch.get_rng_state()
-    with evaluating(net):
+    """Raises RunError where the network has no neurons, does not take the data's samples, gives other than their
+    classes, or cannot be trained on them."""
+    if not any(isinstance(module, (LIF, EMPF)) for module in net.modules()):
+        raise RunError(f"recipe {recipe.name}: {recipe.model} has no spiking neurons, fastsnn.LIF or fastsnn.EMPF")
+    tried, few = copy.deepcopy(net), torch.arange(min(2, read.train_samples))
+    x, y = next(iter(read.train_batches(recipe.steps, 2, few, seed=0)))
+    with torch.random.fork_rng(range(torch.cuda.device_count())):
         try:
-            out = plain(net(x))
+            with torch.no_grad(), evaluating(tried):
+                out = plain(tried(x[0]))
+            reset(tried)
+            if isinstance(out, Tensor) and out.shape == (len(few), read.classes):
+                options: dict[str, Any] = {"mode": recipe.mode, "backward_steps": recipe.backward_steps}
+                train_batch(tried, x, y, SGD(tried.parameters(), 0.0), **options)
+        except FloatingPointError:
+            pass  # two samples are few
         except Exception as error:  # of any layer, a user's too
-            said = " ".join(str(error).split())
             shape = ["N", *read.shape]
             raise RunError(
-                f"recipe {recipe.name}: {recipe.model} cannot take a step of {recipe.data}, {shape} ({said})"
+                f"recipe {recipe.name}: {recipe.model} cannot take a step of {recipe.data}, {shape} ({said(error)})"
             ) from error
-        finally:
-            reset(net)
-            torch.set_rng_state(before)
-    if not isinstance(out, Tensor) or out.shape != (2, read.classes):
+    if not isinstance(out, Tensor) or out.shape != (len(few), read.classes):
         given = list(out.shape) if isinstance(out, Tensor) else type(out).__name__
         raise RunError(
             f"recipe {recipe.name}: {recipe.model} gives {given} for two samples and {recipe.data} has "

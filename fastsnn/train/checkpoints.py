@@ -58,62 +58,64 @@ def write(path: Path, fields: dict[str, Any]) -> None:
     write_whole(path, lambda file: file.write(checked + hashlib.sha256(checked).hexdigest().encode()))
 
 
-def read(path: Path) -> dict[str, Any]:
-    """A checkpoint's fields, whose checksum fits, and its configuration as a Config.
+def read(path: Path, option: str = "--resume") -> dict[str, Any]:
+    """A checkpoint's fields, whose checksum fits, and its configuration as a Config. option: by which it was given.
 
     Raises RunError naming the file and what is wrong with it; warns of a file of fastsnn 0.1, which has no checksum.
     """
     try:
         data = path.read_bytes()
-    except FileNotFoundError as error:
-        raise RunError(f"--resume: {path} does not exist; give the folder of a run (it holds {CHECKPOINT})") from error
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise RunError(f"{option}: {path} does not exist; give the folder of a run (it holds {CHECKPOINT})") from error
     except OSError as error:
-        raise RunError(f"--resume: {path} cannot be read ({error.strerror or error})") from error
-    checked = _has_checksum(path, data)
+        raise RunError(f"{option}: {path} cannot be read ({error.strerror or error})") from error
+    checked = _has_checksum(path, data, option)
     try:
         saved = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except Exception as error:
         raise RunError(
-            f"--resume: {path} is not a readable checkpoint ({type(error).__name__}); it may be truncated or of "
-            "another program: resume another run, or start anew"
+            f"{option}: {path} is not a readable checkpoint ({type(error).__name__}); it may be truncated or of "
+            "another program: give another run's, or start anew"
         ) from error
     found = saved.get("format") if isinstance(saved, dict) else None
     if type(found) is not int or found not in (FORMAT, UNCHECKED):
         shown = found if type(found) is int else type(found).__name__
-        raise RunError(f"--resume: {path} has checkpoint format {shown} and this fastsnn reads {FORMAT}")
+        raise RunError(f"{option}: {path} has checkpoint format {shown} and this fastsnn reads {FORMAT}")
     if checked != (found == FORMAT):
-        raise RunError(f"--resume: {path} was altered: its checksum does not fit; resume another run, or start anew")
+        raise RunError(f"{option}: {path} was altered: its checksum does not fit; give another run's, or start anew")
     if not checked:
         warnings.warn(f"{path} is of fastsnn 0.1 and has no checksum: its bytes are not checked", stacklevel=3)
-    expect(path, saved.keys() == FIELDS, f"the file holds {_shown(sorted(map(str, saved)))}")
+    fits = partial(expect, path, option=option)
+    fits(saved.keys() == FIELDS, f"the file holds {_shown(sorted(map(str, saved)))}")
     config = saved["config"]
-    expect(path, isinstance(config, dict) and all(isinstance(name, str) for name in config), "config is no table")
+    fits(isinstance(config, dict) and all(isinstance(name, str) for name in config), "config is no table")
     kind: Any = Recipe if "name" in config else Config
     known = {field.name for field in dataclasses.fields(kind)}
-    expect(path, config.keys() <= known and (not checked or config.keys() == known), "config has other fields")
+    fits(config.keys() <= known and (not checked or config.keys() == known), "config has other fields")
     try:
         return {**saved, "config": kind(**config)}
     except RunError as error:
-        raise RunError(f"--resume: {path} does not fit its run: {error}") from error
+        raise RunError(f"{option}: {path} does not fit its run: {error}") from error
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
     """The network's weights in a checkpoint of any configuration. Raises RunError as `read`."""
-    trainer = read(path)["trainer"]
+    trainer = read(path, "--init")["trainer"]
     net: Any = trainer.get("net") if isinstance(trainer, dict) else None
-    expect(path, isinstance(net, dict) and all(_is_plain(value) for value in net.values()), "trainer.net is no network")
+    whole = isinstance(net, dict) and all(_is_plain(value) for value in net.values())
+    expect(path, whole, "trainer.net is no network", "--init")
     return net
 
 
-def _has_checksum(path: Path, data: bytes) -> bool:
+def _has_checksum(path: Path, data: bytes, option: str) -> bool:
     """Whether the file ends with one, which fits. Raises RunError for one that does not."""
     end = re.search(rb"fastsnn-checkpoint (\d{1,9}) sha256 ([0-9a-f]{%d})\Z" % DIGITS, data)
     if end is None:
         return False
     if int(end[1]) != FORMAT:
-        raise RunError(f"--resume: {path} has checkpoint format {int(end[1])} and this fastsnn reads {FORMAT}")
+        raise RunError(f"{option}: {path} has checkpoint format {int(end[1])} and this fastsnn reads {FORMAT}")
     if hashlib.sha256(data[:-DIGITS]).hexdigest().encode() != end[2]:
-        raise RunError(f"--resume: {path} was altered: its checksum does not fit; resume another run, or start anew")
+        raise RunError(f"{option}: {path} was altered: its checksum does not fit; give another run's, or start anew")
     return True
 
 
@@ -123,10 +125,10 @@ def _shown(value: Any) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def expect(path: Path, holds: bool, what: str) -> None:
+def expect(path: Path, holds: bool, what: str, option: str = "--resume") -> None:
     """Raises RunError, saying what is wrong in the file, where it does not hold."""
     if not holds:
-        raise RunError(f"--resume: {path} does not fit its run: {what}; resume another run, or start anew")
+        raise RunError(f"{option}: {path} does not fit its run: {what}; give another run's, or start anew")
 
 
 def _number(value: Any, least: float = -math.inf, most: float = math.inf, of: type[Any] = float) -> bool:
@@ -142,14 +144,15 @@ def check(
     batches: int,
     samples: int,
     layers: set[str],
+    option: str,
 ) -> None:
     """Raises RunError where a field is of another type, range or shape than a run of this configuration has.
 
     state: the trainer's `state_dict` before its first step; parameters: its optimizer's; batches and samples: of an
-    epoch; layers: of neurons.
+    epoch; layers: of neurons; option: by which the file was given.
     """
     config: Config | Recipe = saved["config"]
-    wrong = partial(expect, path)
+    wrong = partial(expect, path, option=option)
     wrong(_number(saved["seconds_before"], 0), f"seconds_before is {_shown(saved['seconds_before'])}")
     rng = saved["rng"]
     wrong(_is_plain(rng) and rng.dtype == torch.uint8, f"rng is {_shown(type(rng))}")

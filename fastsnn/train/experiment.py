@@ -292,16 +292,18 @@ class Experiment:
         }
 
     @classmethod
-    def resume(cls, folder: Path, epochs: int | None = None, root: str | None = None) -> Experiment:
+    def resume(
+        cls, folder: Path, epochs: int | None = None, root: str | None = None, option: str = "--resume"
+    ) -> Experiment:
         """The run of a folder, where it stopped; epochs: how many it shall have in all, where not as before; root: the
-        folder of a recipe's data, where they have moved.
+        folder of a recipe's data, where they have moved; option: by which the folder was given.
 
         Raises RunError where its checkpoint cannot be read, was altered or does not fit, or has that many epochs
         already. Warns of a checkpoint of fastsnn 0.1, which has no checksum.
         """
         path = folder / CHECKPOINT
-        saved = checkpoints.read(path)
-        _check_folder(folder, saved["config"])
+        saved = checkpoints.read(path, option)
+        _check_folder(folder, saved["config"], option)
         if root is not None:
             if not isinstance(saved["config"], Recipe):
                 raise RunError(f"--data-root: {folder} is a run on {saved['config'].data}, which has no files")
@@ -309,8 +311,8 @@ class Experiment:
         try:
             experiment = cls(saved["config"], folder)
         except (RuntimeError, MemoryError) as error:
-            raise RunError(f"--resume: {path} asks for a network that cannot be made ({error})") from error
-        experiment._check(saved, path)
+            raise RunError(f"{option}: {path} asks for a network that cannot be made ({error})") from error
+        experiment._check(saved, path, option)
         experiment.trainer.load_state_dict(saved["trainer"])
         experiment.progress = Progress(**saved["progress"])
         experiment.seconds_before = saved["seconds_before"]
@@ -319,12 +321,12 @@ class Experiment:
             experiment._extend(epochs)
         return experiment
 
-    def _check(self, saved: dict[str, Any], path: Path) -> None:
+    def _check(self, saved: dict[str, Any], path: Path, option: str) -> None:
         """Raises RunError where what a checkpoint holds does not fit this run, which has not begun."""
         trainer = self.trainer
         parameters = [p for group in trainer.optimizer.param_groups for p in group["params"]]
         samples, layers = self.data.train_samples, set(self.neurons)
-        checkpoints.check(saved, path, trainer.state_dict(), parameters, self.batches, samples, layers)
+        checkpoints.check(saved, path, trainer.state_dict(), parameters, self.batches, samples, layers, option)
 
     def _extend(self, epochs: int) -> None:
         """The learning rate goes on along the cosine of that many epochs, or in its steps."""
@@ -354,7 +356,7 @@ def _init(config: Config | Recipe, folder: Path) -> Path | None:
     return source / (BEST if (source / BEST).exists() else CHECKPOINT) if source.is_dir() else source
 
 
-def _check_folder(folder: Path, config: Config | Recipe) -> None:
+def _check_folder(folder: Path, config: Config | Recipe, option: str) -> None:
     """Raises RunError where the checkpoint is of another recipe than the folder."""
     path = folder / "config.json"
     if not isinstance(config, Recipe) or not path.exists():
@@ -362,9 +364,9 @@ def _check_folder(folder: Path, config: Config | Recipe) -> None:
     try:
         named = json.loads(path.read_text())["name"]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RunError(f"--resume: {path} is no recipe run's configuration ({error})") from error
+        raise RunError(f"{option}: {path} is no recipe run's configuration ({error})") from error
     if named != config.name:
-        raise RunError(f"--resume: {folder} is a run of recipe {named} and its checkpoint is one of {config.name}")
+        raise RunError(f"{option}: {folder} is a run of recipe {named} and its checkpoint is one of {config.name}")
 
 
 class TopFive:

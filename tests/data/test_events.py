@@ -255,6 +255,9 @@ def test_another_number_of_classes_is_refused(tmp_path):
         ({"by": "window", "window": 0.5}, "window is 0.5; it must be a whole number of at least 1"),
         ({"size": 0}, "size is 0; it must be a whole number of at least 1"),
         ({"normal": ((0.5,), (1.0,))}, "normal is .* means and the standard deviations of both polarities"),
+        ({"normal": 3}, "normal is 3; it must be the means"),
+        ({"normal": [[0, 0], [1, 0]]}, "normal is .* means and the standard deviations of both polarities"),
+        ({"normal": [["a", "b"], [1, 1]]}, "normal is .* means and the standard deviations of both polarities"),
         ({"window": 10}, "window is 10; it is of by='window'"),
     ],
 )
@@ -318,6 +321,13 @@ def test_damaged_shd_is_refused(tmp_path):
         file["labels"] = [1, 2]
     with pytest.raises(DataError, match=r"shd_train\.h5 is not in the format of SHD"):
         data.create("shd", root=tmp_path)
+    for name, value in (("labels", 3), ("labels/inner", 3), ("extra/keys", 3), ("spikes/times", 3)):
+        files.spikes(train, 20)
+        with h5py.File(train, "a") as file:
+            del file[name.partition("/inner")[0]]
+            file[name] = value
+        with pytest.raises(DataError, match=r"shd_train\.h5 is not in the format of SHD"):
+            data.create("shd", root=tmp_path)
     files.spikes(train, 20)
     with h5py.File(train, "a") as file:
         file["spikes/units"][2] = np.array([700] * 32, np.uint16)

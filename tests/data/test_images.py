@@ -222,9 +222,11 @@ def test_imagenet200_reads_its_list_from_a_file(tmp_path):
         ({"class_list": "nowhere.txt"}, "class_list nowhere.txt cannot be read"),
         ({"class_list": []}, "class_list names no class"),
         ({"class_list": ["n01"] * 200}, "class_list names n01 twice"),
+        ({"class_list": [1, 2]}, r"class_list is \[1, 2\]; it must be names of class folders"),
+        ({"class_list": 7}, "class_list is 7; it must be names of class folders"),
         ({"class_list": [f"n{i}" for i in range(200)]}, "train has no class folder n0 and 199 more"),
     ],
-    ids=["none", "few", "no file", "empty", "twice", "folders"],
+    ids=["none", "few", "no file", "empty", "twice", "numbers", "number", "folders"],
 )
 def test_a_wrong_class_list_is_refused(tmp_path, options, said):
     files.image_folders(tmp_path, ["n01", "n02"])

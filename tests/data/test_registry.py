@@ -152,6 +152,7 @@ def test_no_package_of_data_is_imported_before_it_is_needed():
 
 
 OWN = """
+import numpy
 import torch
 from PIL import Image
 
@@ -191,6 +192,27 @@ class Pictures(Pairs):
 class Unequal(Pairs):
     def __getitem__(self, index):
         return torch.ones(self.count), 0
+
+class Missing(Pairs):
+    def __init__(self, train):
+        raise FileNotFoundError("data.bin")
+
+class Unreadable(Pairs):
+    def __getitem__(self, index):
+        raise KeyError(index)
+
+class Counted(Pairs):
+    classes = 3.0
+
+class Given(Pairs):
+    def __init__(self, train, x="torch.ones(2)", y="0"):
+        super().__init__(train)
+        self.x, self.y = (eval(text, {"torch": torch, "numpy": numpy}) for text in (x, y))
+
+    def __getitem__(self, index):
+        return self.x, self.y
+
+number = 3
 
 def stream(train):
     return iter([])
@@ -259,11 +281,41 @@ def test_a_users_own_sequences(own):
         ("Unequal", {}, r"training samples have shape \[7\], test samples \[6\]"),
         ("Unequal", {"sequence": True}, r"sample 0 of .* has shape \[7\]; a sequence has time first"),
         ("stream", {}, "gives a list_iterator; it must have __getitem__ and __len__"),
+        ("number", {}, "data own_sets:number is a int; it must be a class or a function"),
+        ("Missing", {}, r"own_sets:Missing cannot be called as \(train=True\): FileNotFoundError: data.bin"),
+        ("Unreadable", {}, "sample 0 of the train split of own_sets:Unreadable cannot be read"),
+        ("Counted", {}, "has classes 3.0; they must be names, or their number"),
+        ("Nameless", {"num_classes": "ten"}, "num_classes is 'ten'; it must be a whole number"),
+        ("Pairs", {"sequence": "no"}, "sequence is 'no'; it must be true"),
+        ("Pairs", {"workers": -1}, "workers is -1; it must be a whole number"),
+        ("Pairs", {"workers": "two"}, "workers is 'two'; it must be a whole number"),
+        ("Given", {"x": "torch.tensor(1.0)"}, r"has an input of shape \[\]; it must have values"),
+        ("Given", {"x": "torch.ones(2, 0)"}, r"has an input of shape \[2, 0\]; it must have values"),
+        ("Given", {"x": "torch.tensor([1.0, torch.nan])"}, "has values that are NaN or infinite"),
+        ("Given", {"x": "numpy.array([1.0, numpy.inf])"}, "has values that are NaN or infinite"),
+        ("Given", {"x": "numpy.array(['a'])"}, "has an input of an array of <U1; it must be a tensor"),
+        (
+            "Given",
+            {"x": "torch.ones(2) * 1j"},
+            "has an input of Tensor; .* of real numbers",
+        ),
+        ("Given", {"x": "torch.ones(2).to_sparse()"}, "has an input of Tensor; .* dense"),
+        ("Given", {"x": "torch.ones(2, device='meta')"}, "has an input of Tensor; .* dense"),
+        ("Given", {"y": "torch.tensor([0, 1])"}, r"has a label of shape \[2\]; it must be one index"),
+        ("Given", {"y": "torch.tensor([], dtype=int)"}, r"has a label of shape \[0\]; it must be one index"),
     ],
 )
 def test_an_own_set_that_does_not_fit_is_refused_before_training(own, name, options, said):
     with pytest.raises(DataError, match=said):
         data.create(f"{own}:{name}", **options)
+
+
+@pytest.mark.parametrize("text", ["(", "import nowhere_else", "raise KeyError(1)", "raise SystemExit(3)"])
+def test_a_module_that_cannot_be_imported_is_refused(text, tmp_path, monkeypatch):
+    (tmp_path / "own_broken.py").write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(DataError, match="data own_broken:Set cannot be imported"):
+        data.create("own_broken:Set")
 
 
 def test_a_module_that_is_not_there_says_how_it_is_found():
