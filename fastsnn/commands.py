@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import platform
 import signal
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -91,15 +92,24 @@ def _folder(folder: Path) -> Iterator[None]:
     """The run's folder, made where it is not there; what was made and stayed empty is removed."""
     made = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
+        _make(folder)
+        yield
+    finally:
+        for path in made:
+            if path.is_dir() and not any(path.iterdir()):
+                path.rmdir()
+
+
+def _make(folder: Path) -> None:
+    """Raises RunError where it cannot be made or, before an epoch is trained in vain, written into."""
+    try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RunError(f"--out: cannot make {folder} ({error})") from error
     try:
-        yield
-    finally:
-        for path in made:
-            if not any(path.iterdir()):
-                path.rmdir()
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise RunError(f"cannot write into {folder} ({error.strerror}); give another one, or make room") from error
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from . import backends
 from .nn import EMPF, LIF, plain, reset
+from .nn.neuron import Neuron
 from .online.training import evaluating
 
 __all__ = ["Row", "Summary", "summary"]
@@ -89,11 +90,7 @@ def summary(net: nn.Module, x: Tensor) -> Summary:
     if x.dim() < 2 or 0 in x.shape[:2]:
         raise ValueError(f"x has shape {tuple(x.shape)}; it must be [T, N, *], the input of each step")
     counter = _Counter(x)
-    hooks = [
-        module.register_forward_hook(partial(counter.after, name))
-        for name, module in net.named_modules()
-        if not [*module.children()]
-    ]
+    hooks = [module.register_forward_hook(partial(counter.after, name)) for name, module in _layers(net)]
     try:
         with evaluating(net):
             reset(net)
@@ -106,6 +103,16 @@ def summary(net: nn.Module, x: Tensor) -> Summary:
     return Summary(len(x), sum(p.numel() for p in net.parameters()), [*counter.rows.values()])
 
 
+def _layers(net: nn.Module) -> list[tuple[str, nn.Module]]:
+    """Neurons, with what they hold, and modules without others in them."""
+    held = {part for module in net.modules() if isinstance(module, Neuron) for part in module.modules()}
+    return [
+        (name, module)
+        for name, module in net.named_modules()
+        if isinstance(module, Neuron) or (module not in held and not [*module.children()])
+    ]
+
+
 class _Counter:
     def __init__(self, x: Tensor) -> None:
         self.samples, self.of_input = x.shape[1], {x_t.data_ptr() for x_t in x}
@@ -116,7 +123,8 @@ class _Counter:
         if not isinstance(out, Tensor):
             return
         row = self.rows.get(name) or _row(name, module, out)
-        macs, acs = self._operations(module, plain(inputs[0])) if inputs else (0.0, 0.0)
+        x = plain(inputs[0]) if inputs else None
+        macs, acs = self._operations(module, x) if isinstance(x, Tensor) else (0.0, 0.0)
         self.rows[name] = row._replace(macs=row.macs + macs, acs=row.acs + acs)
 
     def _operations(self, module: nn.Module, x: Tensor) -> tuple[float, float]:

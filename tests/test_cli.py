@@ -1,5 +1,6 @@
 """The command line: runs, run folders, interruption and resuming."""
 
+import errno
 import json
 import math
 import os
@@ -7,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 
 import pytest
@@ -302,6 +304,18 @@ def test_a_start_that_fails_leaves_no_folder(tmp_path, capsys):
     for folder in ("kept", "new/run"):
         assert cli.main(["train", "--backend", "cuda", "--out", str(tmp_path / folder)]) == 1
     assert [path.name for path in tmp_path.rglob("*")] == ["kept"]
+
+
+def test_a_folder_that_cannot_be_written_is_refused_before_any_training(tmp_path, monkeypatch, capsys):
+    def full(**_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", full)
+    assert cli.main([*SHORT, "--out", str(tmp_path / "new" / "run")]) == 1
+    said = capsys.readouterr()
+    assert f"cannot write into {tmp_path / 'new' / 'run'} (No space left on device)" in said.err
+    assert "epoch" not in said.out
+    assert not [*tmp_path.iterdir()]
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no umask")

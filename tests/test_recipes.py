@@ -367,6 +367,9 @@ def test_checkpoints_of_another_recipe_or_network_are_refused(own, capsys):
     (own / "a" / "checkpoint.pt").write_bytes((own / "b" / "checkpoint.pt").read_bytes())
     assert cli.main(["train", "--resume", str(own / "a"), "--epochs", "2"]) == 1
     assert "is a run of recipe a and its checkpoint is one of b" in capsys.readouterr().err
+    begun = ("--set", "init=a", "--init", str(own / "b"))
+    said = refused(capsys, own, "--recipe", mine, *begun)
+    assert "best.pt is of b and mine begins with the weights of a; to begin with these give --set init=b" in said
     wider = ("--set", "model_options.width=9", "--init", str(own / "b"))
     assert "is of another network: 1.weight does not fit" in refused(capsys, own, "--recipe", mine, *wider)
 

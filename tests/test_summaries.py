@@ -59,6 +59,41 @@ def test_operations_are_those_that_spikes_trigger():
     assert str(found).count("\n") == len(found.rows) + 2
 
 
+class Scaled(nn.Module):
+    """A layer that takes a number before its input."""
+
+    def forward(self, factor, x):
+        return plain(x) * factor
+
+
+class Halved(nn.Module):
+    def __init__(self, inner):
+        super().__init__()
+        self.inner, self.scaled = inner, Scaled()
+
+    def forward(self, x):
+        return self.scaled(0.5, self.inner(x))
+
+
+@pytest.mark.parametrize(
+    "neuron",
+    [
+        fastsnn.LIF.for_rule("ottt", threshold="ots"),
+        fastsnn.OSRLIF.for_rule("sltt", 4, 2),
+        fastsnn.OSRLIF.for_rule("ottt", 4, 2, threshold="ots"),
+        *(fastsnn.EMPF(2, version, 4) for version in ("I", "II", "III")),
+    ],
+    ids=["ots", "osr", "osr+ots", "I", "II", "III"],
+)
+def test_neurons_of_every_kind_are_counted_once(neuron):
+    net = nn.Sequential(nn.Conv2d(2, 4, 3, padding=1), Halved(neuron), nn.Flatten(), nn.Linear(36, 3))
+    found = fastsnn.summary(net, torch.randn(2, 3, 2, 3, 3))
+    assert found.neurons == 36
+    assert found.parameters == sum(row.parameters for row in found.rows)
+    assert sum(bool(row.rule) for row in found.rows) == 1
+    assert {row.name for row in found.rows} >= {"0", "1.scaled", "2", "3"}
+
+
 def test_a_summary_leaves_the_network_as_it_was():
     net = network()
     fastsnn.summary(net, torch.randn(2, 1, 2, 5, 5))

@@ -43,6 +43,17 @@ class Delay(Stateful):
         spikes, trace = self.state
         return spikes if spikes is None or trace is None else TracedSpikes.of(spikes, trace)
 
+    def before(self, x: Tensor) -> Tensor | None:
+        """`last`, for a sum with what is computed of x [N, *]. Raises ValueError where it is of other samples: one of
+        the two could be broadcast."""
+        last = self.last
+        if last is not None and last.shape[0] != x.shape[0]:
+            raise ValueError(
+                f"the step before had {last.shape[0]} samples and this one has {x.shape[0]}: call fastsnn.reset(net) "
+                "before a new sequence"
+            )
+        return last
+
     def forward(self, x: Tensor) -> Tensor:
         self._runs()
         if isinstance(x, TracedSpikes):
@@ -76,7 +87,7 @@ class Recurrent(nn.Module):
         self.fire, self.delay = style.fire(out_features), Delay(keep_graph=not style.online)
 
     def forward(self, x: Tensor) -> Tensor:
-        current, last = self.input(x), self.delay.last
+        current, last = self.input(x), self.delay.before(x)
         if last is not None:
             current = current + self.recurrent(last)
         return self.delay(self.fire(current))

@@ -127,7 +127,7 @@ class VGGFeedback(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits [N, classes] of one step [N, C, H, W]."""
-        current, last = self.first(x), self.delay.last
+        current, last = self.first(x), self.delay.before(x)
         if last is not None:
             current = current + self.feedback(F.interpolate(last, scale_factor=8))
         out = self.delay(self.rest(current))

@@ -48,7 +48,7 @@ def assemble(config: Config | Recipe, download: bool, init: Path | None) -> Part
     net = _network(config, read).to(config.device)
     _probe(config, net, read)
     if init is not None:
-        _begin_with(net, init)
+        _begin_with(config, net, init)
     return Parts(read, net, *_training(config, net))
 
 
@@ -131,10 +131,11 @@ def _probe(recipe: Recipe, net: nn.Module, read: Any) -> None:
     classes, or cannot be trained on them."""
     if not any(isinstance(module, (LIF, EMPF)) for module in net.modules()):
         raise RunError(f"recipe {recipe.name}: {recipe.model} has no spiking neurons, fastsnn.LIF or fastsnn.EMPF")
-    tried, few = copy.deepcopy(net), torch.arange(min(2, read.train_samples))
+    few = torch.arange(min(2, read.train_samples))
     x, y = next(iter(read.train_batches(recipe.steps, 2, few, seed=0)))
     with torch.random.fork_rng(range(torch.cuda.device_count())):
         try:
+            tried = copy.deepcopy(net)
             with torch.no_grad(), evaluating(tried):
                 out = plain(tried(x[0]))
             reset(tried)
@@ -158,8 +159,15 @@ def _probe(recipe: Recipe, net: nn.Module, read: Any) -> None:
         raise RunError(f"recipe {recipe.name}: mpdr regularises LIF neurons and {recipe.model} takes none")
 
 
-def _begin_with(net: nn.Module, path: Path) -> None:
-    weights = checkpoints.read_weights(path)
+def _begin_with(recipe: Recipe, net: nn.Module, path: Path) -> None:
+    config, weights = checkpoints.read_weights(path)
+    begun = None if recipe.init is None else recipe.init.split()[0]
+    named = config.name if isinstance(config, Recipe) else f"{config.data}-{config.rule}"
+    if begun not in (None, named):
+        raise RunError(
+            f"--init: {path} is of {named} and {recipe.name} begins with the weights of {begun}; to begin with these "
+            f"give --set init={named}"
+        )
     own = net.state_dict()
     for name in [*weights.keys() ^ own.keys(), *(key for key in own if key in weights)]:
         if name not in own or name not in weights or weights[name].shape != own[name].shape:

@@ -98,13 +98,14 @@ def read(path: Path, option: str = "--resume") -> dict[str, Any]:
         raise RunError(f"{option}: {path} does not fit its run: {error}") from error
 
 
-def read_weights(path: Path) -> dict[str, Tensor]:
-    """The network's weights in a checkpoint of any configuration. Raises RunError as `read`."""
-    trainer = read(path, "--init")["trainer"]
+def read_weights(path: Path) -> tuple[Config | Recipe, dict[str, Tensor]]:
+    """A checkpoint's configuration, any one, and its network's weights. Raises RunError as `read`."""
+    saved = read(path, "--init")
+    trainer = saved["trainer"]
     net: Any = trainer.get("net") if isinstance(trainer, dict) else None
     whole = isinstance(net, dict) and all(_is_plain(value) for value in net.values())
     expect(path, whole, "trainer.net is no network", "--init")
-    return net
+    return saved["config"], net
 
 
 def _has_checksum(path: Path, data: bytes, option: str) -> bool:

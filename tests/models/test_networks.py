@@ -222,6 +222,17 @@ def test_single_samples_of_a_recurrent_network_start_anew():
         fastsnn.reset(cell, mask[:2])
 
 
+@pytest.mark.parametrize(("name", "shape"), [("r400", (784,)), ("shd", (700,)), ("vgg_f", (3, 8, 8))])
+@pytest.mark.parametrize(("first", "then"), [(4, 1), (1, 4), (4, 2)])
+def test_a_forgotten_reset_is_refused_before_samples_are_broadcast(name, shape, first, then):
+    net = models.create_model(name)
+    net(torch.randn(first, *shape))
+    with pytest.raises(ValueError, match=f"had {first} samples and this one has {then}: call fastsnn.reset"):
+        net(torch.randn(then, *shape))
+    fastsnn.reset(net)
+    assert fastsnn.nn.plain(net(torch.randn(then, *shape))).shape[0] == then
+
+
 @pytest.mark.parametrize("rule", ["ottt", "bptt"])
 def test_delay_is_copied_without_its_graph(rule):
     cell = models.Recurrent(3, 4, models.Style(rule, "none"))
