@@ -35,14 +35,14 @@ class Spikes(Dataset[tuple[Tensor, int]]):
         self._process, self._file = -1, None
         spikes = self._open()
         try:
-            labels, keys = spikes["labels"][()], spikes["extra/keys"]
+            labels, named = spikes["labels"][()], len(spikes["extra/keys"])
             counts = {len(labels), len(spikes["spikes/times"]), len(spikes["spikes/units"])}
         except (AttributeError, KeyError, OSError, TypeError, ValueError) as error:
             raise DataError(
                 f"{path} is not in the format of SHD ({error}): spikes/times, spikes/units, labels"
             ) from error
-        if len(keys) != classes:
-            raise DataError(f"{path} has {len(keys)} classes and the set has {classes}: it is another data set's")
+        if named != classes:
+            raise DataError(f"{path} has {named} classes and the set has {classes}: it is another data set's")
         if len(counts) != 1:
             raise DataError(f"{path} has {sorted(counts)} labels, times and units; it must have as many of each")
         self.targets = class_labels(labels.astype(np.int64), classes, path)
