@@ -255,7 +255,7 @@ import torch
 from torch import nn
 import fastsnn
 
-def net(num_classes, in_channels, steps, rule, width=4):
+def net(num_classes, in_channels, steps, rule, width=4, norm="none of ours"):
     neuron = fastsnn.LIF.for_rule(rule)
     return nn.Sequential(nn.Flatten(), nn.Linear(in_channels * 16, width), neuron, nn.Linear(width, num_classes))
 
@@ -312,7 +312,7 @@ def own(tmp_path, monkeypatch):
 def test_ones_own_recipe_network_and_data(own, capsys):
     assert cli.main(["train", "--recipe", str(own / "mine.yaml"), "--out", str(own / "run")]) == 0
     assert json.loads((own / "run" / "config.json").read_text())["lr"] == 0.01
-    changed = ("--set", "model_options.width=8", "--set", "data_options.shade=2.0")
+    changed = ("--set", "model_options.width=8", "--set", "data_options.shade=2.0", "--set", "model_options.norm=mine")
     assert cli.main(["train", "--recipe", str(own / "mine.yaml"), *changed, "--out", str(own / "wide")]) == 0
     weights = experiment.Experiment.resume(own / "wide").net.state_dict()
     assert weights["1.weight"].shape == (8, 32)

@@ -113,6 +113,8 @@ class Recipe:
         for name, keys in (("mpdr", MPDR_KEYS), ("stgr", STGR_KEYS), ("ftrl", FTRL_KEYS)):
             _among(f"a key of {name}", getattr(self, name) or (), keys)
         for name, own in OF_RECIPE.items():
+            if name == "model_options" and ":" in self.model:
+                continue  # whose arguments may mean anything
             for key in getattr(self, name).keys() & own:
                 self._wrong(name, f"{key} is not of these options: " + INSTEAD.get(key, f"set the recipe's own {key}"))
         self._fit()
