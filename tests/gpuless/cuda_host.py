@@ -29,7 +29,8 @@ def refusal(device):
 
 def _fingerprint(flavour):
     files = [*toolkit.INCLUDE.glob("*.h"), *CSRC.rglob("*.h"), *SOURCES]
-    parts = [flavour.encode(), torch.__version__.encode(), *(file.read_bytes() for file in sorted(files))]
+    flags = f"{toolkit.FLAVOURS[flavour]} {torch.__version__}"
+    parts = [flags.encode(), *(file.read_bytes() for file in sorted(files))]
     return hashlib.sha256(b"".join(parts)).hexdigest()[:16]
 
 
