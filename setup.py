@@ -310,9 +310,10 @@ CUDA = cuda_build()
 CORES = [] if PURE_PYTHON else ["fastsnn._cpu", *(["fastsnn._cuda"] if CUDA else [])]
 
 OUTSIDE = ["fastsnn._triton", "fastsnn._triton.rules", "fastsnn._bench", "fastsnn._bench.device"]
+TEXTS = ["fastsnn.equations"]  # no modules
 
 setup(
-    packages=[*find_packages(include=["fastsnn", "fastsnn.*"]), *OUTSIDE],
+    packages=[*find_packages(include=["fastsnn", "fastsnn.*"]), *TEXTS, *OUTSIDE],
     package_dir={"fastsnn._triton": "triton_kernels", "fastsnn._bench": "bench"},
     ext_modules=[Extension(name, []) for name in CORES],
     cmdclass={"build_ext": NinjaBuild},

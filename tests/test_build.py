@@ -253,13 +253,30 @@ def test_without_cuda_only_the_cpu_core_is_built(sdist, wheel, tmp_path):
     assert [name.split(".")[0] for name in zipfile.ZipFile(path).namelist() if name.endswith(".so")] == ["fastsnn/_cpu"]
 
 
-@pytest.mark.slow
-def test_pure_python_is_asked_for_and_loud(sdist, tmp_path):
-    done = build("wheel", sdist, tmp_path, CXX="no-such-compiler", FASTSNN_PURE_PYTHON="1")
+@pytest.fixture(scope="module")
+def pure(sdist, tmp_path_factory):
+    """What the build of a wheel without the native core said, and the wheel."""
+    out = tmp_path_factory.mktemp("pure")
+    done = build("wheel", sdist, out, CXX="no-such-compiler", FASTSNN_PURE_PYTHON="1")
     assert done.returncode == 0, done.stderr[-2000:]
-    assert "the native core is NOT built" in done.stdout + done.stderr
-    (path,) = tmp_path.glob("*.whl")
+    (path,) = out.glob("*.whl")
+    return done.stdout + done.stderr, path
+
+
+@pytest.mark.slow
+def test_pure_python_is_asked_for_and_loud(pure):
+    said, path = pure
+    assert "the native core is NOT built" in said
     assert path.name.endswith("py3-none-any.whl")
+
+
+@pytest.mark.slow
+def test_a_build_warns_of_nothing_and_holds_every_text(pure):
+    said, path = pure
+    assert "Warning" not in said
+    texts = {*ROOT.glob("fastsnn/**/*.md"), *ROOT.glob("fastsnn/**/*.yaml"), *ROOT.glob("fastsnn/**/*.pyi")}
+    assert texts
+    assert {text.relative_to(ROOT).as_posix() for text in texts} <= {*zipfile.ZipFile(path).namelist()}
 
 
 @pytest.fixture

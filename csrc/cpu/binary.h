@@ -304,16 +304,19 @@ void add_nonzero(const float* table, const int32_t* nibbles, int64_t count, cons
 }
 
 // A tile of rows against a range of blocks of outputs.
-template <class T, int bits>
 class PackedTile {
  public:
   PackedTile(const PackedProduct& k, int64_t first_block, int64_t last_block)
       : k_(k),
         taps_(k.kernel.height * k.kernel.width),
-        words_((k.channels * bits + 31) / 32),
+        words_((k.channels * k.bits + 31) / 32),
         chunk_(k.batch * k.out.height * k.out.width < kFewRows ? kRunWords : kTileWords),
         first_block_(first_block),
-        blocks_(last_block - first_block) {}
+        blocks_(last_block - first_block) {
+    with_dtype(k.dtype, [&](auto zero) {
+      if constexpr (sizeof(zero) < sizeof(double)) choose<decltype(zero)>();
+    });
+  }
 
   void run(int64_t first_row, int64_t last_row) {
     rows_ = last_row - first_row;
@@ -322,7 +325,7 @@ class PackedTile {
     std::fill_n(sums_, rows_ * blocks_ * kOutputs, 0.0f);
     for (int64_t word = 0; word < words_; word += chunk_) {
       count_ = std::min(chunk_, words_ - word);
-      make_tables(word);
+      (this->*make_tables_)(word);
       const bool skip = rows_ >= kSkipRows && find_nonzero();
       for (int64_t tap = 0; tap < taps_; tap++) {
         const int64_t of_tap = words_ * kOutputs;
@@ -330,10 +333,16 @@ class PackedTile {
         skip ? skip_zeros(tap, words) : add_all(tap, words);
       }
     }
-    write();
+    (this->*write_)();
   }
 
  private:
+  template <class T>
+  void choose() {
+    make_tables_ = k_.bits == 1 ? &PackedTile::make_tables<T, 1> : &PackedTile::make_tables<T, 2>;
+    write_ = &PackedTile::write<T>;
+  }
+
   // The pixels of x under the taps of an output position, -1 outside.
   void add_window(Position out) {
     for (int64_t i = 0; i < k_.kernel.height; i++) {
@@ -375,6 +384,7 @@ class PackedTile {
   int64_t tables_of_pixel() const { return count_ * kNibbles; }
 
   // A cache line of spikes at a time: pixels that are neighbours in x share it.
+  template <class T, int bits>
   void make_tables(int64_t word) {
     constexpr int64_t per_word = 32 / bits;
     tables_ = table_memory_.at_least(pixels() * tables_of_pixel() * kTable);
@@ -382,7 +392,7 @@ class PackedTile {
     float spikes[kLine];
     for (int64_t s = 0; s < count_ * per_word; s += kLine) {
       for (int64_t p = 0; p < pixels(); p++) {
-        load_spikes(x_offsets_[size_t(p)], word * per_word + s, spikes);
+        load_spikes<T>(x_offsets_[size_t(p)], word * per_word + s, spikes);
         int64_t at = p * tables_of_pixel() + s / Coefficients<bits>::count;
         for (int64_t i = 0; i < kLine; i += Coefficients<bits>::count, at++) {
           fired_[size_t(at)] = make_table<bits>(spikes + i, tables_ + at * kTable);
@@ -391,6 +401,7 @@ class PackedTile {
     }
   }
 
+  template <class T>
   void load_spikes(int64_t offset, int64_t first, float* spikes) const {
     const int64_t there = offset < 0 ? 0 : std::clamp<int64_t>(k_.channels - first, 0, kLine);
     const T* x = static_cast<const T*>(k_.x) + offset + first * k_.x_strides[1];
@@ -467,6 +478,7 @@ class PackedTile {
   }
 
   // A block at a time: positions that are neighbours in y share a cache line of each output.
+  template <class T>
   void write() const {
     for (int64_t b = 0; b < blocks_; b++) {
       const int64_t first = (first_block_ + b) * kOutputs, n = std::min(kOutputs, k_.outputs - first);
@@ -482,6 +494,8 @@ class PackedTile {
 
   const PackedProduct& k_;
   const int64_t taps_, words_, chunk_, first_block_, blocks_;
+  void (PackedTile::*make_tables_)(int64_t) = nullptr;
+  void (PackedTile::*write_)() const = nullptr;
   int64_t rows_ = 0, count_ = 0;                         // of this tile; words of this round
   std::vector<int64_t> windows_;                         // [rows, taps]
   std::vector<int64_t> x_offsets_, y_offsets_, places_;  // of pixels, of rows; of pixels in x_offsets_
@@ -494,13 +508,12 @@ class PackedTile {
 };
 
 // Threads share the tiles, or where these are too few the blocks of outputs.
-template <class T, int bits>
-void packed_product_of(const PackedProduct& k, int threads) {
+void packed_product(const PackedProduct& k, int threads) {
   const int64_t rows = k.batch * k.out.height * k.out.width;
   const int64_t blocks = (k.outputs + kOutputs - 1) / kOutputs;
   const int64_t work = elements({rows, blocks, k.channels, k.kernel.height, k.kernel.width});
   const auto part = [&](int64_t first_row, int64_t last_row, int64_t first_block, int64_t last_block) {
-    PackedTile<T, bits> tile(k, first_block, last_block);
+    PackedTile tile(k, first_block, last_block);
     for (int64_t r = first_row; r < last_row; r += kTileRows) tile.run(r, std::min(last_row, r + kTileRows));
   };
   if (rows >= kTileRows * threads) {
@@ -508,15 +521,6 @@ void packed_product_of(const PackedProduct& k, int threads) {
   } else {
     parallel_chunks(blocks, kBlocks, work, threads, [&](int64_t begin, int64_t end) { part(0, rows, begin, end); });
   }
-}
-
-void packed_product(const PackedProduct& k, int threads) {
-  with_dtype(k.dtype, [&](auto zero) {
-    using T = decltype(zero);
-    if constexpr (sizeof(T) < sizeof(double)) {
-      (k.bits == 1 ? packed_product_of<T, 1> : packed_product_of<T, 2>)(k, threads);
-    }
-  });
 }
 
 }  // namespace FASTSNN_ISA

@@ -113,34 +113,33 @@ void empf_fire_run(const S* x, const S* v_prev, const S* leak, const S* threshol
   }
 }
 
-template <class T, bool stateful, class S = typename StateOf<T>::type>
+template <class S, bool stateful>
 void empf_forward_chunk(const EmpfForward& k, int64_t i, int64_t n, Scratch<S>& scratch) {
   S *x = scratch.row(), *s = scratch.row(), *v = scratch.row();
   const S* threshold = static_cast<const S*>(k.threshold);
   const S* leak = stateful ? static_cast<const S*>(k.leak) : threshold;
   const S* v_prev = k.v ? static_cast<const S*>(k.v) + i : scratch.row_of(S(0));
   for (int64_t t = 0; t < k.T; t++) {
-    T* spikes = static_cast<T*>(k.spikes) + t * k.n + i;
-    const S* input = load(static_cast<const T*>(k.x) + t * k.n + i, x, n);
-    S* fired = store_target(spikes, s);
-    S* after = k.v_seq ? static_cast<S*>(k.v_seq) + t * k.n + i
-                       : at_or(t + 1 == k.T ? static_cast<S*>(k.v_last) : nullptr, i, v);
+    const int64_t at = t * k.n + i;
+    const S* input = load(k.x, k.dtype, at, x, n);
+    S* fired = store_target(k.spikes, k.dtype, at, s);
+    S* after =
+        k.v_seq ? static_cast<S*>(k.v_seq) + at : at_or(t + 1 == k.T ? static_cast<S*>(k.v_last) : nullptr, i, v);
     const auto fire = [&](int64_t o, int64_t run, int64_t c, auto each) {
       const int64_t p = t * k.channels + c;
       empf_fire_run<S, decltype(each)::value, stateful>(input + o, v_prev + o, leak + p, threshold + p, fired + o,
                                                         after + o, run);
     };
     for_each_run_ahead(k, i, i + n, fire, input, v_prev, fired, after);
-    store(spikes, s, n);
+    store(k.spikes, k.dtype, at, s, n);
     v_prev = after;
   }
 }
 
 void empf_forward(const EmpfForward& k, int threads) {
-  with_dtype(k.dtype, [&](auto zero) {
-    using T = decltype(zero);
-    const auto chunk = k.leak ? empf_forward_chunk<T, true> : empf_forward_chunk<T, false>;
-    using S = typename StateOf<T>::type;
+  with_state(k.dtype, [&](auto zero) {
+    using S = decltype(zero);
+    const auto chunk = k.leak ? empf_forward_chunk<S, true> : empf_forward_chunk<S, false>;
     for_each_chunk<S>(k.n, threads, k.n * k.T, 4,
                       [&](int64_t i, int64_t n, Scratch<S>& scratch) { chunk(k, i, n, scratch); });
   });
@@ -153,17 +152,16 @@ void empf_fired_run(const S* g_s, const S* v, const S* threshold, S* g_m, int64_
   for (int64_t i = 0; i < n; i++) g_m[i] = fired_gradient(g_s[i], v[i], th[i]);
 }
 
-template <class T, class S = typename StateOf<T>::type>
+template <class S>
 void empf_backward_chunk(const EmpfBackward& k, int64_t i, int64_t n, double* g_leak, double* g_threshold,
                          Scratch<S>& scratch) {
   S *g = scratch.row(), *after = scratch.row(), *out = scratch.row();
   const S* v_prev = k.v ? static_cast<const S*>(k.v) + i : scratch.row_of(S(0));
   for (int64_t t = 0; t < k.T; t++) {
-    T* g_x = static_cast<T*>(k.g_x) + t * k.n + i;
-    const S* g_s = load(static_cast<const T*>(k.g_spikes) + t * k.n + i, g, n);
-    const S* v = k.v_seq ? static_cast<const S*>(k.v_seq) + t * k.n + i
-                         : load(static_cast<const T*>(k.x) + t * k.n + i, after, n);
-    S* g_m = store_target(g_x, out);
+    const int64_t at = t * k.n + i;
+    const S* g_s = load(k.g_spikes, k.dtype, at, g, n);
+    const S* v = k.v_seq ? static_cast<const S*>(k.v_seq) + at : load(k.x, k.dtype, at, after, n);
+    S* g_m = store_target(k.g_x, k.dtype, at, out);
     const auto gradient = [&](int64_t o, int64_t run, int64_t c, auto each) {
       constexpr bool kEach = decltype(each)::value;
       const int64_t p = t * k.channels + c;
@@ -175,17 +173,17 @@ void empf_backward_chunk(const EmpfBackward& k, int64_t i, int64_t n, double* g_
       });
     };
     for_each_run_ahead(k, i, i + n, gradient, g_s, v, v_prev, g_m);
-    store(g_x, out, n);
+    store(k.g_x, k.dtype, at, out, n);
     if (k.v_seq) v_prev = v;
   }
 }
 
 void empf_backward(const EmpfBackward& k, int threads) {
   const int64_t count = k.T * k.channels;
-  with_dtype(k.dtype, [&](auto zero) {
-    using S = typename StateOf<decltype(zero)>::type;
+  with_state(k.dtype, [&](auto zero) {
+    using S = decltype(zero);
     const auto chunk = [&](int64_t i, int64_t n, double* sums, Scratch<S>& scratch) {
-      empf_backward_chunk<decltype(zero)>(k, i, n, sums, sums + count, scratch);
+      empf_backward_chunk<S>(k, i, n, sums, sums + count, scratch);
     };
     const auto total = sliced_sums<S>(k, 2 * count, threads, 4, chunk);
     if (k.g_leak) std::copy_n(total.data(), count, static_cast<double*>(k.g_leak));
@@ -193,28 +191,21 @@ void empf_backward(const EmpfBackward& k, int threads) {
   });
 }
 
-template <class T, class S = typename StateOf<T>::type>
+template <class S>
 void empf_potential_of(const EmpfPotential& k, int threads) {
   const S *v = static_cast<const S*>(k.v), *leak = static_cast<const S*>(k.leak);
-  const T* x = static_cast<const T*>(k.x);
   double* shift = static_cast<double*>(k.shift);
   for (int64_t c = 0; c < k.channels; c++) {
-    shift[c] = leaky(leak[c], v ? v[c * k.inner] : S(0), S(widen(x[c * k.inner])));
+    shift[c] = leaky(leak[c], v ? v[c * k.inner] : S(0), S(element(k.x, k.dtype, c * k.inner)));
   }
   const auto chunk = [&](int64_t i, int64_t n, double* sums, Scratch<S>& scratch) {
-    const S* input = load(x + i, scratch.row(), n);
+    const S* input = load(k.x, k.dtype, i, scratch.row(), n);
     const S* v_prev = v ? v + i : scratch.row_of(S(0));
     S* m = static_cast<S*>(k.m) + i;
     const auto charge = [&](int64_t o, int64_t run, int64_t c, auto each) {
       constexpr bool kEach = decltype(each)::value;
-      const S* m_run = m + o;
       empf_charge_run<S, kEach>(input + o, v_prev + o, leak + c, m + o, run);
-      if (!k.sums) return;
-      const Along<double, kEach> at(shift + c);
-      add_pairs<kEach>(run, sums + c, sums + k.channels + c, [=](int64_t j) {
-        const double d = double(m_run[j]) - at[j];
-        return Pair{d, d * d};
-      });
+      if (k.sums) add_moments<kEach>(run, m + o, shift + c, sums + c, sums + k.channels + c);
     };
     for_each_run_ahead(k, i, i + n, charge, input, v_prev, m);
   };
@@ -225,7 +216,7 @@ void empf_potential_of(const EmpfPotential& k, int threads) {
 }
 
 void empf_potential(const EmpfPotential& k, int threads) {
-  with_dtype(k.dtype, [&](auto zero) { empf_potential_of<decltype(zero)>(k, threads); });
+  with_state(k.dtype, [&](auto zero) { empf_potential_of<decltype(zero)>(k, threads); });
 }
 
 template <class S, bool each>
@@ -254,28 +245,26 @@ void norm_fire_run(const EmpfNorm& k, int64_t c, const S* m, S* s, S* v, int64_t
 }
 
 void empf_norm_forward(const EmpfNormForward& k, int threads) {
-  with_dtype(k.dtype, [&](auto zero) {
-    using T = decltype(zero);
-    using S = typename StateOf<T>::type;
+  with_state(k.dtype, [&](auto zero) {
+    using S = decltype(zero);
     for_each_chunk<S>(k.n, threads, k.n, 1, [&](int64_t i, int64_t n, Scratch<S>& scratch) {
       S* s = scratch.row();
-      T* spikes = static_cast<T*>(k.spikes) + i;
-      S* fired = store_target(spikes, s);
+      S* fired = store_target(k.spikes, k.dtype, i, s);
       const S* m = static_cast<const S*>(k.m) + i;
       S* v = static_cast<S*>(k.v_last) + i;
       const auto fire = [&](int64_t o, int64_t run, int64_t c, auto each) {
         norm_fire_run<S, decltype(each)::value>(k, c, m + o, fired + o, v + o, run);
       };
       for_each_run_ahead(k, i, i + n, fire, m, fired, v);
-      store(spikes, s, n);
+      store(k.spikes, k.dtype, i, s, n);
     });
   });
 }
 
-template <class T, class S = typename StateOf<T>::type>
+template <class S>
 void norm_sums_chunk(const EmpfNormSums& k, int64_t i, int64_t n, double* g_mh, double* g_mh_xhat,
                      Scratch<S>& scratch) {
-  const S* g_s = load(static_cast<const T*>(k.g_spikes) + i, scratch.row(), n);
+  const S* g_s = load(k.g_spikes, k.dtype, i, scratch.row(), n);
   S* fired = scratch.row();
   const S *m = static_cast<const S*>(k.m) + i, *v = static_cast<const S*>(k.v_last) + i;
   const auto sum = [&](int64_t o, int64_t run, int64_t c, auto each) {
@@ -292,10 +281,10 @@ void norm_sums_chunk(const EmpfNormSums& k, int64_t i, int64_t n, double* g_mh, 
 }
 
 void empf_norm_sums(const EmpfNormSums& k, int threads) {
-  with_dtype(k.dtype, [&](auto zero) {
-    using S = typename StateOf<decltype(zero)>::type;
+  with_state(k.dtype, [&](auto zero) {
+    using S = decltype(zero);
     const auto chunk = [&](int64_t i, int64_t n, double* sums, Scratch<S>& scratch) {
-      norm_sums_chunk<decltype(zero)>(k, i, n, sums, sums + k.channels, scratch);
+      norm_sums_chunk<S>(k, i, n, sums, sums + k.channels, scratch);
     };
     const auto total = sliced_sums<S>(k, 2 * k.channels, threads, 2, chunk);
     std::copy_n(total.data(), k.channels, static_cast<double*>(k.g_mh));
@@ -315,14 +304,13 @@ void norm_gradient_run(const EmpfNormBackward& k, int64_t c, const S* g_s, const
   }
 }
 
-template <class T, class S = typename StateOf<T>::type>
+template <class S>
 void norm_backward_chunk(const EmpfNormBackward& k, int64_t i, int64_t n, double* g_leak, Scratch<S>& scratch) {
   S *g = scratch.row(), *out = scratch.row();
-  T* g_x = static_cast<T*>(k.g_x) + i;
-  const S* g_s = load(static_cast<const T*>(k.g_spikes) + i, g, n);
+  const S* g_s = load(k.g_spikes, k.dtype, i, g, n);
   const S *m = static_cast<const S*>(k.m) + i, *v = static_cast<const S*>(k.v_last) + i;
   const S* v_prev = at_or(static_cast<const S*>(k.v), i, v);
-  S* g_m = store_target(g_x, out);
+  S* g_m = store_target(k.g_x, k.dtype, i, out);
   const auto gradient = [&](int64_t o, int64_t run, int64_t c, auto each) {
     constexpr bool kEach = decltype(each)::value;
     const S *g_run = g_m + o, *v_run = v_prev + o;
@@ -331,14 +319,14 @@ void norm_backward_chunk(const EmpfNormBackward& k, int64_t i, int64_t n, double
     add_run<kEach>(g_leak + c, run, [&](int64_t j) { return double(g_run[j]) * double(v_run[j]); });
   };
   for_each_run_ahead(k, i, i + n, gradient, g_s, m, v, v_prev, g_m);
-  store(g_x, out, n);
+  store(k.g_x, k.dtype, i, out, n);
 }
 
 void empf_norm_backward(const EmpfNormBackward& k, int threads) {
-  with_dtype(k.dtype, [&](auto zero) {
-    using S = typename StateOf<decltype(zero)>::type;
+  with_state(k.dtype, [&](auto zero) {
+    using S = decltype(zero);
     const auto chunk = [&](int64_t i, int64_t n, double* sums, Scratch<S>& scratch) {
-      norm_backward_chunk<decltype(zero)>(k, i, n, sums, scratch);
+      norm_backward_chunk<S>(k, i, n, sums, scratch);
     };
     const auto total = sliced_sums<S>(k, k.channels, threads, 2, chunk);
     std::copy_n(total.data(), k.channels, static_cast<double*>(k.g_leak));

@@ -62,7 +62,7 @@ S* row_at(void* sequence, void* last, int64_t t, const LifForward& k, int64_t i,
 }
 
 // each(t, i, u, n) follows the step t of a chunk, whose potentials are u.
-template <class T, class Each, class S = typename StateOf<T>::type>
+template <class S, class Each>
 void lif_forward_chunks(const LifParams& params, const LifForward& k, int64_t begin, int64_t end, const Each& each) {
   const Lif<S> p = lif_of<S>(params);
   const bool hard = Reset(params.reset) == Reset::hard;
@@ -86,9 +86,9 @@ void lif_forward_chunks(const LifParams& params, const LifForward& k, int64_t be
     for (int j = 0; j < rule.count; j++) row.m_prev[j] = at_or(static_cast<const S*>(k.slots[j]), i, zeros);
     row.first = k.first;
     for (int64_t t = 0; t < k.T; t++) {
-      T* spikes = static_cast<T*>(k.spikes) + t * k.n + i;
-      row.x = load(static_cast<const T*>(k.x) + t * k.n + i, x, n);
-      row.s = store_target(spikes, s);
+      const int64_t at = t * k.n + i;
+      row.x = load(k.x, k.dtype, at, x, n);
+      row.s = store_target(k.spikes, k.dtype, at, s);
       row.u = row_at(k.u_seq, k.u_last, t, k, i, u);
       row.v = row_at(k.v_seq, k.v_last, t, k, i, v);
       for (int j = 0; j < rule.count; j++) {
@@ -97,7 +97,7 @@ void lif_forward_chunks(const LifParams& params, const LifForward& k, int64_t be
       }
       row_fn(p, row, n);
       each(t, i, static_cast<const S*>(row.u), n);
-      store(spikes, s, n);
+      store(k.spikes, k.dtype, at, s, n);
       row.threshold_prev = p.threshold;
       row.first = false;
       row.u_prev = row.u;
@@ -108,7 +108,7 @@ void lif_forward_chunks(const LifParams& params, const LifForward& k, int64_t be
 
 void lif_forward(const LifParams& p, const LifForward& k, int threads) {
   const auto ignore = [](auto...) {};
-  with_dtype(k.dtype, [&](auto zero) {
+  with_state(k.dtype, [&](auto zero) {
     parallel_chunks(k.n, kChunk, k.n * k.T, threads,
                     [&](int64_t begin, int64_t end) { lif_forward_chunks<decltype(zero)>(p, k, begin, end, ignore); });
   });
@@ -152,7 +152,7 @@ void copy_or_zero(const void* from, int64_t i, int64_t n, S* to) {
 }
 
 // Walks the potentials of a chunk: reads them where they were saved, else recomputes them from x.
-template <class T, class S>
+template <class S>
 class Potentials {
  public:
   Potentials(const LifParams& params, const LifBackward& k, int64_t most)
@@ -177,7 +177,7 @@ class Potentials {
     const bool given_v = t == 0 && (k_.potential_is_v || !k_.potential);
     if (t == 0) u_prev = at_or(static_cast<const S*>(k_.potential), i_, start_);
     const S threshold_prev = given_v ? std::numeric_limits<S>::quiet_NaN() : p_.threshold;
-    const S* input = load(static_cast<const T*>(k_.x) + t * k_.n + i_, x_, n_);
+    const S* input = load(k_.x, k_.dtype, t * k_.n + i_, x_, n_);
     advance_(p_, threshold_prev, u_prev, input, into, slots_, n_);
     return into;
   }
@@ -288,13 +288,13 @@ auto bptt_row_of(const LifParams& params) {
 
 // row(t, at, g_s, keep, u, g_x, n, spare) computes step t of a chunk, which lies at `at` in [T, n]; spare: a row's
 // room.
-template <class T, class Row, class S = typename StateOf<T>::type>
+template <class S, class Row>
 void lif_backward_online_chunks(const LifParams& params, const LifBackward& k, int64_t begin, int64_t end,
                                 const Row& row) {
   Scratch<S> scratch(6, end - begin);
   S *g_s = scratch.row(), *g_x = scratch.row(), *u_buffer = scratch.row(), *spare = scratch.row();
   const S *ones = scratch.row_of(S(1)), *zeros = scratch.row_of(S(0));
-  Potentials<T, S> potentials(params, k, end - begin);
+  Potentials<S> potentials(params, k, end - begin);
 
   for (int64_t i = begin; i < end; i += kChunk) {
     const int64_t n = std::min(kChunk, end - i);
@@ -304,15 +304,14 @@ void lif_backward_online_chunks(const LifParams& params, const LifBackward& k, i
     for (int64_t t = 0; t < k.T; t++) {
       const int64_t at = t * k.n + i;
       u = potentials.row(t, u, u_buffer);
-      const S* g = k.g_spikes ? load(static_cast<const T*>(k.g_spikes) + at, g_s, n) : zeros;
-      T* out = static_cast<T*>(k.g_x) + at;
-      row(t, at, g, keep, u, store_target(out, g_x), n, spare);
-      store(out, g_x, n);
+      const S* g = k.g_spikes ? load(k.g_spikes, k.dtype, at, g_s, n) : zeros;
+      row(t, at, g, keep, u, store_target(k.g_x, k.dtype, at, g_x), n, spare);
+      store(k.g_x, k.dtype, at, g_x, n);
     }
   }
 }
 
-template <class T, class S = typename StateOf<T>::type>
+template <class S>
 void lif_backward_online_of(const LifParams& params, const LifBackward& k, int threads) {
   const Lif<S> p = lif_of<S>(params);
   const auto row_fn = pick_surrogate<Online<S>::template Row>(params.surrogate);
@@ -320,11 +319,11 @@ void lif_backward_online_of(const LifParams& params, const LifBackward& k, int t
     row_fn(p, g, keep, u, g_x, n);
   };
   parallel_chunks(k.n, kChunk, k.n * k.T, threads,
-                  [&](int64_t begin, int64_t end) { lif_backward_online_chunks<T>(params, k, begin, end, row); });
+                  [&](int64_t begin, int64_t end) { lif_backward_online_chunks<S>(params, k, begin, end, row); });
 }
 
 void lif_backward_online(const LifParams& p, const LifBackward& k, int threads) {
-  with_dtype(k.dtype, [&](auto zero) { lif_backward_online_of<decltype(zero)>(p, k, threads); });
+  with_state(k.dtype, [&](auto zero) { lif_backward_online_of<decltype(zero)>(p, k, threads); });
 }
 
 // Neurons a chunk, so that the recomputed potentials of all T steps stay in L2.
@@ -334,7 +333,7 @@ inline int64_t bptt_chunk(int64_t T) {
 }
 
 // more(t): what else g_u of step t has
-template <class T, class More, class S = typename StateOf<T>::type>
+template <class S, class More>
 void lif_backward_bptt_chunks(const LifParams& params, const LifBackward& k, int64_t begin, int64_t end,
                               const More& more) {
   const Lif<S> p = lif_of<S>(params);
@@ -349,7 +348,7 @@ void lif_backward_bptt_chunks(const LifParams& params, const LifBackward& k, int
   BackwardRow<S> row;
   row.g_v = scratch.row();
   for (int j = 0; j < driving; j++) row.g_m[j] = scratch.row();
-  Potentials<T, S> potentials(params, k, chunk);
+  Potentials<S> potentials(params, k, chunk);
 
   for (int64_t i = begin; i < end; i += chunk) {
     const int64_t n = std::min(chunk, end - i);
@@ -364,12 +363,11 @@ void lif_backward_bptt_chunks(const LifParams& params, const LifBackward& k, int
     for (int64_t t = k.T - 1; t >= 0; t--) {
       const int64_t at = t * k.n + i;
       row.u = k.u ? static_cast<const S*>(k.u) + at : u_rows.data() + t * chunk;
-      row.g_s = k.g_spikes ? load(static_cast<const T*>(k.g_spikes) + at, g_s, n) : zeros;
+      row.g_s = k.g_spikes ? load(k.g_spikes, k.dtype, at, g_s, n) : zeros;
       row.g_v_out = at_or(static_cast<const S*>(k.g_v_seq), at, zeros);
-      T* out = static_cast<T*>(k.g_x) + at;
-      row.g_x = store_target(out, g_x);
+      row.g_x = store_target(k.g_x, k.dtype, at, g_x);
       row_fn(p, more(t), row, n);
-      store(out, g_x, n);
+      store(k.g_x, k.dtype, at, g_x, n);
     }
     if (k.g_v_first) std::copy_n(row.g_v, n, static_cast<S*>(k.g_v_first) + i);
     for (int j = 0; j < driving; j++) {
@@ -378,14 +376,14 @@ void lif_backward_bptt_chunks(const LifParams& params, const LifBackward& k, int
   }
 }
 
-template <class T, class More>
+template <class S, class More>
 void lif_backward_bptt_of(const LifParams& params, const LifBackward& k, int threads, const More& more) {
   parallel_chunks(k.n, bptt_chunk(k.T), k.n * k.T, threads,
-                  [&](int64_t begin, int64_t end) { lif_backward_bptt_chunks<T>(params, k, begin, end, more); });
+                  [&](int64_t begin, int64_t end) { lif_backward_bptt_chunks<S>(params, k, begin, end, more); });
 }
 
 void lif_backward_bptt(const LifParams& p, const LifBackwardBptt& k, int threads) {
-  with_dtype(k.dtype, [&](auto zero) {
+  with_state(k.dtype, [&](auto zero) {
     lif_backward_bptt_of<decltype(zero)>(p, k, threads, [](int64_t) { return Nothing(); });
   });
 }

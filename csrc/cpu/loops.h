@@ -68,32 +68,59 @@ class Scratch {
   S* next_ = nullptr;
 };
 
-// A row of n elements as S: the memory itself when it is S already, else converted into `buffer`.
-template <class S, class T>
-const S* load(const T* row, S* buffer, int64_t n) {
-  if constexpr (sizeof(T) == sizeof(S)) {
-    return row;
-  } else {
+template <class F>
+void with_dtype(Dtype dtype, const F& f) {
+  with_type<Half, BFloat16>(dtype, f);
+}
+
+// Calls f with a value of the type of the state. What reads and writes the call's dtype row by row is compiled for
+// these two alone.
+template <class F>
+void with_state(Dtype dtype, const F& f) {
+  dtype == Dtype::f64 ? f(double{}) : f(float{});
+}
+
+inline bool is_narrow(Dtype dtype) { return dtype == Dtype::bf16 || dtype == Dtype::f16; }
+
+template <class F>
+void with_narrow(Dtype dtype, const F& f) {
+  dtype == Dtype::bf16 ? f(BFloat16{}) : f(Half{});
+}
+
+void widen_row(const void* input, Dtype dtype, int64_t at, float* buffer, int64_t n) {
+  with_narrow(dtype, [=](auto zero) {
+    const auto* row = static_cast<const decltype(zero)*>(input) + at;
     FASTSNN_SIMD
     for (int64_t i = 0; i < n; i++) buffer[i] = widen(row[i]);
-    return buffer;
-  }
+  });
 }
 
-template <class S, class T>
-S* store_target(T* row, S* buffer) {
-  if constexpr (sizeof(T) == sizeof(S)) {
-    return row;
-  } else {
-    return buffer;
-  }
-}
-
-template <class S, class T>
-void store(T* row, const S* buffer, int64_t n) {
-  if constexpr (sizeof(T) != sizeof(S)) {
+void narrow_row(const float* buffer, void* output, Dtype dtype, int64_t at, int64_t n) {
+  with_narrow(dtype, [=](auto zero) {
+    auto* row = static_cast<decltype(zero)*>(output) + at;
     FASTSNN_SIMD
     for (int64_t i = 0; i < n; i++) narrow(buffer[i], row[i]);
+  });
+}
+
+// n elements from `at` on as S: the memory itself where it holds S, else converted into `buffer`.
+template <class S>
+const S* load(const void* input, Dtype dtype, int64_t at, S* buffer, int64_t n) {
+  if (!is_narrow(dtype)) return static_cast<const S*>(input) + at;
+  if constexpr (sizeof(S) == sizeof(float)) widen_row(input, dtype, at, buffer, n);
+  return buffer;
+}
+
+// Where to put what is then stored: the memory itself, or `buffer`.
+template <class S>
+S* store_target(void* output, Dtype dtype, int64_t at, S* buffer) {
+  return is_narrow(dtype) ? buffer : static_cast<S*>(output) + at;
+}
+
+template <class S>
+void store(void* output, Dtype dtype, int64_t at, const S* buffer, int64_t n) {
+  if constexpr (sizeof(S) == sizeof(float)) {
+    if (is_narrow(dtype)) narrow_row(buffer, output, dtype, at, n);
   }
 }
 
@@ -117,8 +144,20 @@ P* at_or(P* base, int64_t offset, P* standin) {
   return base ? base + offset : standin;
 }
 
+// What a kernel does to a range: a function object that outlives this, seen by its address.
+class Body {
+ public:
+  template <class F>
+  Body(const F& f)
+      : f_(&f), call_([](const void* f, int64_t begin, int64_t end) { (*static_cast<const F*>(f))(begin, end); }) {}
+  void operator()(int64_t begin, int64_t end) const { call_(f_, begin, end); }
+
+ private:
+  const void* f_;
+  void (*call_)(const void*, int64_t, int64_t);
+};
+
 // Split [0, n) into one contiguous range a thread, each a multiple of `chunk`. What a thread throws is thrown here.
-template <class Body>
 void parallel_chunks(int64_t n, int64_t chunk, int64_t work, int threads, const Body& body) {
   const int64_t chunks = (n + chunk - 1) / chunk;
   const int64_t wanted = std::min<int64_t>({threads, chunks, 1 + work / kGrain});
@@ -140,11 +179,6 @@ void parallel_chunks(int64_t n, int64_t chunk, int64_t work, int threads, const 
   }
 #endif
   body(0, n);
-}
-
-template <class F>
-void with_dtype(Dtype dtype, const F& f) {
-  with_type<Half, BFloat16>(dtype, f);
 }
 
 }  // namespace FASTSNN_ISA

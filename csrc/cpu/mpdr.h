@@ -8,7 +8,7 @@
 namespace fastsnn {
 namespace FASTSNN_ISA {
 
-template <class T, class S = typename StateOf<T>::type>
+template <class S>
 void mpdr_forward_of(const LifParams& params, const MpdrForward& k, int threads) {
   const int64_t chunks = (k.n + kChunk - 1) / kChunk;
   std::vector<Moments> partial(chunks * k.T);
@@ -16,7 +16,7 @@ void mpdr_forward_of(const LifParams& params, const MpdrForward& k, int threads)
     partial[t * chunks + i / kChunk] = row_moments(u, n);
   };
   parallel_chunks(k.n, kChunk, k.n * k.T, threads,
-                  [&](int64_t begin, int64_t end) { lif_forward_chunks<T>(params, k, begin, end, sum_up); });
+                  [&](int64_t begin, int64_t end) { lif_forward_chunks<S>(params, k, begin, end, sum_up); });
   double* out = static_cast<double*>(k.moments);
   for (int64_t t = 0; t < k.T; t++) {
     Moments all{};
@@ -27,7 +27,7 @@ void mpdr_forward_of(const LifParams& params, const MpdrForward& k, int threads)
 }
 
 void mpdr_forward(const LifParams& p, const MpdrForward& k, int threads) {
-  with_dtype(k.dtype, [&](auto zero) { mpdr_forward_of<decltype(zero)>(p, k, threads); });
+  with_state(k.dtype, [&](auto zero) { mpdr_forward_of<decltype(zero)>(p, k, threads); });
 }
 
 template <class S, Surrogate shape>
@@ -64,7 +64,7 @@ std::vector<Pull<S>> pulls_of(const MpdrBackward& k) {
   return pulls;
 }
 
-template <class T, class S = typename StateOf<T>::type>
+template <class S>
 void mpdr_backward_online_of(const LifParams& params, const MpdrBackward& k, int threads) {
   const Lif<S> p = lif_of<S>(params);
   const auto pulls = pulls_of<S>(k);
@@ -73,23 +73,21 @@ void mpdr_backward_online_of(const LifParams& params, const MpdrBackward& k, int
   const auto row = [&](int64_t t, int64_t at, const S* g, const S* keep, const S* u, S* g_x, int64_t n, S* spare) {
     if (!k.g_local) return pulled_fn(p, pulls[t], g, keep, u, g_x, n);
     plain_fn(p, g, keep, u, g_x, n);
-    T* out = static_cast<T*>(k.g_local) + at;
-    pull_row(p, pulls[t], u, store_target(out, spare), n);
-    store(out, spare, n);
+    pull_row(p, pulls[t], u, store_target(k.g_local, k.dtype, at, spare), n);
+    store(k.g_local, k.dtype, at, spare, n);
   };
   parallel_chunks(k.n, kChunk, k.n * k.T, threads,
-                  [&](int64_t begin, int64_t end) { lif_backward_online_chunks<T>(params, k, begin, end, row); });
+                  [&](int64_t begin, int64_t end) { lif_backward_online_chunks<S>(params, k, begin, end, row); });
 }
 
 void mpdr_backward_online(const LifParams& p, const MpdrBackward& k, int threads) {
-  with_dtype(k.dtype, [&](auto zero) { mpdr_backward_online_of<decltype(zero)>(p, k, threads); });
+  with_state(k.dtype, [&](auto zero) { mpdr_backward_online_of<decltype(zero)>(p, k, threads); });
 }
 
 void mpdr_backward_bptt(const LifParams& p, const MpdrBackwardBptt& k, int threads) {
-  with_dtype(k.dtype, [&](auto zero) {
-    using T = decltype(zero);
-    const auto pulls = pulls_of<typename StateOf<T>::type>(k);
-    lif_backward_bptt_of<T>(p, k, threads, [&](int64_t t) { return pulls[t]; });
+  with_state(k.dtype, [&](auto zero) {
+    const auto pulls = pulls_of<decltype(zero)>(k);
+    lif_backward_bptt_of<decltype(zero)>(p, k, threads, [&](int64_t t) { return pulls[t]; });
   });
 }
 

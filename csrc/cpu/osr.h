@@ -35,32 +35,31 @@ class AffineMap {
   std::vector<S> center_, factor_, shift_;
 };
 
-template <class T, bool last>
+template <class S, bool last>
 class NormalizePanel {
  public:
-  using S = typename StateOf<T>::type;
   using Map = AffineMap<S, last>;
   NormalizePanel(const Map& map, const OsrForward& k)
-      : map_(map), y_(static_cast<T*>(k.y)), scratch_(1, panel_size(k)), buffer_(scratch_.row()) {}
+      : map_(map), k_(k), scratch_(1, panel_size(k)), buffer_(scratch_.row()) {}
 
   void operator()(int64_t c, int64_t at, int64_t n, const S* x) {
-    prefetch_panel(n, y_ + at);
-    map_.row(c, n, x, store_target(y_ + at, buffer_));
-    store(y_ + at, buffer_, n);
+    S* y = store_target(k_.y, k_.dtype, at, buffer_);
+    prefetch_panel(n, y);
+    map_.row(c, n, x, y);
+    store(k_.y, k_.dtype, at, buffer_, n);
   }
 
  private:
   const Map& map_;
-  T* y_;
+  const OsrForward& k_;
   Scratch<S> scratch_;
   S* buffer_;
 };
 
 // One step of the neuron on y, which stays in L1
-template <class T, bool last>
+template <class S, bool last>
 class LifPanel {
  public:
-  using S = typename StateOf<T>::type;
   using Map = AffineMap<S, last>;
   LifPanel(const Map& map, const OsrForward& norm, const LifParams& params, const LifForward& k)
       : map_(map), p_(lif_of<S>(params)), k_(k), scratch_(7 + kRules[k.rule].count, panel_size(norm)) {
@@ -77,7 +76,6 @@ class LifPanel {
 
   void operator()(int64_t c, int64_t at, int64_t n, const S* x) {
     map_.row(c, n, x, y_);
-    T* spikes = static_cast<T*>(k_.spikes) + at;
     ForwardRow<S> row;
     row.threshold_prev = threshold_prev_;
     row.first = k_.first;
@@ -88,11 +86,11 @@ class LifPanel {
       row.m_prev[j] = at_or(static_cast<const S*>(k_.slots[j]), at, zeros_);
       row.m[j] = at_or(static_cast<S*>(k_.slots_out[j]), at, m_[j]);
     }
-    row.s = store_target(spikes, s_);
+    row.s = store_target(k_.spikes, k_.dtype, at, s_);
     row.u = at_or(static_cast<S*>(k_.u_last), at, u_);
     row.v = at_or(static_cast<S*>(k_.v_last), at, v_);
     row_(p_, row, n);
-    store(spikes, s_, n);
+    store(k_.spikes, k_.dtype, at, s_, n);
   }
 
  private:
@@ -107,10 +105,9 @@ class LifPanel {
 };
 
 // u of the neuron on y, and its sums over a block
-template <class T, bool last>
+template <class S, bool last>
 class ChargePanel {
  public:
-  using S = typename StateOf<T>::type;
   using Map = AffineMap<S, last>;
   ChargePanel(const Map& map, const LifParams& params, const OsrCharge& k, RelativeSums& sums)
       : map_(map), p_(lif_of<S>(params)), k_(k), sums_(sums), scratch_(2, panel_size(k)) {
@@ -126,10 +123,7 @@ class ChargePanel {
     prefetch_panel(n, v, u);
     charge_row(p_, v, y_, u, n);
     if (sums_.n == 0.0) sums_.origin = u[0];
-    add_pairs<false>(n, &sums_.sum, &sums_.squares, [u, origin = sums_.origin](int64_t i) {
-      const double d = double(u[i]) - origin;
-      return Pair{d, d * d};
-    });
+    add_moments<false>(n, u, &sums_.origin, &sums_.sum, &sums_.squares);
     sums_.n += double(n);
   }
 
@@ -144,25 +138,18 @@ class ChargePanel {
 };
 
 // make_panel(block) makes what a block runs on its panels; with `sums`, those of x - origin and of its square.
-template <class T, bool last, class MakePanel>
+template <class S, bool last, class MakePanel>
 void each_block(const OsrForward& k, int threads, BlockSums* sums, const MakePanel& make_panel) {
-  using S = typename StateOf<T>::type;
   parallel_blocks(k, threads, [&](int64_t block, int64_t begin, int64_t end) {
     auto panel = make_panel(block);
-    std::vector<double> origin_of(k.channels);
-    origins<T>(k, k.x, begin, origin_of.data());
+    std::vector<double> origin(k.channels);
+    origins(k, k.x, begin, origin.data());
     Scratch<S> scratch(1, panel_size(k));
     S* buffer = scratch.row();
     for_each_panel<last>(k, begin, end, [&](int64_t c, int64_t at, int64_t n) {
-      const S* x = load(static_cast<const T*>(k.x) + at, buffer, n);
+      const S* x = load(k.x, k.dtype, at, buffer, n);
       prefetch_panel(n, x);
-      if (sums) {
-        const auto origin = of_panel<last>(origin_of.data(), c);
-        add_pairs<last>(n, sums->first(block) + c, sums->second(block) + c, [=](int64_t i) {
-          const double d = double(x[i]) - origin[i];
-          return Pair{d, d * d};
-        });
-      }
+      if (sums) add_moments<last>(n, x, origin.data() + c, sums->first(block) + c, sums->second(block) + c);
       panel(c, at, n, x);
     });
   });
@@ -184,46 +171,46 @@ inline bool settle_all(const OsrForward& k) {
 
 // One pass, in which x's moments are summed, too; another by its own statistics where they differ too much.
 // make_panel(map, block) makes what a block runs on its panels.
-template <class T, bool last, class MakePanel>
+template <class S, bool last, class MakePanel>
 void forward_passes(const OsrForward& k, int threads, const MakePanel& make_panel) {
   const auto pass = [&](bool own, BlockSums* sums) {
-    const AffineMap<typename StateOf<T>::type, last> map(k, own);
-    each_block<T, last>(k, threads, sums, [&](int64_t block) { return make_panel(map, block); });
+    const AffineMap<S, last> map(k, own);
+    each_block<S, last>(k, threads, sums, [&](int64_t block) { return make_panel(map, block); });
   };
   if (!k.statistics) return pass(false, nullptr);
   BlockSums sums(k);
   pass(false, &sums);
-  merge_blocks<T>(k, k.x, sums, row_of(k, Row::mean), row_of(k, Row::m2));
+  merge_blocks(k, k.x, sums, row_of(k, Row::mean), row_of(k, Row::m2));
   if (settle_all(k)) pass(true, nullptr);
 }
 
 template <class F>
-void with_dtype_and_layout(const Channels& k, const F& f) {
-  with_dtype(k.dtype, [&](auto zero) { with_layout(k, [&](auto last) { f(zero, last); }); });
+void with_state_and_layout(const Channels& k, const F& f) {
+  with_state(k.dtype, [&](auto zero) { with_layout(k, [&](auto last) { f(zero, last); }); });
 }
 
 void osr_forward(const OsrForward& k, int threads) {
-  with_dtype_and_layout(k, [&](auto zero, auto last) {
-    using T = decltype(zero);
-    forward_passes<T, last.value>(k, threads,
-                                  [&](const auto& map, int64_t) { return NormalizePanel<T, last.value>(map, k); });
+  with_state_and_layout(k, [&](auto zero, auto last) {
+    using S = decltype(zero);
+    forward_passes<S, last.value>(k, threads,
+                                  [&](const auto& map, int64_t) { return NormalizePanel<S, last.value>(map, k); });
   });
 }
 
 void osr_lif_forward(const LifParams& p, const OsrForward& k, const LifForward& lif, int threads) {
-  with_dtype_and_layout(k, [&](auto zero, auto last) {
-    using T = decltype(zero);
-    forward_passes<T, last.value>(k, threads,
-                                  [&](const auto& map, int64_t) { return LifPanel<T, last.value>(map, k, p, lif); });
+  with_state_and_layout(k, [&](auto zero, auto last) {
+    using S = decltype(zero);
+    forward_passes<S, last.value>(k, threads,
+                                  [&](const auto& map, int64_t) { return LifPanel<S, last.value>(map, k, p, lif); });
   });
 }
 
 void osr_charge(const LifParams& p, const OsrCharge& k, int threads) {
   std::vector<RelativeSums> parts(stat_blocks(k));
-  with_dtype_and_layout(k, [&](auto zero, auto last) {
-    using T = decltype(zero);
-    forward_passes<T, last.value>(k, threads, [&](const auto& map, int64_t block) {
-      return ChargePanel<T, last.value>(map, p, k, parts[block]);
+  with_state_and_layout(k, [&](auto zero, auto last) {
+    using S = decltype(zero);
+    forward_passes<S, last.value>(k, threads, [&](const auto& map, int64_t block) {
+      return ChargePanel<S, last.value>(map, p, k, parts[block]);
     });
   });
   Moments all{};
@@ -243,16 +230,15 @@ void add_gradient_pairs(const OsrReduce& k, int64_t c, int64_t n, const S* x, co
 }
 
 // gradient(at, n): g of a panel
-template <class T, bool last, class MakeGradient>
+template <class S, bool last, class MakeGradient>
 void reduce_blocks(const OsrReduce& k, int threads, const MakeGradient& make_gradient) {
-  using S = typename StateOf<T>::type;
   BlockSums sums(k);
   parallel_blocks(k, threads, [&](int64_t block, int64_t begin, int64_t end) {
     auto gradient = make_gradient();
     Scratch<S> scratch(1, panel_size(k));
     S* buffer = scratch.row();
     for_each_panel<last>(k, begin, end, [&](int64_t c, int64_t at, int64_t n) {
-      const S* x = load(static_cast<const T*>(k.x) + at, buffer, n);
+      const S* x = load(k.x, k.dtype, at, buffer, n);
       prefetch_panel(n, x);
       const S* g = gradient(at, n);
       add_gradient_pairs<last>(k, c, n, x, g, sums.first(block), sums.second(block));
@@ -263,28 +249,26 @@ void reduce_blocks(const OsrReduce& k, int threads, const MakeGradient& make_gra
   for (int64_t c = 0; c < k.channels; c++) settle(k, c, total[c], total[k.channels + c]);
 }
 
-template <class T>
+template <class S>
 class GivenGradient {
  public:
-  using S = typename StateOf<T>::type;
-  explicit GivenGradient(const OsrReduce& k)
-      : g_(static_cast<const T*>(k.g)), scratch_(1, panel_size(k)), buffer_(scratch_.row()) {}
+  explicit GivenGradient(const OsrReduce& k) : k_(k), scratch_(1, panel_size(k)), buffer_(scratch_.row()) {}
   const S* operator()(int64_t at, int64_t n) {
-    prefetch_panel(n, g_ + at);
-    return load(g_ + at, buffer_, n);
+    const S* g = load(k_.g, k_.dtype, at, buffer_, n);
+    prefetch_panel(n, g);
+    return g;
   }
 
  private:
-  const T* g_;
+  const OsrReduce& k_;
   Scratch<S> scratch_;
   S* buffer_;
 };
 
 // g_y of the neuron, written to g_x
-template <class T>
+template <class S>
 class LifGradient {
  public:
-  using S = typename StateOf<T>::type;
   LifGradient(const LifParams& params, const OsrReduce& norm, const LifBackward& k)
       : p_(norm.threshold ? lif_at<S>(params, norm.threshold) : lif_of<S>(params)),
         k_(k),
@@ -295,11 +279,10 @@ class LifGradient {
         ones_(scratch_.row_of(S(1))) {}
 
   const S* operator()(int64_t at, int64_t n) {
-    const S* g_s = load(static_cast<const T*>(k_.g_spikes) + at, g_s_, n);
-    T* out = static_cast<T*>(k_.g_x) + at;
-    S* g_y = store_target(out, g_y_);
+    const S* g_s = load(k_.g_spikes, k_.dtype, at, g_s_, n);
+    S* g_y = store_target(k_.g_x, k_.dtype, at, g_y_);
     row_(p_, g_s, at_or(static_cast<const S*>(k_.keep), at, ones_), static_cast<const S*>(k_.u) + at, g_y, n);
-    store(out, g_y_, n);
+    store(k_.g_x, k_.dtype, at, g_y_, n);
     return g_y;
   }
 
@@ -313,39 +296,40 @@ class LifGradient {
 };
 
 void osr_reduce(const OsrReduce& k, int threads) {
-  with_dtype_and_layout(k, [&](auto zero, auto last) {
+  with_state_and_layout(k, [&](auto zero, auto last) {
     reduce_blocks<decltype(zero), last.value>(k, threads, [&] { return GivenGradient<decltype(zero)>(k); });
   });
 }
 
 void osr_lif_reduce(const LifParams& p, const OsrReduce& k, const LifBackward& lif, int threads) {
-  with_dtype_and_layout(k, [&](auto zero, auto last) {
+  with_state_and_layout(k, [&](auto zero, auto last) {
     reduce_blocks<decltype(zero), last.value>(k, threads, [&] { return LifGradient<decltype(zero)>(p, k, lif); });
   });
 }
 
-template <class T, bool last>
-void gradient_panel(const OsrGradient& k, int64_t c, int64_t at, int64_t n) {
-  using S = typename StateOf<T>::type;
-  const T* x = static_cast<const T*>(k.x) + at;
-  const T* g = static_cast<const T*>(k.g) + at;
-  T* g_x = static_cast<T*>(k.g_x) + at;
+template <class S, bool last>
+void gradient_panel(const OsrGradient& k, int64_t c, const S* x, const S* g, S* g_x, int64_t n) {
   const auto mean = of_panel<last>(row_of(k, Row::mean), c), inverse = of_panel<last>(row_of(k, Row::inverse), c);
   const auto factor = of_panel<last>(row_of(k, Row::factor), c);
   prefetch_panel(n, x, g, g_x);
   const auto mean_g = of_panel<last>(k.means, c), mean_g_xh = of_panel<last>(k.means + k.channels, c);
   FASTSNN_SIMD
   for (int64_t i = 0; i < n; i++) {
-    const double xh = normal(double(widen(x[i])), mean[i], inverse[i]);
-    narrow(S(osr_gradient(double(widen(g[i])), xh, factor[i], mean_g[i], mean_g_xh[i])), g_x[i]);
+    const double xh = normal(double(x[i]), mean[i], inverse[i]);
+    g_x[i] = S(osr_gradient(double(g[i]), xh, factor[i], mean_g[i], mean_g_xh[i]));
   }
 }
 
 void osr_gradient(const OsrGradient& k, int threads) {
-  with_dtype_and_layout(k, [&](auto zero, auto last) {
+  with_state_and_layout(k, [&](auto zero, auto last) {
+    using S = decltype(zero);
     parallel_blocks(k, threads, [&](int64_t, int64_t begin, int64_t end) {
+      Scratch<S> scratch(3, panel_size(k));
+      S *x = scratch.row(), *g = scratch.row(), *g_x = scratch.row();
       for_each_panel<last.value>(k, begin, end, [&](int64_t c, int64_t at, int64_t n) {
-        gradient_panel<decltype(zero), last.value>(k, c, at, n);
+        gradient_panel<S, last.value>(k, c, load(k.x, k.dtype, at, x, n), load(k.g, k.dtype, at, g, n),
+                                      store_target(k.g_x, k.dtype, at, g_x), n);
+        store(k.g_x, k.dtype, at, g_x, n);
       });
     });
   });

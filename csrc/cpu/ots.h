@@ -20,7 +20,7 @@ void charge_row(const Lif<S>& p, const S* v, const S* x, S* u, int64_t n) {
   potential_row<S, Reset::soft, Untraced>(p, std::numeric_limits<S>::quiet_NaN(), v, x, u, nullptr, n);
 }
 
-template <class T, class S = typename StateOf<T>::type>
+template <class S>
 Moments charge_block(const LifParams& params, const OtsCharge& k, int64_t begin, int64_t end) {
   const Lif<S> p = lif_of<S>(params);
   Scratch<S> scratch(2, end - begin);
@@ -32,7 +32,7 @@ Moments charge_block(const LifParams& params, const OtsCharge& k, int64_t begin,
     const int64_t n = std::min(kChunk, end - i);
     const S* v = at_or(static_cast<const S*>(k.v), i, start);
     S* u = u_all + i;
-    charge_row(p, v, load(static_cast<const T*>(k.x) + i, buffer, n), u, n);
+    charge_row(p, v, load(k.x, k.dtype, i, buffer, n), u, n);
     all = merge(all, row_moments(u, n));
   }
   return all;
@@ -41,7 +41,7 @@ Moments charge_block(const LifParams& params, const OtsCharge& k, int64_t begin,
 void ots_charge(const LifParams& p, const OtsCharge& k, int threads) {
   const int64_t blocks = std::max<int64_t>(1, std::min(kStatBlocks, k.n / kGrain));
   std::vector<Moments> parts(blocks);
-  with_dtype(k.dtype, [&](auto zero) {
+  with_state(k.dtype, [&](auto zero) {
     parallel_chunks(blocks, 1, k.n, threads, [&](int64_t first, int64_t last) {
       for (int64_t b = first; b < last; b++) {
         parts[b] = charge_block<decltype(zero)>(p, k, k.n * b / blocks, k.n * (b + 1) / blocks);
@@ -65,7 +65,7 @@ void fire_row(const Lif<S> p, const S* u, const S* keep, const S* a_prev, S* s, 
   }
 }
 
-template <class T, class S = typename StateOf<T>::type>
+template <class S>
 void fire_chunks(const LifParams& params, const OtsFire& k, int64_t begin, int64_t end) {
   const Lif<S> p = lif_at<S>(params, k.threshold);
   const auto row = Reset(params.reset) == Reset::hard ? fire_row<S, Reset::hard> : fire_row<S, Reset::soft>;
@@ -74,22 +74,21 @@ void fire_chunks(const LifParams& params, const OtsFire& k, int64_t begin, int64
   const S *ones = scratch.row_of(S(1)), *zeros = scratch.row_of(S(0));
   for (int64_t i = begin; i < end; i += kChunk) {
     const int64_t n = std::min(kChunk, end - i);
-    T* spikes = static_cast<T*>(k.spikes) + i;
     row(p, static_cast<const S*>(k.u) + i, at_or(static_cast<const S*>(k.keep), i, ones),
-        at_or(static_cast<const S*>(k.trace), i, zeros), store_target(spikes, s), static_cast<S*>(k.v) + i,
-        at_or(static_cast<S*>(k.trace_out), i, a), n);
-    store(spikes, s, n);
+        at_or(static_cast<const S*>(k.trace), i, zeros), store_target(k.spikes, k.dtype, i, s),
+        static_cast<S*>(k.v) + i, at_or(static_cast<S*>(k.trace_out), i, a), n);
+    store(k.spikes, k.dtype, i, s, n);
   }
 }
 
 void ots_fire(const LifParams& p, const OtsFire& k, int threads) {
-  with_dtype(k.dtype, [&](auto zero) {
+  with_state(k.dtype, [&](auto zero) {
     parallel_chunks(k.n, kChunk, k.n, threads,
                     [&](int64_t begin, int64_t end) { fire_chunks<decltype(zero)>(p, k, begin, end); });
   });
 }
 
-template <class T, class S = typename StateOf<T>::type>
+template <class S>
 void ots_backward_chunks(const LifParams& params, const OtsBackward& k, int64_t begin, int64_t end) {
   const Lif<S> p = lif_at<S>(params, k.threshold);
   const auto row = pick_surrogate<Online<S>::template Row>(params.surrogate);
@@ -98,15 +97,14 @@ void ots_backward_chunks(const LifParams& params, const OtsBackward& k, int64_t 
   const S* ones = scratch.row_of(S(1));
   for (int64_t i = begin; i < end; i += kChunk) {
     const int64_t n = std::min(kChunk, end - i);
-    T* out = static_cast<T*>(k.g_x) + i;
-    row(p, load(static_cast<const T*>(k.g_spikes) + i, g_s, n), at_or(static_cast<const S*>(k.keep), i, ones),
-        static_cast<const S*>(k.u) + i, store_target(out, g_x), n);
-    store(out, g_x, n);
+    row(p, load(k.g_spikes, k.dtype, i, g_s, n), at_or(static_cast<const S*>(k.keep), i, ones),
+        static_cast<const S*>(k.u) + i, store_target(k.g_x, k.dtype, i, g_x), n);
+    store(k.g_x, k.dtype, i, g_x, n);
   }
 }
 
 void ots_backward(const LifParams& p, const OtsBackward& k, int threads) {
-  with_dtype(k.dtype, [&](auto zero) {
+  with_state(k.dtype, [&](auto zero) {
     parallel_chunks(k.n, kChunk, k.n, threads,
                     [&](int64_t begin, int64_t end) { ots_backward_chunks<decltype(zero)>(p, k, begin, end); });
   });

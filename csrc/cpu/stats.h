@@ -114,15 +114,22 @@ void add_pairs(int64_t n, double* first, double* second, const Term& term) {
   }
 }
 
+// Adds x - origin and its square, of a panel, to its channels' sums.
+template <bool last, class S>
+void add_moments(int64_t n, const S* x, const double* origin, double* first, double* second) {
+  const auto from = of_panel<last>(origin, 0);
+  add_pairs<last>(n, first, second, [=](int64_t i) {
+    const double d = double(x[i]) - from[i];
+    return Pair{d, d * d};
+  });
+}
+
 // Moments of a row. The origin is one of its values, so that squaring loses at most n roundings.
 template <class S>
 Moments row_moments(const S* row, int64_t n) {
   const double origin = row[0];
   double sum = 0.0, squares = 0.0;
-  add_pairs<false>(n, &sum, &squares, [=](int64_t i) {
-    const double d = double(row[i]) - origin;
-    return Pair{d, d * d};
-  });
+  add_moments<false>(n, row, &origin, &sum, &squares);
   return moments_of(double(n), origin, sum, squares);
 }
 
@@ -148,14 +155,14 @@ class BlockSums {
 };
 
 // What a block subtracts before it sums: the first element of each channel
-template <class T>
 void origins(const Channels& k, const void* x, int64_t begin, double* origin) {
-  const T* row = static_cast<const T*>(x) + begin * k.channels * k.inner;
-  for (int64_t c = 0; c < k.channels; c++) origin[c] = widen(row[c * k.inner]);
+  with_dtype(k.dtype, [&](auto zero) {
+    const auto* row = static_cast<const decltype(zero)*>(x) + begin * k.channels * k.inner;
+    for (int64_t c = 0; c < k.channels; c++) origin[c] = widen(row[c * k.inner]);
+  });
 }
 
 // Merges the blocks' moments, in their order, from sums of x - origin and of its square.
-template <class T>
 void merge_blocks(const Channels& k, const void* x, BlockSums& sums, double* mean, double* m2) {
   const int64_t blocks = stat_blocks(k);
   std::vector<double> origin(k.channels);
@@ -164,7 +171,7 @@ void merge_blocks(const Channels& k, const void* x, BlockSums& sums, double* mea
   for (int64_t b = 0; b < blocks; b++) {
     const int64_t begin = block_begin(k, blocks, b), end = block_begin(k, blocks, b + 1);
     const double before = double(begin * k.inner), n = double((end - begin) * k.inner);
-    origins<T>(k, x, begin, origin.data());
+    origins(k, x, begin, origin.data());
     const double *first = sums.first(b), *second = sums.second(b);
     FASTSNN_SIMD
     for (int64_t c = 0; c < k.channels; c++) {
