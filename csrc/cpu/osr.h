@@ -307,29 +307,30 @@ void osr_lif_reduce(const LifParams& p, const OsrReduce& k, const LifBackward& l
   });
 }
 
-template <class S, bool last>
-void gradient_panel(const OsrGradient& k, int64_t c, const S* x, const S* g, S* g_x, int64_t n) {
+template <class T, bool last>
+void gradient_panel(const OsrGradient& k, int64_t c, int64_t at, int64_t n) {
+  using S = typename StateOf<T>::type;
+  const T* x = static_cast<const T*>(k.x) + at;
+  const T* g = static_cast<const T*>(k.g) + at;
+  T* g_x = static_cast<T*>(k.g_x) + at;
   const auto mean = of_panel<last>(row_of(k, Row::mean), c), inverse = of_panel<last>(row_of(k, Row::inverse), c);
   const auto factor = of_panel<last>(row_of(k, Row::factor), c);
   prefetch_panel(n, x, g, g_x);
   const auto mean_g = of_panel<last>(k.means, c), mean_g_xh = of_panel<last>(k.means + k.channels, c);
   FASTSNN_SIMD
   for (int64_t i = 0; i < n; i++) {
-    const double xh = normal(double(x[i]), mean[i], inverse[i]);
-    g_x[i] = S(osr_gradient(double(g[i]), xh, factor[i], mean_g[i], mean_g_xh[i]));
+    const double xh = normal(double(widen(x[i])), mean[i], inverse[i]);
+    narrow(S(osr_gradient(double(widen(g[i])), xh, factor[i], mean_g[i], mean_g_xh[i])), g_x[i]);
   }
 }
 
 void osr_gradient(const OsrGradient& k, int threads) {
-  with_state_and_layout(k, [&](auto zero, auto last) {
-    using S = decltype(zero);
-    parallel_blocks(k, threads, [&](int64_t, int64_t begin, int64_t end) {
-      Scratch<S> scratch(3, panel_size(k));
-      S *x = scratch.row(), *g = scratch.row(), *g_x = scratch.row();
-      for_each_panel<last.value>(k, begin, end, [&](int64_t c, int64_t at, int64_t n) {
-        gradient_panel<S, last.value>(k, c, load(k.x, k.dtype, at, x, n), load(k.g, k.dtype, at, g, n),
-                                      store_target(k.g_x, k.dtype, at, g_x), n);
-        store(k.g_x, k.dtype, at, g_x, n);
+  with_dtype(k.dtype, [&](auto zero) {
+    with_layout(k, [&](auto last) {
+      parallel_blocks(k, threads, [&](int64_t, int64_t begin, int64_t end) {
+        for_each_panel<last.value>(k, begin, end, [&](int64_t c, int64_t at, int64_t n) {
+          gradient_panel<decltype(zero), last.value>(k, c, at, n);
+        });
       });
     });
   });
