@@ -84,7 +84,7 @@ class Record:
 
     def _before(self, name: str, _module: nn.Module, _inputs: Any) -> None:
         neuron = self.neurons[name]
-        first = not neuron.state.t if isinstance(neuron, EMPF) else not isinstance(neuron.v, Tensor)
+        first = not neuron.state.t if isinstance(neuron, EMPF) else not isinstance(neuron.state.potential, Tensor)
         if first or neuron.step_mode == "m":
             self._t[name], self._v[name], self._a[name], self._s[name] = 0, [], [], []
 

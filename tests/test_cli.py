@@ -17,9 +17,10 @@ from torch.testing import assert_close
 
 import fastsnn
 from fastsnn import backends, cli, graphs, names
+from fastsnn.nn import LIF, plain
 from fastsnn.nn.osr import OSR, VanillaBN
 from fastsnn.train import config, experiment
-from fastsnn.train.potentials import Distribution
+from fastsnn.train.potentials import Distribution, charged
 
 pytest.importorskip("sklearn", reason="the digits come with scikit-learn")
 pytest.importorskip("matplotlib", reason="curves.png is drawn by matplotlib")
@@ -134,6 +135,19 @@ def test_osr_folds_each_batch_in_and_ots_has_no_one_threshold(tmp_path):
     assert "z_scores" not in epochs(tmp_path / "osr+ots")[-1]
     assert experiment.Experiment.resume(tmp_path / "osr").threshold == 1.0
     assert experiment.Experiment.resume(tmp_path / "osr+ots").threshold is None
+
+
+@pytest.mark.parametrize("store_v_seq", [False, True])
+@pytest.mark.parametrize("rule", ["ottt", "bptt", "alif"])
+def test_the_potentials_seen_are_those_before_the_reset(rule, store_v_seq):
+    neuron, seen = LIF.for_rule(rule, store_v_seq=store_v_seq), []
+    experiment._each_potential(neuron, lambda u: seen.append(u.clone()))
+    for x in torch.randn(4, 2, 50):
+        expected = charged(neuron, x)
+        fired = plain(neuron(x))
+        assert_close(seen[-1], expected, rtol=0, atol=0)
+        assert torch.equal(seen[-1] >= neuron.v_threshold, fired != 0)
+    assert len(seen) == 4
 
 
 def test_the_moments_of_batches_are_those_of_all():

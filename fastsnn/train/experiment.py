@@ -25,6 +25,7 @@ from ..online import BatchResult, SeparableShare, Trainer
 from ..online.training import evaluating
 from ..recipes import Recipe
 from ..recorder import Record, record
+from ..rules import RULES
 from . import checkpoints
 from .assembly import CONVOLUTIONS, assemble
 from .checkpoints import BEST, CHECKPOINT, INIT
@@ -184,8 +185,7 @@ class Experiment:
         hooks: list[Any] = []
         for name, distribution in moments.items():
             neuron = self.neurons[name]
-            add = partial(_each_potential, partial(distribution.add, threshold=neuron.v_threshold))
-            hooks.append(neuron.register_forward_pre_hook(add))
+            hooks.append(_each_potential(neuron, partial(distribution.add, threshold=neuron.v_threshold)))
         top5 = TopFive() if self.data.classes > 5 else None
         try:
             with record(self.net) as seen:
@@ -225,7 +225,7 @@ class Experiment:
                 seen.setdefault(name, []).append(potential.flatten().cpu())
 
         hooks = [
-            neuron.register_forward_pre_hook(partial(_each_potential, partial(keep, name)))
+            _each_potential(neuron, partial(keep, name))
             if isinstance(neuron, LIF)
             else neuron.register_forward_hook(partial(_each_potential_after, partial(keep, name)))
             for name, neuron in self.neurons.items()
@@ -387,9 +387,11 @@ class TopFive:
         self._sum = None
 
 
-def _each_potential(use: Callable[[Tensor], None], neuron: LIF, inputs: tuple[Tensor]) -> None:
-    """A hook before a neuron's step: use(u)."""
-    use(charged(neuron, *inputs))
+def _each_potential(neuron: LIF, use: Callable[[Any], None]) -> Any:
+    """A hook at every step of a neuron: use(u). That is the state an online rule leaves, else it is computed before."""
+    if RULES[neuron.rule].online and neuron.stabilizer is None and not neuron.store_v_seq:
+        return neuron.register_forward_hook(lambda *_: use(neuron.state.potential))
+    return neuron.register_forward_pre_hook(lambda _neuron, inputs: use(charged(neuron, *inputs)))
 
 
 def _each_potential_after(use: Callable[[Tensor | None], None], neuron: EMPF, *_: Any) -> None:
