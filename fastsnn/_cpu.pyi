@@ -4,21 +4,9 @@ version: str
 openmp: bool
 
 class LifParams:
-    def __init__(
-        self,
-        leak: float,
-        gain: float,
-        bias: float,
-        threshold: float,
-        v_reset: float,
-        reset_grad: float,
-        height: float,
-        slope: float,
-        reset: int,
-        rule: int,
-        surrogate: int,
-        of_rule: Sequence[float],
-    ) -> None: ...
+    """A neuron's parameters, as core/arguments.h has them."""
+
+    def __init__(self, **parameters: float | Sequence[float]) -> None: ...
 
 # by name, in the order of their codes: slots as (name, drives, every_step), and the number of parameters
 rules: dict[str, tuple[tuple[tuple[str, bool, bool], ...], int]]

@@ -3,7 +3,6 @@
 #include <pybind11/pybind11.h>
 
 #include <algorithm>
-#include <array>
 #include <climits>
 #include <new>
 #include <stdexcept>
@@ -20,11 +19,6 @@
 // tensors are fastsnn/ops' to check; that each has the memory its call needs is checked here.
 namespace fastsnn {
 namespace bindings {
-
-template <class Enum>
-bool known(int64_t value) {
-  return value >= 0 && value < int64_t(Enum::count);
-}
 
 inline dlpack::Type type_of(Holds holds, Dtype dtype) {
   switch (holds) {
@@ -46,77 +40,20 @@ inline dlpack::Type type_of(Holds holds, Dtype dtype) {
   }
 }
 
-// The names of what a kernel takes, and where each stands in a call: as Python has it, the first ones may come by
-// position. Names are one object wherever a call is written: they are compared when it is another one than before.
-class Signature {
- public:
-  static constexpr size_t kMost = 64;
-  using Places = std::array<uint8_t, kMost>;
-
-  Signature(const char* kernel, const std::string& names) : kernel_(kernel) {
-    for (size_t from = 0, to; from < names.size(); from = to + 2) {
-      to = std::min(names.find(", ", from), names.size());
-      names_.push_back(PyUnicode_InternFromString(names.substr(from, to - from).c_str()));
-    }
-    if (names_.size() > kMost) throw std::logic_error(kernel + std::string(" takes too many arguments"));
-  }
-
-  // given: the names of what comes behind those by position, or null where there are none
-  Places places(Py_ssize_t positional, PyObject* given) {
-    if (!given || given != last_ || positional != positional_) compare(positional, given);
-    return places_;
-  }
-
- private:
-  void compare(Py_ssize_t positional, PyObject* given) {
-    const Py_ssize_t named = given ? PyTuple_GET_SIZE(given) : 0, count = Py_ssize_t(names_.size());
-    if (positional > count) fail("takes " + std::to_string(count) + " arguments");
-    Places places{};
-    std::vector<bool> known(size_t(named), false);
-    for (Py_ssize_t i = 0; i < count; i++) {
-      const Py_ssize_t at = i < positional ? i : positional + find(names_[size_t(i)], given, named, i - positional);
-      if (at == positional + named) fail("misses " + text(names_[size_t(i)]));
-      places[size_t(i)] = uint8_t(at);
-      if (i >= positional) known[size_t(at - positional)] = true;
-    }
-    for (Py_ssize_t at = 0; at < named; at++) {
-      if (known[size_t(at)]) continue;
-      fail("takes no argument " + text(PyTuple_GET_ITEM(given, at)) + ", or has it by position");
-    }
-    Py_XINCREF(given);
-    std::swap(last_, given);
-    Py_XDECREF(given);
-    places_ = places, positional_ = positional;
-  }
-
-  [[noreturn]] void fail(const std::string& what) const { throw py::type_error(kernel_ + (" " + what)); }
-
-  // most are the same objects, in the order in which they are declared
-  static Py_ssize_t find(PyObject* name, PyObject* given, Py_ssize_t count, Py_ssize_t first) {
-    for (Py_ssize_t i = 0; i < count; i++) {
-      const Py_ssize_t at = (first + i) % count;
-      if (PyTuple_GET_ITEM(given, at) == name) return at;
-    }
-    for (Py_ssize_t at = 0; at < count; at++) {
-      if (PyUnicode_Compare(PyTuple_GET_ITEM(given, at), name) == 0) return at;
-    }
-    return count;
-  }
-
-  static std::string text(PyObject* name) { return py::str(py::handle(name)); }
-
-  const char* kernel_;
-  std::vector<PyObject*> names_;
-  PyObject* last_ = nullptr;  // a reference, so that its address is no other's
-  Py_ssize_t positional_ = 0;
-  Places places_{};
-};
-
-// The arguments of a call, in the order in which they are declared
+// The arguments of a call, in the order in which the kernel declares them: as Python has it, the first ones may come by
+// position, the others by name.
 class Arguments {
  public:
-  Arguments(const char* kernel, const Signature::Places& places, PyObject* const* given)
-      : kernel_(kernel), places_(places), given_(given) {}
+  Arguments(const char* kernel, const std::vector<PyObject*>& declared, PyObject* const* given, Py_ssize_t positional,
+            PyObject* names)
+      : kernel_(kernel),
+        declared_(declared),
+        given_(given),
+        names_(names),
+        positional_(positional),
+        named_(names ? PyTuple_GET_SIZE(names) : 0) {
+    if (size_t(positional_ + named_) != declared.size()) refuse_names();
+  }
 
   // what follows lies on this device and is of the call's dtype
   void on(dlpack::Device device, Dtype dtype) { device_ = device, dtype_ = dtype; }
@@ -133,24 +70,25 @@ class Arguments {
   }
   void operator()(const char* name, bool& flag) { flag = integer(name, next()) != 0; }
   void operator()(const char* name, Dtype& dtype) {
-    const int64_t code = integer(name, next());
-    if (!known<Dtype>(code)) fail(std::string(name) + ": unknown code");
+    int code = 0;
+    (*this)(name, code, Dtype::count);
     dtype = Dtype(code);
   }
-  void operator()(const char* name, double& number) {
-    PyObject* const object = next();
-    number = PyFloat_AsDouble(object);
-    if (number == -1.0 && PyErr_Occurred()) refuse(name, object, "a number");
+  // a code of an enum, of which there are so many
+  template <class Enum>
+  void operator()(const char* name, int& code, Enum count) {
+    (*this)(name, code);
+    if (code < 0 || code >= int(count)) fail(std::string(name) + ": unknown code");
   }
+  void operator()(const char* name, double& value) { value = number(name, next()); }
   template <size_t count>
   void operator()(const char* name, int64_t (&numbers)[count]) {
-    PyObject* const object = next();
-    if (!PySequence_Check(object) || PySequence_Size(object) != count) refuse(name, object, "a sequence of its length");
-    for (size_t i = 0; i < count; i++) {
-      const auto item = py::reinterpret_steal<py::object>(PySequence_GetItem(object, Py_ssize_t(i)));
-      if (!item) refuse(name, object, "a sequence of integers");
-      numbers[i] = integer(name, item.ptr());
-    }
+    each(name, count, [&](size_t i, PyObject* item) { numbers[i] = integer(name, item); });
+  }
+  // the first `count` of them
+  template <size_t most>
+  void operator()(const char* name, double (&numbers)[most], int count) {
+    each(name, size_t(count), [&](size_t i, PyObject* item) { numbers[i] = number(name, item); });
   }
   const LifParams& params() {
     PyObject* const object = next();
@@ -191,7 +129,21 @@ class Arguments {
   }
 
  private:
-  PyObject* next() { return given_[places_[next_++]]; }
+  PyObject* next() {
+    const Py_ssize_t place = next_++;
+    return given_[place < positional_ ? place : positional_ + find(declared_[size_t(place)], place - positional_)];
+  }
+
+  // Names are one object wherever a call is written; most come in the order in which they are declared.
+  Py_ssize_t find(PyObject* name, Py_ssize_t first) const {
+    for (Py_ssize_t i = 0, at = first; i < named_; i++, at = at + 1 < named_ ? at + 1 : 0) {
+      if (PyTuple_GET_ITEM(names_, at) == name) return at;
+    }
+    for (Py_ssize_t at = 0; at < named_; at++) {
+      if (PyUnicode_Compare(PyTuple_GET_ITEM(names_, at), name) == 0) return at;
+    }
+    refuse_names();
+  }
 
   int64_t integer(const char* name, PyObject* object) const {
     const py::object index = py::reinterpret_steal<py::object>(PyNumber_Index(object));
@@ -200,6 +152,25 @@ class Arguments {
     const int64_t number = PyLong_AsLongLongAndOverflow(index.ptr(), &overflow);
     if (overflow) fail(std::string(name) + " does not fit in 64 bits");
     return number;
+  }
+
+  double number(const char* name, PyObject* object) const {
+    const double number = PyFloat_AsDouble(object);
+    if (number == -1.0 && PyErr_Occurred()) refuse(name, object, "a number");
+    return number;
+  }
+
+  template <class Read>
+  void each(const char* name, size_t count, const Read& read) {
+    PyObject* const object = next();
+    if (!PySequence_Check(object) || size_t(PySequence_Size(object)) != count) {
+      refuse(name, object, "a sequence of its length");
+    }
+    for (size_t i = 0; i < count; i++) {
+      const auto item = py::reinterpret_steal<py::object>(PySequence_GetItem(object, Py_ssize_t(i)));
+      if (!item) refuse(name, object, "a sequence of numbers");
+      read(i, item.ptr());
+    }
   }
 
   template <class T>
@@ -250,10 +221,27 @@ class Arguments {
 
   [[noreturn]] void fail(const std::string& what) const { throw std::invalid_argument(kernel_ + (": " + what)); }
 
+  [[noreturn]] void refuse_names() const {
+    const auto text = [](PyObject* name) { return std::string(py::str(py::handle(name))); };
+    std::vector<std::string> wanted, given;  // by name
+    for (size_t i = size_t(positional_); i < declared_.size(); i++) wanted.push_back(text(declared_[i]));
+    for (Py_ssize_t at = 0; at < named_; at++) given.push_back(text(PyTuple_GET_ITEM(names_, at)));
+    const auto lacking = [](const auto& names, const auto& among) {
+      return *std::find_if(names.begin(), names.end(),
+                           [&](const auto& name) { return std::count(among.begin(), among.end(), name) == 0; });
+    };
+    const std::string what =
+        size_t(positional_) > declared_.size() ? "takes " + std::to_string(declared_.size()) + " arguments"
+        : given.size() > wanted.size() ? "takes no argument " + lacking(given, wanted) + ", or has it by position"
+                                       : "misses " + lacking(wanted, given);
+    throw py::type_error(kernel_ + (" " + what));
+  }
+
   const char* kernel_;
-  const Signature::Places places_;
+  const std::vector<PyObject*>& declared_;
   PyObject* const* given_;
-  size_t next_ = 0;
+  PyObject* names_;
+  Py_ssize_t positional_, named_, next_ = 0;
   dlpack::Device device_{};
   Dtype dtype_{};
 };
@@ -262,17 +250,26 @@ class Arguments {
 // tuple of as many as the rule says
 class Declaration {
  public:
-  std::string text, names;
+  std::string text;
+  std::vector<PyObject*> names;
 
   void require(bool, const char*) const {}
   void operator()(const char* name, int64_t&) { add(name, "int"); }
   void operator()(const char* name, int&) { add(name, "int"); }
+  template <class Enum>
+  void operator()(const char* name, int&, Enum) {
+    add(name, "int");
+  }
   void operator()(const char* name, bool&) { add(name, "bool"); }
   void operator()(const char* name, Dtype&) { add(name, "dtype"); }
   void operator()(const char* name, double&) { add(name, "float"); }
   template <size_t count>
   void operator()(const char* name, int64_t (&)[count]) {
     add(name, "int[" + std::to_string(count) + "]");
+  }
+  template <size_t most>
+  void operator()(const char* name, double (&)[most], int) {
+    add(name, "float[]");
   }
   template <class T, class Type>
   void operator()(const char* name, T*&, Type type, int64_t, Need need = Need::always) {
@@ -286,9 +283,9 @@ class Declaration {
   void operator()(const char* name, T* (&)[most], const SlotsTaken&) {
     add(name, "*" + role<T>() + "state?");
   }
-  void add(const std::string& name, const std::string& type) {
-    text += (text.empty() ? "" : ", ") + name + (type.empty() ? "" : ": " + type);
-    names += (names.empty() ? "" : ", ") + name;
+  void add(const char* name, const std::string& type) {
+    text += (text.empty() ? "" : ", ") + std::string(name) + (type.empty() ? "" : ": " + type);
+    names.push_back(PyUnicode_InternFromString(name));
   }
 
  private:
@@ -303,39 +300,20 @@ class Declaration {
   }
 };
 
-// What the structs of a kernel's call come in
-template <class... Structs>
-struct CallOf;
-template <class K>
-struct CallOf<K> {
-  using type = K;
-};
-template <class K>
-struct CallOf<LifParams, K> {
-  using type = K;
-};
-template <>
-struct CallOf<LifParams, OsrForward, LifForward> {
-  using type = OsrLifForward;
-};
-template <>
-struct CallOf<LifParams, OsrReduce, LifBackward> {
-  using type = OsrLifReduce;
-};
-
 template <class K, class = void>
 struct HasRule : std::false_type {};
 template <class K>
 struct HasRule<K, std::void_t<decltype(K::rule)>> : std::true_type {};
 
+// The struct of a kernel's operands, which comes last
 template <class... Structs>
-constexpr bool kNeuron = std::is_same_v<std::tuple_element_t<0, std::tuple<Structs...>>, LifParams>;
+using Operands = std::tuple_element_t<sizeof...(Structs) - 1, std::tuple<Structs...>>;
 
 template <class... Structs>
 Declaration declared() {
   Declaration declaration;
-  typename CallOf<Structs...>::type k{};
-  if (kNeuron<Structs...>) declaration.add("p", "");
+  Operands<Structs...> k{};
+  if (sizeof...(Structs) == 2) declaration.add("p", "");
   declaration.add("where", "");
   k.numbers(declaration);
   k.operands(declaration);
@@ -345,9 +323,9 @@ Declaration declared() {
 // A Core has a type Where (on what to run), where(Arguments), device(Where) and the kernels. False: nothing to do.
 template <class Core, class... Structs, class Run>
 bool call(Arguments& arguments, const Run& run) {
-  typename CallOf<Structs...>::type k{};
+  Operands<Structs...> k{};
   const LifParams* p = nullptr;
-  if constexpr (kNeuron<Structs...>) p = &arguments.params();
+  if constexpr (sizeof...(Structs) == 2) p = &arguments.params();
   if constexpr (HasRule<decltype(k)>::value) k.rule = p->rule;
   const typename Core::Where where = Core::where(arguments);
   k.numbers(arguments);
@@ -355,9 +333,7 @@ bool call(Arguments& arguments, const Run& run) {
   k.operands(arguments);
   if (k.empty()) return false;
   py::gil_scoped_release nogil;
-  if constexpr (sizeof...(Structs) == 3) {
-    run(*p, k, k.neuron(), where);
-  } else if constexpr (kNeuron<Structs...>) {
+  if constexpr (sizeof...(Structs) == 2) {
     run(*p, k, where);
   } else {
     run(k, where);
@@ -397,10 +373,9 @@ inline void add(py::module_& m, PyMethodDef& definition) {
 #define FASTSNN_BIND(kernel, ...)                                                                                 \
   {                                                                                                               \
     static const Declaration declaration = declared<__VA_ARGS__>();                                               \
-    static Signature signature(#kernel, declaration.names);                                                       \
     constexpr Function function = [](PyObject*, PyObject* const* given, Py_ssize_t positional, PyObject* names) { \
       return translated([&] {                                                                                     \
-        Arguments arguments(#kernel, signature.places(positional, names), given);                                 \
+        Arguments arguments(#kernel, declaration.names, given, positional, names);                                \
         return py::bool_(call<Core, __VA_ARGS__>(arguments, Core::kernel));                                       \
       });                                                                                                         \
     };                                                                                                            \

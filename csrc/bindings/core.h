@@ -9,21 +9,16 @@
 namespace fastsnn {
 namespace bindings {
 
-inline void require(bool ok, const char* message) {
-  if (!ok) throw std::invalid_argument(message);
-}
-
-inline LifParams lif_params(double leak, double gain, double bias, double threshold, double v_reset, double reset_grad,
-                            double height, double slope, int reset, int rule, int surrogate,
-                            const std::vector<double>& of_rule) {
-  require(known<FASTSNN_ISA::Reset>(reset), "reset: unknown code");
-  require(known<Rule>(rule), "rule: unknown code");
-  require(known<FASTSNN_ISA::Surrogate>(surrogate), "surrogate: unknown code");
-  const auto& traits = FASTSNN_ISA::kRules[rule];
-  require(!traits.soft_reset || reset == int(FASTSNN_ISA::Reset::soft), "the rule needs soft reset");
-  require(int(of_rule.size()) == traits.parameters, "of_rule: one number is needed for each of the rule's parameters");
-  LifParams p{leak, gain, bias, threshold, v_reset, reset_grad, height, slope, reset, rule, surrogate};
-  std::copy(of_rule.begin(), of_rule.end(), p.of_rule);
+inline LifParams lif_params(const py::kwargs& given) {
+  static const Declaration declaration = [] {
+    Declaration of_params;
+    LifParams{}.numbers(of_params);
+    return of_params;
+  }();
+  const py::tuple names(given.attr("keys")()), values(given.attr("values")());
+  Arguments arguments("LifParams", declaration.names, PySequence_Fast_ITEMS(values.ptr()), 0, names.ptr());
+  LifParams p{};
+  p.numbers(arguments);
   return p;
 }
 
@@ -43,14 +38,6 @@ inline py::dict rules() {
   return found;
 }
 
-inline void bind_params(py::module_& m) {
-  py::class_<LifParams>(m, "LifParams", py::module_local())
-      .def(py::init(&lif_params), py::arg("leak"), py::arg("gain"), py::arg("bias"), py::arg("threshold"),
-           py::arg("v_reset"), py::arg("reset_grad"), py::arg("height"), py::arg("slope"), py::arg("reset"),
-           py::arg("rule"), py::arg("surrogate"), py::arg("of_rule"));
-  m.attr("rules") = rules();
-}
-
 // name -> what it takes, in words
 template <class Core>
 py::dict bind_kernels(py::module_& m) {
@@ -62,7 +49,8 @@ py::dict bind_kernels(py::module_& m) {
 
 template <class Core>
 py::dict bind(py::module_& m) {
-  bind_params(m);
+  py::class_<LifParams>(m, "LifParams", py::module_local()).def(py::init(&lif_params));
+  m.attr("rules") = rules();
   m.attr("version") = FASTSNN_VERSION;
   return bind_kernels<Core>(m);
 }

@@ -2,6 +2,7 @@
 
 #include "operands.h"
 #include "rules/list.h"
+#include "surrogate.h"
 
 // What every core's kernels take. Pointers are raw, sizes int64, `n` neurons are contiguous,
 // sequences are [T, n]. A null optional pointer means: not wanted (outputs) or zero (inputs).
@@ -16,6 +17,17 @@ struct LifParams {
   double height, slope;
   int reset, rule, surrogate;  // enums of this folder
   double of_rule[FASTSNN_ISA::kMostParameters];
+
+  template <class Take>
+  void numbers(Take&& take) {
+    take("leak", leak), take("gain", gain), take("bias", bias), take("threshold", threshold), take("v_reset", v_reset),
+        take("reset_grad", reset_grad), take("height", height), take("slope", slope);
+    take("reset", reset, FASTSNN_ISA::Reset::count), take("rule", rule, Rule::count),
+        take("surrogate", surrogate, FASTSNN_ISA::Surrogate::count);
+    const auto& traits = FASTSNN_ISA::kRules[rule];
+    take("of_rule", of_rule, traits.parameters);
+    take.require(!traits.soft_reset || reset == int(FASTSNN_ISA::Reset::soft), "the rule needs soft reset");
+  }
 };
 
 using FASTSNN_ISA::kMostSlots;

@@ -4,7 +4,7 @@
 
 #include "arguments.h"
 #include "lif.h"
-#include "stats.h"
+#include "moments.h"
 
 // Membrane potential distribution regularisation (equations/rptt.md): moments of u[t], and the gradient of what depends
 // on them.

@@ -8,7 +8,7 @@
 #include <limits>
 #include <memory>
 
-#include "../core/bits.h"
+#include "../core/binary.h"
 #include "loops.h"
 #include "standardize.h"
 

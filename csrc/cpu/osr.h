@@ -197,7 +197,8 @@ void osr_forward(const OsrForward& k, int threads) {
   });
 }
 
-void osr_lif_forward(const LifParams& p, const OsrForward& k, const LifForward& lif, int threads) {
+void osr_lif_forward(const LifParams& p, const OsrLifForward& k, int threads) {
+  const LifForward lif = k.neuron();
   with_state_and_layout(k, [&](auto zero, auto last) {
     using S = decltype(zero);
     forward_passes<S, last.value>(k, threads,
@@ -301,7 +302,8 @@ void osr_reduce(const OsrReduce& k, int threads) {
   });
 }
 
-void osr_lif_reduce(const LifParams& p, const OsrReduce& k, const LifBackward& lif, int threads) {
+void osr_lif_reduce(const LifParams& p, const OsrLifReduce& k, int threads) {
+  const LifBackward lif = k.neuron();
   with_state_and_layout(k, [&](auto zero, auto last) {
     reduce_blocks<decltype(zero), last.value>(k, threads, [&] { return LifGradient<decltype(zero)>(p, k, lif); });
   });

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <vector>
 
-#include "../core/stats.h"
+#include "../core/osr.h"
 #include "loops.h"
 
 // Sums over channels in two stages: every block of `outer` has its own, which are added in the blocks' order. Blocks

@@ -1,4 +1,4 @@
-#include "../core/bits.h"
+#include "../core/binary.h"
 #include "mma.h"
 #include "rows.h"
 #include "sums.h"

@@ -1,6 +1,6 @@
 #pragma once
 
-#include "../core/stats.h"
+#include "../core/osr.h"
 #include "sums.h"
 #include "vector.h"
 

@@ -107,21 +107,26 @@ void with_rule(const LifParams& p, const F& f) {
   FASTSNN_ISA::with_rule(p.rule, Reset(p.reset) == Reset::hard, [&](auto rule, auto reset) { f(reset, rule); });
 }
 
-template <class... Pointers>
-bool slots_aligned(const Pointers (&... slots)[kMostSlots]) {
+// Whether every operand that a struct declares begins at 16 bytes
+struct Aligned {
   bool all = true;
-  for (int i = 0; i < kMostSlots; i++) all = all && all_aligned(slots[i]...);
-  return all;
-}
 
-inline bool aligned(const LifForward& k) {
-  return slots_aligned(k.slots, k.slots_out) &&
-         all_aligned(k.x, k.potential, k.keep, k.spikes, k.u_last, k.u_seq, k.v_last, k.v_seq);
-}
+  template <class T>
+  void operator()(const char*, T* at, Holds, int64_t, Need = Need::always) {
+    all = all && all_aligned(at);
+  }
+  template <class T, size_t most>
+  void operator()(const char*, T* (&slots)[most], const SlotsTaken&) {
+    for (T* at : slots) all = all && all_aligned(at);
+  }
+  void require(bool, const char*) const {}
+};
 
-inline bool aligned(const LifBackward& k) {
-  return slots_aligned(k.slots, k.g_slots_last, k.g_slots_first) &&
-         all_aligned(k.g_spikes, k.keep, k.u, k.x, k.potential, k.g_v_last, k.g_v_seq, k.g_x, k.g_v_first);
+template <class K>
+bool aligned(K k) {
+  Aligned found;
+  k.operands(found);
+  return found.all;
 }
 
 }  // namespace cuda

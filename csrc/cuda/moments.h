@@ -1,6 +1,6 @@
 #pragma once
 
-#include "../core/stats.h"
+#include "../core/moments.h"
 #include "sums.h"
 #include "vector.h"
 

@@ -138,8 +138,6 @@ void mpdr_forward(const LifParams& params, const MpdrForward& k, const Stream& o
   });
 }
 
-bool aligned(const MpdrBackward& k) { return aligned(static_cast<const LifBackward&>(k)) && all_aligned(k.g_local); }
-
 template <class T, Reset reset, class R, bool saved>
 void mpdr_backward_online_as(const LifParams& params, const MpdrBackward& k, const Stream& on) {
   using S = typename StateOf<T>::type;

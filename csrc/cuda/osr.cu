@@ -331,7 +331,8 @@ void osr_forward(const OsrForward& k, const Stream& on) {
   });
 }
 
-void osr_lif_forward(const LifParams& params, const OsrForward& k, const LifForward& lif, const Stream& on) {
+void osr_lif_forward(const LifParams& params, const OsrLifForward& k, const Stream& on) {
+  const LifForward lif = k.neuron();
   with_dtype(k.dtype, [&](auto zero) {
     using T = decltype(zero);
     using S = typename StateOf<T>::type;
@@ -379,7 +380,8 @@ void osr_reduce(const OsrReduce& k, const Stream& on) {
   });
 }
 
-void osr_lif_reduce(const LifParams& params, const OsrReduce& k, const LifBackward& lif, const Stream& on) {
+void osr_lif_reduce(const LifParams& params, const OsrLifReduce& k, const Stream& on) {
+  const LifBackward lif = k.neuron();
   need_workspace(k.workspace);
   with_dtype(k.dtype, [&](auto zero) {
     using T = decltype(zero);

@@ -9,19 +9,17 @@ import torch
 from torch import Tensor
 
 from ..backends import register
-from ..backends.core import Core
 from ..reference import binary as reference
 from ..reference.binary import Geometry, output_shape
-from .operands import DTYPES, declared
+from .family import DTYPES, Family
 
 POINT = (1, 1)  # a plane, or a kernel, of one pixel
 
 
-class BinaryKernels:
+class BinaryKernels(Family):
     """Binary synapses on one core; signatures as fastsnn.reference.binary."""
 
-    def __init__(self, core: Core) -> None:
-        self.NAME, self._core, self._where = core.name, core.checked(declared("binarize_", "packed_")), core.where
+    CALLS = ("binarize_", "packed_")
 
     def _sizes(self, weight: Tensor) -> dict[str, Any]:
         rows, cols = len(weight), weight[0].numel()

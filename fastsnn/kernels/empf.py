@@ -6,19 +6,16 @@ import torch
 from torch import Tensor
 
 from ..backends import register
-from ..backends.core import Core
 from ..reference import empf as reference
 from ..reference.empf import Norm
 from ..types import state_dtype
-from .operands import DTYPES, declared
+from .family import DTYPES, Family
 
 
-class EMPFKernels:
+class EMPFKernels(Family):
     """EM-PF kernels of one core; signatures as fastsnn.reference.empf. Sums come in several parts a channel."""
 
-    def __init__(self, core: Core) -> None:
-        self.NAME, self._core = core.name, core.checked(declared("empf_"))
-        self._where, self._blocks = core.where, core.blocks
+    CALLS = ("empf_",)
 
     def _run(self, kernel: str, like: Tensor, dtype: torch.dtype, **operands: Tensor | None) -> None:
         T, outer, channels, inner = (*[1] * (4 - like.dim()), *like.shape)

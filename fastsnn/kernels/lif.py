@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
-import itertools
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -13,12 +11,9 @@ from torch import Tensor, empty_like
 
 from ..backends import register
 from ..backends.core import Core
-from ..errors import BackendError
 from ..reference import lif, mpdr
-from ..rules import RULES
-from ..surrogate.formulas import SHAPES
 from ..types import EMPTY, Forward, LIFParams, LIFState, MPDRGradient, Saved, new, state_dtype
-from .operands import DTYPES, declared, workspace_of_blocks
+from .family import DTYPES, NeuronFamily
 
 
 def _empty_float(x: Tensor) -> Tensor:
@@ -28,58 +23,14 @@ def _empty_float(x: Tensor) -> Tensor:
 EMPTY_STATE = {dtype: empty_like if state_dtype(dtype) == dtype else _empty_float for dtype in DTYPES}
 
 
-def check_rules(core: Any) -> None:
-    """Raises ImportError, naming rule, slot and file, where a core's step of a rule has other slots or parameters than
-    fastsnn.rules says. A rule whose step it lacks is refused when it is to run."""
-    for rule in RULES.values():
-        here = f"rule {rule.name!r} ({inspect.getsourcefile(type(rule))})"
-        there = f"step {rule.kernel!r} of {core.__name__}"
-        if rule.kernel not in core.rules:
-            continue
-        slots, parameters = core.rules[rule.kernel]
-        for own, its in itertools.zip_longest(rule.slots, slots):
-            mine = own and own[:3]
-            if mine != its:
-                what = "(name, drives, every_step)"
-                raise ImportError(f"{here} declares slot {mine} {what} where {there} has {its}")
-        if parameters != len(rule.parameters):
-            raise ImportError(f"{here} declares {len(rule.parameters)} parameters where {there} has {parameters}")
-
-
-class LIFKernels:
+class LIFKernels(NeuronFamily):
     """LIF kernels of one core; signatures as fastsnn.reference.lif, and fastsnn.reference.mpdr."""
 
-    def __init__(self, core: Core) -> None:
-        self._core = core.checked(declared("lif_", "mpdr_"))
-        if self._core is not None:
-            check_rules(self._core)
-        self.NAME, self.SAVES_U, self._workspace = core.name, core.saves_u, core.blocks > 1
-        self._where, self._cached = core.where, f"_native_{core.name}"
+    CALLS = ("lif_", "mpdr_")
 
-    def _params(self, p: LIFParams) -> Any:
-        native = p.__dict__.get(self._cached)
-        if native is not None:
-            return native
-        if p.kind.kernel not in self._core.rules:
-            raise BackendError(
-                f"the {self.NAME} backend has no step {p.kind.kernel!r} of rule {p.rule!r}; it has "
-                f"{', '.join(self._core.rules)}. Use another backend: fastsnn.use_backend('reference')"
-            )
-        native = p.__dict__[self._cached] = self._core.LifParams(
-            leak=p.leak,
-            gain=p.gain,
-            bias=p.bias,
-            threshold=p.threshold,
-            v_reset=p.v_start,
-            reset_grad=p.reset_grad,
-            height=p.height,
-            slope=p.slope,
-            reset=p.v_reset is not None,
-            rule=list(self._core.rules).index(p.kind.kernel),
-            surrogate=SHAPES.index(p.shape),
-            of_rule=p.of_rule,
-        )
-        return native
+    def __init__(self, core: Core) -> None:
+        super().__init__(core)
+        self.SAVES_U = core.saves_u
 
     def forward(
         self,
@@ -112,8 +63,9 @@ class LIFKernels:
             like = one
         run = self._core.lif_forward
         if moments_out is not None:
-            workspace = workspace_of_blocks(x, len(moments_out), one.numel()) if self._workspace else None
+            workspace = self._sums_of_blocks(x, len(moments_out), one.numel())
             run = partial(self._core.mpdr_forward, moments=moments_out, workspace=workspace)
+        # the first by position: with more than 15 names Python makes a dict of every call
         run(
             self._params(p),
             self._where(x),

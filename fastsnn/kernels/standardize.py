@@ -8,16 +8,14 @@ import torch
 from torch import Tensor
 
 from ..backends import register
-from ..backends.core import Core
 from ..reference import standardize as reference
-from .operands import DTYPES, declared
+from .family import DTYPES, Family
 
 
-class StandardizeKernels:
+class StandardizeKernels(Family):
     """Weight-standardisation kernels of one core; signatures as fastsnn.reference.standardize."""
 
-    def __init__(self, core: Core) -> None:
-        self.NAME, self._core, self._where = core.name, core.checked(declared("standardize_")), core.where
+    CALLS = ("standardize_",)
 
     def _sizes(self, weight: Tensor, eps: float) -> dict[str, Any]:
         rows, cols = len(weight), weight[0].numel()

@@ -5,15 +5,13 @@ from __future__ import annotations
 from torch import Tensor
 
 from ..backends import cpu, register
-from ..backends.core import Core
-from .operands import DTYPES, declared
+from .family import DTYPES, Family
 
 
-class STGRKernels:
+class STGRKernels(Family):
     """One pass over the tensors of a parameter; dense, of one memory order, float32 or float64."""
 
-    def __init__(self, core: Core) -> None:
-        self.NAME, self._core, self._where = core.name, core.checked(declared("stgr_")), core.where
+    CALLS = ("stgr_",)
 
     def sgd(self, p: Tensor, tensors: tuple[Tensor, ...], **numbers: float) -> None:
         """p and, of tensors, W_ema, the previous gradient and the momentum buffer change in place. tensors: gradient

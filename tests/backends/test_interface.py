@@ -155,6 +155,36 @@ def test_arguments_come_by_name_in_any_order():
         core.binarize_backward(1, 1, 2, 0, weight, weight, weight, rows=1)
     with pytest.raises(TypeError, match="binarize_backward takes 7 arguments"):
         core.binarize_backward(*[1] * 8)
+    with pytest.raises(TypeError, match="binarize_backward misses weight"):
+        core.binarize_backward(1, 1, 2, 0, rows=1, g_out=weight, g_weight=weight)
+
+
+NEURON = dict.fromkeys(("leak", "gain", "bias", "threshold", "v_reset", "reset_grad", "height", "slope"), 1.0)
+NEURON |= {"reset": 0, "rule": 0, "surrogate": 0, "of_rule": ()}
+
+
+@pytest.mark.parametrize(
+    ("parameters", "error", "message"),
+    [
+        ({"reset": 2}, ValueError, "LifParams: reset: unknown code"),
+        ({"rule": -1}, ValueError, "LifParams: rule: unknown code"),
+        ({"surrogate": 99}, ValueError, "LifParams: surrogate: unknown code"),
+        ({"rule": 2, "reset": 1}, ValueError, "the rule needs soft reset"),  # ndot
+        ({"of_rule": (0.5,)}, TypeError, "LifParams: of_rule is tuple; it must be a sequence of its length"),
+        ({"leak": "x"}, TypeError, "LifParams: leak is str; it must be a number"),
+        ({"tau": 2.0}, TypeError, "LifParams takes no argument tau"),
+    ],
+)
+def test_a_neuron_parameter_that_does_not_fit_is_named(parameters, error, message):
+    assert core.LifParams(**NEURON)
+    with pytest.raises(error, match=message):
+        core.LifParams(**(NEURON | parameters))
+
+
+@pytest.mark.parametrize("name", NEURON)
+def test_a_neuron_parameter_that_is_missing_is_named(name):
+    with pytest.raises(TypeError, match=f"LifParams misses {name}"):
+        core.LifParams(**{other: NEURON[other] for other in NEURON if other != name})
 
 
 def test_more_and_other_arguments_are_refused():

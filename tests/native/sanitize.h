@@ -157,12 +157,11 @@ void osr(Dtype dtype, int64_t outer, int64_t channels, int64_t inner, int64_t pa
       forward.share = &share, forward.refused_before = &earlier, forward.refused = &refused;
     }
     Core::osr_forward(forward);
-    LifForward lif{};
-    lif.T = 1, lif.n = n, lif.dtype = dtype, lif.rule = p.rule, lif.spikes = y.data(), lif.u_last = u.data();
-    lif.potential = state.data_if(option), lif.keep = keep.data_if(option);
+    OsrLifForward lif{forward, p.rule, false, false, state.data_if(option)};
+    lif.keep = keep.data_if(option), lif.spikes = y.data(), lif.u = u.data();
     slots.put(lif.slots, option);
     after.put(lif.slots_out);
-    Core::osr_lif_forward(p, forward, lif);
+    Core::osr_lif_forward(p, lif);
     Core::osr_charge(p, OsrCharge{forward, state.data_if(option), u.data(), u_moments, u_workspace.data()});
     OsrReduce reduce{};
     static_cast<Channels&>(reduce) = k;
@@ -171,11 +170,8 @@ void osr(Dtype dtype, int64_t outer, int64_t channels, int64_t inner, int64_t pa
     reduce.g_weight = weight.data(), reduce.g_bias = bias.data();
     Core::osr_reduce(reduce);
     Core::osr_gradient(OsrGradient{k, x.data(), y.data(), statistics.data(), means.data(), y.data()});
-    LifBackward backward{};
-    backward.T = 1, backward.n = n, backward.dtype = dtype, backward.g_spikes = y.data(), backward.u = u.data();
-    backward.keep = keep.data_if(option), backward.g_x = y.data();
     reduce.threshold = option ? &share : nullptr;
-    Core::osr_lif_reduce(p, reduce, backward);
+    Core::osr_lif_reduce(p, OsrLifReduce{reduce, y.data(), keep.data_if(option), u.data(), y.data()});
   }
 }
 

@@ -3,7 +3,7 @@
 #include <cstdio>
 #include <cstring>
 
-#include "../../csrc/core/bits.h"
+#include "../../csrc/core/binary.h"
 
 // The packed product over ragged shapes, on arrays of exactly their sizes.
 namespace sanitize {

@@ -4,9 +4,10 @@
 
 #include "arguments.h"
 #include "half.h"
+#include "moments.h"
 #include "platform.h"
 
-// Online mean and variance, and what is built on them: OSR (equations/osr.md) and OTS (equations/ots.md).
+// OSR (equations/osr.md): a norm of channels whose statistics move on once a sequence.
 namespace fastsnn {
 
 // x is [outer, channels, inner]: [N, C, *] as it lies, or with channels last [N * (*), C, 1]. A core on a device adds
@@ -24,9 +25,6 @@ struct Channels {
     take.require(parts >= 1 && parts <= kMostParts, "parts must be in 1..4096");
   }
 };
-
-// Blocks that a core on a device makes of n neurons at most
-inline int64_t workspace_blocks(int64_t n) { return n / 256 + (n % 256 != 0); }
 
 // What normalises: y = weight * (x - mean) / sqrt(variance + eps) + bias
 struct OsrNorm : Channels {
@@ -219,115 +217,7 @@ struct OsrGradient : Channels {
   }
 };
 
-struct OtsCharge {
-  int64_t n;
-  Dtype dtype;
-  const void *x, *v;  // [n]; v null: v_reset, or 0
-  void* u;            // [n]
-  double* moments;    // [2]: mean and M2 of u
-  double* workspace;  // [blocks, 2] of 256 neurons or more, for a core on a device
-
-  bool empty() const { return n == 0; }
-  template <class Take>
-  void numbers(Take&& take) {
-    take("n", n), take("dtype", dtype);
-  }
-  template <class Take>
-  void operands(Take&& take) {
-    take("x", x, Holds::input, n);
-    take("v", v, Holds::state, n, Need::optional);
-    take("u", u, Holds::state, n);
-    take("moments", moments, Holds::float64, 2);
-    take("workspace", workspace, Holds::float64, elements({workspace_blocks(n), 2}), Need::optional);
-  }
-};
-
-struct OtsFire {
-  int64_t n;
-  Dtype dtype;
-  int rule;
-  const double* threshold;   // [1]
-  const void* u;             // [n]
-  const void *trace, *keep;  // [n], optional
-  void *spikes, *v;          // [n]
-  void* trace_out;           // [n], of a traced rule
-
-  bool empty() const { return n == 0; }
-  template <class Take>
-  void numbers(Take&& take) {
-    take("n", n), take("dtype", dtype);
-  }
-  template <class Take>
-  void operands(Take&& take) {
-    take("threshold", threshold, Holds::float64, 1);
-    take("u", u, Holds::state, n);
-    take("trace", trace, Holds::state, n, Need::optional);
-    take("keep", keep, Holds::state, n, Need::optional);
-    take("spikes", spikes, Holds::input, n);
-    take("v", v, Holds::state, n);
-    take("trace_out", trace_out, Holds::state, n, Need::optional);
-    take.require(rule == int(Rule::none) ? !trace_out : rule == int(Rule::ottt) && (empty() || trace_out),
-                 "the rule must be without a trace, or ottt with trace_out");
-  }
-};
-
-struct OtsBackward {
-  int64_t n;
-  Dtype dtype;
-  const double* threshold;   // [1]
-  const void *u, *g_spikes;  // [n]
-  const void* keep;          // [n], optional
-  void* g_x;                 // [n]
-
-  bool empty() const { return n == 0; }
-  template <class Take>
-  void numbers(Take&& take) {
-    take("n", n), take("dtype", dtype);
-  }
-  template <class Take>
-  void operands(Take&& take) {
-    take("threshold", threshold, Holds::float64, 1);
-    take("u", u, Holds::state, n);
-    take("g_spikes", g_spikes, Holds::input, n);
-    take("keep", keep, Holds::state, n, Need::optional);
-    take("g_x", g_x, Holds::input, n);
-  }
-};
-
 namespace FASTSNN_ISA {
-
-// How many elements, their mean, and the sum of squared deviations from it
-struct Moments {
-  double n, mean, m2;
-};
-
-// From sums of x - origin and of its square: cancels only where origin is far outside of the elements
-FASTSNN_HD Moments moments_of(double n, double origin, double sum, double squares) {
-  const double shift = n > 0.0 ? sum / n : 0.0;
-  const double m2 = squares - sum * shift;
-  return Moments{n, origin + shift, m2 < 0.0 ? 0.0 : m2};
-}
-
-// Sums over some elements, relative to the first of them
-struct RelativeSums {
-  double n, origin, sum, squares;
-
-  FASTSNN_HD Moments moments() const { return moments_of(n, origin, sum, squares); }
-};
-
-// Moments of the elements of both (Chan, Golub, LeVeque)
-FASTSNN_HD Moments merge(Moments a, Moments b) {
-  const double n = a.n + b.n;
-  const double share = n > 0.0 ? b.n / n : 0.0;
-  const double delta = b.mean - a.mean;
-  return Moments{n, a.mean + delta * share, a.m2 + b.m2 + delta * delta * (a.n * share)};
-}
-
-// Moments of both with the variance around the mean of each
-FASTSNN_HD Moments pooled(Moments a, Moments b) {
-  const Moments whole = merge(a, b);
-  return Moments{whole.n, whole.mean, a.m2 + b.m2};
-}
 
 // Element i of a vector whose type is known at run time
 FASTSNN_HD double element(const void* vector, Dtype dtype, int64_t i) {

@@ -1,4 +1,4 @@
-"""Online statistics, OSR and OTS, on one core."""
+"""OSR, alone and with the LIF behind it, on one core."""
 
 from __future__ import annotations
 
@@ -9,12 +9,10 @@ import torch
 from torch import Tensor
 
 from ..backends import register
-from ..backends.core import Core
-from ..reference import osr, ots
+from ..reference import osr
 from ..stats import Moments, Running, Settled, Used
 from ..types import Forward, LIFParams, LIFState, slots_at, state_dtype
-from .lif import LIFKernels
-from .operands import DTYPES, declared, workspace_of_blocks
+from .family import DTYPES, NeuronFamily
 
 # of a call that takes no statistics
 NO_STEP: dict[str, Any] = {"limit": math.inf, "own_share": 0.0, "step": 0}
@@ -38,12 +36,10 @@ def _parts(shape: tuple[int, int, int], blocks: int) -> int:
     return max(1, min(blocks // groups, outer * channels * inner // (4096 * groups)))
 
 
-class OSRKernels:
+class OSRKernels(NeuronFamily):
     """OSR kernels of one core; signatures as fastsnn.reference.osr."""
 
-    def __init__(self, core: Core) -> None:
-        self.NAME, self._lif, self._core = core.name, LIFKernels(core), core.checked(declared("osr_"))
-        self._where, self._blocks = core.where, core.blocks
+    CALLS = ("osr_",)
 
     def _sizes(self, x: Tensor) -> dict[str, Any]:
         shape = _shape(x)
@@ -104,7 +100,7 @@ class OSRKernels:
         slots = tuple(torch.empty_like(u) for _ in p.places)
         before = tuple(slots_at(p.places, state))
         self._core.osr_lif_forward(
-            p=self._lif._params(p),
+            p=self._params(p),
             **self._norm(x, weight, bias, running),
             **step,
             first=any(slot is None for slot in before),
@@ -124,7 +120,7 @@ class OSRKernels:
         step, settled = self._step(x, running)
         u, own = torch.empty_like(x, dtype=state_dtype(x.dtype)), x.new_empty(2, dtype=torch.float64)
         charged = {"v": v, "u": u, "u_moments": own, "u_workspace": self._workspace(x)}
-        self._core.osr_charge(p=self._lif._params(p), **self._norm(x, weight, bias, running), **step, **charged)
+        self._core.osr_charge(p=self._params(p), **self._norm(x, weight, bias, running), **step, **charged)
         return (u, Moments(own.new_full((), x.numel()), *own)), settled
 
     def _reduced(self, x: Tensor, used: Used, dtype: torch.dtype) -> tuple[dict[str, Any], list[Tensor]]:
@@ -153,7 +149,7 @@ class OSRKernels:
         g_y = torch.empty_like(x)
         given, reduced = self._reduced(x, used, dtype)
         neuron = {"g_spikes": g_s, "keep": keep, "u": u, "threshold": threshold, "g_y": g_y}
-        self._core.osr_lif_reduce(p=self._lif._params(p), **given, **neuron)
+        self._core.osr_lif_reduce(p=self._params(p), **given, **neuron)
         return g_y, reduced
 
     def gradient(self, x: Tensor, g: Tensor, used: Used, means: Tensor) -> Tensor:
@@ -162,40 +158,4 @@ class OSRKernels:
         return g_x
 
 
-class OTSKernels:
-    """OTS kernels of one core; signatures as fastsnn.reference.ots."""
-
-    def __init__(self, core: Core) -> None:
-        self.NAME, self._lif, self._core = core.name, LIFKernels(core), core.checked(declared("ots_"))
-        self._where, self._workspace = core.where, core.blocks > 1
-
-    def _neuron(self, p: LIFParams, u: Tensor, dtype: torch.dtype) -> dict[str, Any]:
-        return {"p": self._lif._params(p), "where": self._where(u), "n": u.numel(), "dtype": DTYPES[dtype], "u": u}
-
-    def charge(self, p: LIFParams, x: Tensor, v: Tensor | None) -> tuple[Tensor, Moments]:
-        u = torch.empty_like(x, dtype=state_dtype(x.dtype))
-        own = x.new_zeros(2, dtype=torch.float64)
-        workspace = workspace_of_blocks(x, x.numel()) if self._workspace else None
-        self._core.ots_charge(**self._neuron(p, u, x.dtype), x=x, v=v, moments=own, workspace=workspace)
-        return u, Moments(own.new_full((), x.numel()), *own)
-
-    def fire(
-        self, p: LIFParams, u: Tensor, threshold: Tensor, trace: Tensor | None, keep: Tensor | None, dtype: torch.dtype
-    ) -> tuple[Tensor, Tensor, Tensor | None]:
-        spikes, v = torch.empty_like(u, dtype=dtype), torch.empty_like(u)
-        after = torch.empty_like(u) if p.traced else None
-        given = {**self._neuron(p, u, dtype), "threshold": threshold, "trace": trace, "keep": keep}
-        self._core.ots_fire(**given, spikes=spikes, v=v, trace_out=after)
-        return spikes, v, after
-
-    def backward(
-        self, p: LIFParams, u: Tensor, threshold: Tensor, keep: Tensor | None, g_s: Tensor, dtype: torch.dtype
-    ) -> Tensor:
-        g_x = torch.empty_like(u, dtype=dtype)
-        neuron = self._neuron(p, u, dtype)
-        self._core.ots_backward(**neuron, threshold=threshold, g_spikes=g_s, keep=keep, g_x=g_x)
-        return g_x
-
-
 register("osr", OSRKernels, osr)
-register("ots", OTSKernels, ots)
