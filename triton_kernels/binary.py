@@ -1,14 +1,20 @@
 """Binary synapses (equations/empf.md): the weight transform, and products of spikes with packed signs.
 
-Arguments of the products as csrc/core/bits.h has them: words [blocks, taps, words, 16], 16 outputs a block, one word
+Arguments of the products as csrc/core/binary.h has them: words [blocks, taps, words, 16], 16 outputs a block, one word
 32 / BITS neighbouring channels of an output; planes (height, width); strides of sample, channel, row, column.
 """
 
+from math import prod
+from typing import Any
+
 import triton
 import triton.language as tl
+from torch import Tensor
 
 from .arguments import load_or, store_if
 from .kernel import kernel
+from .launch import INTERPRETED, OPTIONS, block_of
+from .operands import Call, cdiv
 from .standardize import load_double
 
 OUTPUTS = tl.constexpr(16)  # of a block
@@ -223,3 +229,53 @@ def packed_tile(
     line = o_p // out_w
     o_y = line // out_h * y_n + line % out_h * y_h + o_p % out_w * y_w
     store_if(y_p, o_y[:, None] + (o_o * y_c)[None, :], b_y, m_p[:, None] & m_o[None, :])
+
+
+FEW = 8  # output positions up to which a tile would mostly be empty
+WIDE = OPTIONS | {"num_warps": 8}
+
+
+def _forward(call: Call) -> None:
+    block = block_of(call.cols, call.weight)
+    call.run(binarize_forward, call.rows, SCALED=call.scaled, BLOCK=block, **OPTIONS)
+
+
+def _backward(call: Call) -> None:
+    call.n = call.rows * call.cols
+    block = block_of(call.n, call.weight)
+    call.run(binarize_backward, cdiv(call.n, block), BLOCK=block, **OPTIONS)
+
+
+def _few(positions: int, outputs: int, bits: int) -> tuple[Any, tuple[int, int], dict[str, Any]]:
+    """Kernel, grid and options where weights are read once."""
+    return packed_few, (cdiv(outputs, OUTPUTS.value), positions), {"STEPS": 8 * bits} | WIDE
+
+
+def _tiles(positions: int, outputs: int, x: Tensor) -> tuple[Any, tuple[int, int], dict[str, Any]]:
+    """Kernel, grid and options where tiles fill; smaller ones without tensor cores."""
+    tile_p, tile_o = 64 if x.element_size() == 2 else 32, 32
+    if INTERPRETED:  # which pays for each program: few and large ones
+        tile_p, tile_o = (max(OUTPUTS.value, min(triton.next_power_of_2(n), 512)) for n in (positions, outputs))
+    grid = (cdiv(positions, tile_p), cdiv(outputs, tile_o))
+    # a third stage of loads takes registers that float32 spikes lack
+    return packed_tile, grid, {"TILE_P": tile_p, "TILE_O": tile_o, "num_stages": 2} | WIDE
+
+
+PLANES = ("in_plane", "out_plane", "kernel", "stride", "padding", "dilation")
+
+
+def _product(call: Call) -> None:
+    positions = call.batch * prod(call.out_plane)
+    few = positions <= FEW
+    run, grid, options = _few(positions, call.outputs, call.bits) if few else _tiles(positions, call.outputs, call.x)
+    for name in PLANES:
+        name_of_side = name.removesuffix("_plane")
+        height, width = getattr(call, name)
+        vars(call).update({f"{name_of_side}_h": height, f"{name_of_side}_w": width})
+    for array in ("x", "y"):
+        strides = getattr(call, f"{array}_strides")
+        vars(call).update(zip((f"{array}_n", f"{array}_c", f"{array}_h", f"{array}_w"), strides, strict=True))
+    call.run(run, *grid, BITS=call.bits, NEIGHBOURS=call.x_strides[1] == 1, **options)
+
+
+LAUNCHES = {"binarize_forward": _forward, "binarize_backward": _backward, "packed_product": _product}

@@ -1,11 +1,11 @@
 """All launches, as a native core has its kernels (fastsnn/_cpu.pyi), with their operands checked."""
 
-from . import launch, launch_binary, launch_mpdr, launch_osr, launch_ots
+from . import binary, empf, lif, osr, ots, standardize
 from .launch import INTERPRETED, LifParams, rules
 from .operands import checked, kernels
 
 __all__ = ["INTERPRETED", "LifParams", "kernels", "rules"]
 
-for _module in (launch, launch_binary, launch_mpdr, launch_osr, launch_ots):
-    for _name in kernels.keys() & vars(_module).keys():
-        globals()[_name] = checked(_name, getattr(_module, _name))
+for _family in (binary, empf, lif, osr, ots, standardize):
+    for _name in _family.LAUNCHES.keys() & kernels.keys():
+        globals()[_name] = checked(_name, _family.LAUNCHES[_name])

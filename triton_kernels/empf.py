@@ -4,11 +4,16 @@ Arguments as csrc/core/empf.h has them: neurons [outer, channels, inner], n in a
 state's type; sums float64 [parts, T, channels]; None: absent.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import triton
 import triton.language as tl
 
 from .arguments import load_or, store_if
 from .kernel import kernel
+from .launch import ALIGNED, INTERPRETED, OPTIONS, SUM_BLOCK, block_of
+from .operands import Call, cdiv
 
 
 @triton.jit
@@ -271,3 +276,36 @@ def empf_norm_backward(
         b_before = load_or(v_p, o_n, m_i, 0.0, STATE)
         b_sum += tl.where(m_i, b_g_m.to(tl.float64) * b_before.to(tl.float64), 0.0)
     tl.store(g_leak_p + part * channels + channel, tl.sum(b_sum, 0))
+
+
+def _in_blocks(kernel: Any, like: str) -> Callable[[Call], None]:
+    """Launches a program a block of neurons. like: an operand of theirs."""
+
+    def launch(call: Call) -> None:
+        call.n = call.outer * call.channels * call.inner
+        block = block_of(call.n, getattr(call, like), of_state=call.n % ALIGNED != 0)
+        call.run(kernel, cdiv(call.n, block), BLOCK=block, **OPTIONS)
+
+    return launch
+
+
+def _in_parts(kernel: Any, like: str) -> Callable[[Call], None]:
+    """Launches a program a part of a channel."""
+
+    def launch(call: Call) -> None:
+        each = call.outer * call.inner
+        call.n = each * call.channels
+        block = block_of(cdiv(each, call.parts), getattr(call, like)) if INTERPRETED else SUM_BLOCK
+        call.run(kernel, call.channels * call.parts, BLOCK=block, **OPTIONS)
+
+    return launch
+
+
+LAUNCHES = {
+    "empf_forward": _in_blocks(empf_forward, "x"),
+    "empf_backward": _in_parts(empf_backward, "g_spikes"),
+    "empf_potential": _in_parts(empf_potential, "x"),
+    "empf_norm_forward": _in_blocks(empf_norm_forward, "m"),
+    "empf_norm_sums": _in_parts(empf_norm_sums, "m"),
+    "empf_norm_backward": _in_parts(empf_norm_backward, "m"),
+}

@@ -7,15 +7,20 @@ order in which the rule declares them. State is float64 for float64 input and fl
 bits of the state's type. A new state may take the memory of the old one, which is read before.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import torch
 import triton
 import triton.language as tl
+from torch import Tensor
 
 from .arguments import load_or, load_slots, number, numbers, store_if, store_slots
 from .kernel import kernel
+from .launch import ALIGNED, AT_HALF_OCCUPANCY, OPTIONS, block_of, given_v, need_workspace
 from .moments import store_block_moments
-from .mpdr import pull
+from .mpdr import mpdr_merge, pull
+from .operands import Call, cdiv
 from .rules.rule import Lif, Now, fire
 from .surrogate import surrogate
 
@@ -267,3 +272,55 @@ def lif_backward_bptt(
         store_if(g_x_p, o_tn, p.gain * b_g_u, m_n)
     store_if(g_v_first_p, o_n, b_g_v, m_n)
     store_slots(g_slots_first_p, o_n, g_slots, m_n)
+
+
+def _run(call: Call, kernel: Any, like: Tensor, rule: Any, **named: Any) -> None:
+    """A program a block of neurons. like: a tensor of the input's type."""
+    block = block_of(call.n, like, of_state=True)
+    named |= {"HARD": call.p.reset, "RULE": rule, "ALIGNED": call.n % ALIGNED == 0, "BLOCK": block}
+    call.run(kernel, cdiv(call.n, block), neuron=call.p.of(like), **named)
+
+
+def _forward(call: Call) -> None:
+    """workspace: of MPDR, else None."""
+    start = {"FIRST": call.first, "GIVEN_V": given_v(call)}
+    _run(call, lif_forward, call.x, call.p.rule, **start, **AT_HALF_OCCUPANCY)
+
+
+def _backward_online(call: Call) -> None:
+    """pulls: of MPDR; g_local: where its part of the gradient goes alone; else None."""
+    constants = {"GIVEN_V": given_v(call), "SHAPE": call.p.surrogate, **OPTIONS}
+    _run(call, lif_backward_online, call.g_x, call.p.dynamics, **constants)
+
+
+def _backward_bptt(call: Call) -> None:
+    """pulls: as above."""
+    _run(call, lif_backward_bptt, call.g_x, call.p.dynamics, SHAPE=call.p.surrogate, **OPTIONS)
+
+
+def _without(launch: Callable[[Call], None], *absent: str) -> Callable[[Call], None]:
+    """The launch without these operands, which MPDR alone has."""
+
+    def run(call: Call) -> None:
+        vars(call).update(dict.fromkeys(absent))
+        launch(call)
+
+    return run
+
+
+def _mpdr_forward(call: Call) -> None:
+    need_workspace(call.workspace)
+    _forward(call)
+    epsilon = torch.finfo(torch.float64 if call.x.dtype == torch.float64 else torch.float32).eps
+    block = block_of(call.n, call.x, of_state=True)
+    call.run(mpdr_merge, call.T, EPSILON=epsilon, BLOCK=block, **OPTIONS)
+
+
+LAUNCHES = {
+    "lif_forward": _without(_forward, "workspace"),
+    "lif_backward_online": _without(_backward_online, "pulls", "g_local"),
+    "lif_backward_bptt": _without(_backward_bptt, "pulls"),
+    "mpdr_forward": _mpdr_forward,
+    "mpdr_backward_online": _backward_online,
+    "mpdr_backward_bptt": _backward_bptt,
+}

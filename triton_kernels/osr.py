@@ -1,10 +1,11 @@
-"""OSR (equations/osr.md), alone and with the LIF behind it. Arguments as csrc/core/stats.h has them.
+"""OSR (equations/osr.md), alone and with the LIF behind it. Arguments as csrc/core/osr.h has them.
 
 x, y and their gradients are [outer, channels, inner]; vectors over channels are float64. Sums are float64 and in two
 stages: a program adds up one part of the elements of a block of channels, and another kernel takes the parts together.
 A tile is [BLOCK_J, BLOCK_C]: elements of each channel, channels.
 """
 
+import math
 from typing import Any, NamedTuple
 
 import triton
@@ -12,7 +13,9 @@ import triton.language as tl
 
 from .arguments import load_or, number, numbers, store_if, store_slots
 from .kernel import kernel
+from .launch import AT_HALF_OCCUPANCY, INTERPRETED, OPTIONS, WARPS, given_v, need_workspace
 from .lif import advance, load_state, step
+from .operands import Call, bits, cdiv
 from .rules.rule import Lif, charge
 from .surrogate import surrogate
 
@@ -637,3 +640,99 @@ def osr_gradient(
         b_xh = (tl.load(x_p + o_x, m_x, 0.0).to(tl.float64) - mean) * inverse
         b_g = tl.load(g_p + o_x, m_x, 0.0).to(tl.float64)
         store_if(g_x_p, o_x, (factor * (b_g - mean_g - b_xh * mean_g_xh)).to(STATE), m_x)
+
+
+MERGE = {"BLOCK_P": 16, "BLOCK_C": 16, **OPTIONS}
+NO_NEURON = {"p.gain": 0, "p.threshold": 0, "p.height": 0, "p.slope": 0}
+CHARGED = 256  # programs whose u are taken together at once
+
+
+def _grid_of(call: Call, widest: int = 16) -> tuple[tuple[int, int], dict[str, Any]]:
+    """(parts, blocks of channels) and the kernels' block sizes: `widest` bytes of the state a thread, at most 8 where
+    it has sums of several channels: these need registers, as neurons' values do."""
+    parts, outer, channels, inner, x = call.parts, call.outer, call.channels, call.inner, call.x
+    block_c = 32 if inner == 1 else 1
+    bytes_a_thread = min(widest, 8) if inner == 1 else widest
+    block_j = WARPS * 32 * bytes_a_thread // max(4, x.element_size()) // block_c
+    if INTERPRETED:  # which pays for each program: few and large ones
+        block_c = min(triton.next_power_of_2(channels), 256)
+        block_j = min(triton.next_power_of_2(cdiv(outer * inner, parts)), (1 << 16) // block_c)
+    return (parts, cdiv(channels, block_c)), {"BLOCK_J": block_j, "BLOCK_C": block_c, **OPTIONS}
+
+
+def _norm(call: Call) -> Norm:
+    return Norm(call.weight, call.bias, call.running_mean, call.running_var)
+
+
+def _settling(call: Call) -> Settling:
+    return Settling(*[vars(call)[name.removesuffix("_p")] for name in Settling._fields])
+
+
+def _passes(call: Call, kernel: Any, grid: tuple[int, int], sums: dict[str, Any], **named: Any) -> None:
+    """A pass over all elements: with statistics they are merged after it, and it runs again where the step's own may
+    normalise. sums: options of a pass that adds up."""
+    wanted, decides = call.statistics is not None, call.strict or call.limit < math.inf
+    if wanted:
+        need_workspace(call.workspace)
+    constants = {"POOLED": call.pooled, "ENDS": call.ends}
+    call.norm, call.moments, call.t = _norm(call), _settling(call), call.step
+    call.eps, call.own_share, call.limit = bits(call.eps), bits(call.own_share), bits(call.limit)
+    options = named | (sums if wanted else {})
+    call.run(kernel, *grid, SUMS=wanted, SECOND=False, **constants, **options)
+    if wanted:
+        blocks = cdiv(call.channels, MERGE["BLOCK_C"])
+        call.run(osr_merge, blocks, DECIDES=decides, STRICT=call.strict, **constants, **MERGE)
+    if decides:
+        call.run(kernel, *grid, SUMS=False, SECOND=True, **constants, **named)
+
+
+def _forward(call: Call) -> None:
+    grid, options = _grid_of(call)
+    _passes(call, osr_forward, grid, {}, **options)
+
+
+def _lif_forward(call: Call) -> None:
+    grid, options = _grid_of(call, 8)
+    rule = {"FIRST": call.first, "GIVEN_V": given_v(call), "HARD": call.p.reset, "RULE": call.p.rule}
+    _passes(call, osr_lif_forward, grid, AT_HALF_OCCUPANCY, neuron=call.p.of(call.x), **rule, **options)
+
+
+def _charge(call: Call) -> None:
+    need_workspace(call.u_workspace)
+    one = max(4, call.u.element_size())  # u has sums, too
+    grid, options = _grid_of(call, one if call.inner == 1 else 8)
+    neuron = {"neuron": call.p.of(call.u), "HARD": call.p.reset}
+    _passes(call, osr_charge, grid, AT_HALF_OCCUPANCY, **neuron, **options)
+    call.run(osr_charge_merge, 1, BLOCK_P=CHARGED, BLOCK_C=options["BLOCK_C"], **OPTIONS)
+
+
+def _reduce(call: Call, neuron: Any, **constants: Any) -> None:
+    need_workspace(call.workspace)
+    grid, options = _grid_of(call)
+    call.run(osr_reduce, *grid, neuron=neuron, **constants, **(options | AT_HALF_OCCUPANCY))
+    call.run(osr_total, cdiv(call.channels, MERGE["BLOCK_C"]), **MERGE)
+
+
+def _given_reduce(call: Call) -> None:
+    call.u = call.keep = call.threshold = call.g_y = None
+    _reduce(call, NO_NEURON, LIF=False, SHAPE=0)
+
+
+def _lif_reduce(call: Call) -> None:
+    call.g = call.g_spikes
+    _reduce(call, call.p.of(call.g_y), LIF=True, SHAPE=call.p.surrogate)
+
+
+def _gradient(call: Call) -> None:
+    grid, options = _grid_of(call)
+    call.run(osr_gradient, *grid, **options)
+
+
+LAUNCHES = {
+    "osr_forward": _forward,
+    "osr_lif_forward": _lif_forward,
+    "osr_charge": _charge,
+    "osr_reduce": _given_reduce,
+    "osr_lif_reduce": _lif_reduce,
+    "osr_gradient": _gradient,
+}

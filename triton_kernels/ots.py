@@ -1,14 +1,18 @@
 """OTS (equations/ots.md): charge, moments of u in a pass, the merge of its blocks; once the threshold is known, fire,
 reset and trace in another.
 
-Arguments as csrc/core/stats.h has them: all [n]; threshold, moments and workspace float64; None: absent.
+Arguments as csrc/core/ots.h has them: all [n]; threshold, moments and workspace float64; None: absent.
 """
+
+from typing import Any
 
 import triton.language as tl
 
 from .arguments import load_or, number, store_if
 from .kernel import kernel
+from .launch import OPTIONS, block_of, need_workspace
 from .moments import merged, store_block_moments
+from .operands import Call, cdiv
 from .rules.rule import Lif, charge, fire, reset
 from .surrogate import surrogate
 
@@ -97,3 +101,26 @@ def ots_backward(
     b_g_s = tl.load(g_spikes_p + o_n, m_n, 0.0).to(STATE)
     b_g_x = number(gain, STATE) * ((b_g_s * load_or(keep_p, o_n, m_n, 1.0, STATE)) * b_sg)
     store_if(g_x_p, o_n, b_g_x, m_n)
+
+
+def _run(call: Call, kernel: Any, **constants: Any) -> None:
+    """A program a block of neurons."""
+    block = block_of(call.n, call.u)
+    call.run(kernel, cdiv(call.n, block), neuron=call.p.of(call.u), BLOCK=block, **constants, **OPTIONS)
+
+
+def _charge(call: Call) -> None:
+    need_workspace(call.workspace)
+    _run(call, ots_charge, HARD=call.p.reset)
+    call.run(ots_merge, 1, BLOCK=block_of(call.n, call.u), **OPTIONS)
+
+
+def _fire(call: Call) -> None:
+    _run(call, ots_fire, HARD=call.p.reset)
+
+
+def _backward(call: Call) -> None:
+    _run(call, ots_backward, SHAPE=call.p.surrogate)
+
+
+LAUNCHES = {"ots_charge": _charge, "ots_fire": _fire, "ots_backward": _backward}

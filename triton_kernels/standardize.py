@@ -8,6 +8,10 @@ import triton.language as tl
 
 from .arguments import number
 from .kernel import kernel
+from .launch import AT_HALF_OCCUPANCY
+from .operands import Call, bits
+
+BLOCK = 1024  # columns at once
 
 
 @triton.jit
@@ -109,3 +113,15 @@ def standardize_backward(
         b_g_weight = standardize_grad(b_g, mean_g, b_xc, inv, gain, pull)
         store_rounded(g_weight_p, o_col, b_g_weight, o_col < cols)
     store_rounded(g_gain_p, i_row, g_xc * inv, None)
+
+
+def _forward(call: Call) -> None:
+    call.eps = bits(call.eps)
+    call.run(standardize_forward, call.rows, BLOCK=BLOCK, **AT_HALF_OCCUPANCY)
+
+
+def _backward(call: Call) -> None:
+    call.run(standardize_backward, call.rows, BLOCK=BLOCK, **AT_HALF_OCCUPANCY)
+
+
+LAUNCHES = {"standardize_forward": _forward, "standardize_backward": _backward}
