@@ -85,12 +85,12 @@ def pytest_testnodedown(node):
 def pytest_collection_modifyitems(config, items):
     """What runs on a device carries the mark `gpu`: `pytest -m gpu` is all of it. Files with slow tests come first:
     workers take files in turn, and would wait for a slow one at the end."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
     if _is_divided(config):
         short = {*selection.short(items)}
         left_out = [item for item in items if (item in short) == config.option.rest]
         items[:] = [item for item in items if (item in short) != config.option.rest]
         config.hook.pytest_deselected(items=left_out)
-    slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)
     for item in items:
         parameters = getattr(item, "callspec", None)
