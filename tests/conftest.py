@@ -8,10 +8,11 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 
 import pytest
 import torch
-import torch._dynamo  # before a fixture makes other functions of torch's
 
 # read where a kernel is defined: without a GPU, Triton's kernels run on CPU tensors
 os.environ.setdefault("TRITON_INTERPRET", "0" if torch.cuda.is_available() else "1")
+
+import torch._dynamo  # before a fixture makes other functions of torch's; imports Triton
 
 import fastsnn
 from fastsnn import backends
