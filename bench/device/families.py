@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.utils._device
 from torch import Tensor, nn
 
 import fastsnn
