@@ -275,6 +275,14 @@ def frozen(num_classes, in_channels, steps, rule):
 def broken():
     raise KeyError("width")
 
+class Unstable(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.fire = fastsnn.LIF.for_rule("ottt")
+
+    def forward(self, x):
+        raise FloatingPointError("no root")
+
 class Squares:
     classes = ["dark", "bright", "none"]
 
@@ -332,6 +340,7 @@ def test_ones_own_recipe_network_and_data(own, capsys):
         ("frozen", "RuntimeError: element 0 of tensors does not require grad"),
         ("broken", "own_parts:broken cannot be made (KeyError: 'width')"),
         ("Squares", "own_parts:Squares cannot be made"),
+        ("Unstable", "cannot take a step of own_parts:Squares, ['N', 2, 4, 4] (FloatingPointError: no root)"),
     ],
 )
 def test_a_network_that_cannot_be_trained_is_refused_before_any_training(own, model, said, capsys):

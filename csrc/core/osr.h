@@ -129,7 +129,7 @@ struct OsrLifForward : OsrForward {
   }
 };
 
-// The same where OTS (below) then fires: y charges the neuron, whose u and its moments are left
+// The same where OTS (ots.h) then fires: y charges the neuron, whose u and its moments are left
 struct OsrCharge : OsrForward {
   const void* v;        // [n]; null: v_reset, or 0
   void* u;              // [n]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 import math
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -141,9 +142,8 @@ def _probe(recipe: Recipe, net: nn.Module, read: Any) -> None:
             reset(tried)
             if isinstance(out, Tensor) and out.shape == (len(few), read.classes):
                 options: dict[str, Any] = {"mode": recipe.mode, "backward_steps": recipe.backward_steps}
-                train_batch(tried, x, y, SGD(tried.parameters(), 0.0), **options)
-        except FloatingPointError:
-            pass  # two samples are few
+                with suppress(FloatingPointError):  # a loss or statistics of two samples may not be finite
+                    train_batch(tried, x, y, SGD(tried.parameters(), 0.0), **options)
         except Exception as error:  # of any layer, a user's too
             shape = ["N", *read.shape]
             raise RunError(
