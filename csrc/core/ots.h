@@ -7,19 +7,24 @@
 // OTS (equations/ots.md): the neuron fires at th[t], which p.threshold holds.
 namespace fastsnn {
 
-struct OtsCharge {
+// Neurons of one step
+struct OtsNeurons {
   int64_t n;
   Dtype dtype;
-  const void *x, *v;  // [n]; v null: v_reset, or 0
-  void* u;            // [n]
-  double* moments;    // [2]: mean and M2 of u
-  double* workspace;  // [blocks, 2] of 256 neurons or more, for a core on a device
 
   bool empty() const { return n == 0; }
   template <class Take>
   void numbers(Take&& take) {
     take("n", n), take("dtype", dtype);
   }
+};
+
+struct OtsCharge : OtsNeurons {
+  const void *x, *v;  // [n]; v null: v_reset, or 0
+  void* u;            // [n]
+  double* moments;    // [2]: mean and M2 of u
+  double* workspace;  // [blocks, 2] of 256 neurons or more, for a core on a device
+
   template <class Take>
   void operands(Take&& take) {
     take("x", x, Holds::input, n);
@@ -30,9 +35,7 @@ struct OtsCharge {
   }
 };
 
-struct OtsFire {
-  int64_t n;
-  Dtype dtype;
+struct OtsFire : OtsNeurons {
   int rule;
   const double* threshold;   // [1]
   const void* u;             // [n]
@@ -40,11 +43,6 @@ struct OtsFire {
   void *spikes, *v;          // [n]
   void* trace_out;           // [n], of a traced rule
 
-  bool empty() const { return n == 0; }
-  template <class Take>
-  void numbers(Take&& take) {
-    take("n", n), take("dtype", dtype);
-  }
   template <class Take>
   void operands(Take&& take) {
     take("threshold", threshold, Holds::float64, 1);
@@ -59,19 +57,12 @@ struct OtsFire {
   }
 };
 
-struct OtsBackward {
-  int64_t n;
-  Dtype dtype;
+struct OtsBackward : OtsNeurons {
   const double* threshold;   // [1]
   const void *u, *g_spikes;  // [n]
   const void* keep;          // [n], optional
   void* g_x;                 // [n]
 
-  bool empty() const { return n == 0; }
-  template <class Take>
-  void numbers(Take&& take) {
-    take("n", n), take("dtype", dtype);
-  }
   template <class Take>
   void operands(Take&& take) {
     take("threshold", threshold, Holds::float64, 1);
