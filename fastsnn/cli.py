@@ -74,17 +74,18 @@ def parser() -> argparse.ArgumentParser:
     alignment = commands.add_parser(
         "alignment", help="cosine between the online and the BPTT gradient of a run's network, layer by layer"
     )
-    alignment.add_argument("run", type=Path, help="run folder")
     alignment.add_argument("--samples", type=int, default=64, help="of the training split, default: 64")
     summary = commands.add_parser(
         "summary", help="layers of a run's network, their operations on test data, and energy"
     )
-    summary.add_argument("run", type=Path, help="run folder")
     export = commands.add_parser("export", help="write a run's network, folded and packed, to one file")
-    export.add_argument("run", type=Path, help="run folder")
     export.add_argument("--out", type=Path, required=True, metavar="FILE", help="a safetensors file")
     load = commands.add_parser("load", help="read such a file and evaluate its network on the run's test data")
     load.add_argument("file", type=Path)
+    for command in (alignment, summary, export):
+        command.add_argument("run", type=Path, help="run folder")
+    for command in (alignment, summary, export, load):
+        command.add_argument("--data-root", metavar="ROOT", help="where the recipe's data have moved to")
     commands.add_parser("info", help="versions, backends, instruction set, threads, and why")
     bench = commands.add_parser("bench", help="benchmarks", add_help=False)
     bench.add_argument("arguments", nargs=argparse.REMAINDER)

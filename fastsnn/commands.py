@@ -26,7 +26,7 @@ from .threads import POLICY, crowded, sleeps
 from .train import plots
 from .train.boards import Board
 from .train.config import Config
-from .train.experiment import Experiment
+from .train.experiment import Experiment, with_root
 from .train.profiling import profile
 
 OF_SUMMARY = 64  # samples of the test split
@@ -158,7 +158,7 @@ def alignment(arguments: argparse.Namespace) -> int:
     """Print the cosine of each parameter's online and BPTT gradient, over samples of the training split."""
     if arguments.samples < 1:
         raise RunError(f"--samples is {arguments.samples}; it must be at least 1")
-    experiment = Experiment.resume(arguments.run, option="RUN")
+    experiment = Experiment.resume(arguments.run, root=arguments.data_root, option="RUN")
     order = torch.arange(min(arguments.samples, experiment.data.train_samples))
     x, y = next(iter(experiment.data.train_batches(experiment.config.steps, len(order), order, seed=0)))
     try:
@@ -172,7 +172,7 @@ def alignment(arguments: argparse.Namespace) -> int:
 
 def summary(arguments: argparse.Namespace) -> int:
     """Print the layers of a run's network and what they do on a batch of the test split."""
-    experiment = Experiment.resume(arguments.run, option="RUN")
+    experiment = Experiment.resume(arguments.run, root=arguments.data_root, option="RUN")
     x, _ = next(iter(experiment.data.test_batches(experiment.config.steps, OF_SUMMARY)))
     print(summaries.summary(experiment.net, x))
     return 0
@@ -180,7 +180,7 @@ def summary(arguments: argparse.Namespace) -> int:
 
 def export(arguments: argparse.Namespace) -> int:
     """Fold and pack the network of a run and write it, with the run's configuration."""
-    experiment = Experiment.resume(arguments.run, option="RUN")
+    experiment = Experiment.resume(arguments.run, root=arguments.data_root, option="RUN")
     try:
         net = deploy.pack(deploy.fold(experiment.net.eval()))
     except ValueError as error:
@@ -198,7 +198,7 @@ def load(arguments: argparse.Namespace) -> int:
         config = (Recipe if "name" in notes["config"] else Config)(**notes["config"])
     except (KeyError, TypeError, RunError) as error:
         raise RunError(f"{arguments.file} does not say which run it is of; use fastsnn.deploy.load") from error
-    experiment = Experiment(config, arguments.file.parent)
+    experiment = Experiment(with_root(config, arguments.data_root, arguments.file), arguments.file.parent)
     net = deploy.load(arguments.file, experiment.net)
     result = evaluate(net, experiment.data.test_batches(config.steps))
     print(deploy.sizes(net))

@@ -1,6 +1,7 @@
 """Recipes: every published row runs end to end on small files of its data set's format; wrong ones are refused."""
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -448,6 +449,27 @@ def test_alignment_of_a_run_is_shown_layer_by_layer(root, tmp_path, capsys):
     rows = dict(line.split() for line in capsys.readouterr().out.splitlines())
     assert float(rows["2.bias"]) == pytest.approx(1, abs=1e-3)
     assert 0 < float(rows["1.input.weight"]) <= 1
+
+
+def test_commands_that_read_a_run_find_data_that_have_moved(root, tmp_path, capsys):
+    before, after, run, file = (str(tmp_path / name) for name in ("before", "after", "run", "packed.safetensors"))
+    shutil.copytree(root, before)
+    arguments = ("--recipe", "ottt-r400-fashion", "--batch-size", "5", "--epochs", "1")
+    assert cli.main(["train", *arguments, "--data-root", before, "--out", run]) == 0
+    shutil.move(before, after)
+    commands = (["summary", run], ["alignment", run, "--samples", "4"], ["export", run, "--out", file], ["load", file])
+    for command in commands:
+        capsys.readouterr()
+        if command != ["load", file]:
+            assert cli.main(command) == 1
+            assert "FashionMNIST/raw" in capsys.readouterr().err
+        assert cli.main([*command, "--data-root", after]) == 0
+
+
+def test_a_run_on_digits_has_no_data_to_move(tmp_path, capsys):
+    assert cli.main(["train", "--steps", "1", "--epochs", "1", "--out", str(tmp_path / "run")]) == 0
+    assert cli.main(["summary", str(tmp_path / "run"), "--data-root", str(tmp_path)]) == 1
+    assert "is of a run on digits, which has no files" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["nonsense", None, 3])

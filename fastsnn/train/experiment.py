@@ -304,12 +304,8 @@ class Experiment:
         path = folder / CHECKPOINT
         saved = checkpoints.read(path, option)
         _check_folder(folder, saved["config"], option)
-        if root is not None:
-            if not isinstance(saved["config"], Recipe):
-                raise RunError(f"--data-root: {folder} is a run on {saved['config'].data}, which has no files")
-            saved["config"] = dataclasses.replace(saved["config"], root=root)
         try:
-            experiment = cls(saved["config"], folder)
+            experiment = cls(with_root(saved["config"], root, folder), folder)
         except (RuntimeError, MemoryError) as error:
             raise RunError(f"{option}: {path} asks for a network that cannot be made ({error})") from error
         experiment._check(saved, path, option)
@@ -339,6 +335,15 @@ class Experiment:
         self.scheduler.T_max = epochs
         for group in self.trainer.optimizer.param_groups:
             group["lr"] = self.config.lr * (1 + math.cos(math.pi * done / epochs)) / 2
+
+
+def with_root(config: Config | Recipe, root: str | None, path: Path) -> Config | Recipe:
+    """The configuration of `path` with its data in root, or where they were. Raises RunError where it has none."""
+    if root is None:
+        return config
+    if not isinstance(config, Recipe):
+        raise RunError(f"--data-root: {path} is of a run on {config.data}, which has no files")
+    return dataclasses.replace(config, root=root)
 
 
 def _init(config: Config | Recipe, folder: Path) -> Path | None:
