@@ -1,6 +1,7 @@
 """The Triton kernels compiled for every architecture, without a GPU: vector width, no FMA, no spills, nothing
-specialised. Each check has a planted kernel that it must reject."""
+specialised; and every variant that the parity suite asks for. Each check has a planted kernel that it must reject."""
 
+import functools
 import json
 import os
 import re
@@ -15,6 +16,7 @@ from . import machine_code
 pytest.importorskip("triton")
 
 HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
 OTHER_ARCHS = ("75", "80", "86", "89", "100", "120")
 # every kernel and dtype, the longest rule, both directions
 REPRESENTATIVE = (
@@ -23,6 +25,8 @@ REPRESENTATIVE = (
     "|(ots|mpdr-bptt)-hard-(float32|float16)|mpdr-ndot-local-(float32|float16)"
     "|binary-1bit-neighbours-(float32|bfloat16)|binary-2bit-apart-float16"
 )
+# the half types' code differs in conversions alone
+ONE_HALF_TYPE = f"{REPRESENTATIVE}|-(float32|float64|bfloat16)$"
 
 pytestmark = [
     pytest.mark.slow,
@@ -30,9 +34,13 @@ pytestmark = [
 ]
 
 
-def run(folder, *command):
-    environment = os.environ | {"TRITON_INTERPRET": "0", "TRITON_CACHE_DIR": str(folder / "cache")}
-    done = subprocess.run([sys.executable, *command], env=environment, cwd=HERE, capture_output=True, text=True)
+def python(cache, *command, cwd=HERE):
+    environment = os.environ | {"TRITON_INTERPRET": "0", "TRITON_CACHE_DIR": str(cache)}
+    return subprocess.run([sys.executable, *command], env=environment, cwd=cwd, capture_output=True, text=True)
+
+
+def run(cache, *command):
+    done = python(cache, *command)
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout
 
@@ -40,11 +48,12 @@ def run(folder, *command):
 class Compiled:
     """The files and the index that a build left in a folder."""
 
-    def __init__(self, folder, script, *options):
-        run(folder, script, str(folder), *options)
+    def __init__(self, folder, cache, script, *options):
+        run(cache, script, str(folder), *options)
         self.folder, self.rows = folder, json.loads((folder / "index.json").read_text())
+        taken = functools.cache(machine_code.resources_of)  # cases share kernels
         for row in self.rows:
-            ((row["registers"], row["stack"], _),) = machine_code.resources(self.path(row, "cubin")).values()
+            row["registers"], row["stack"], _ = taken(self.path(row, "cubin").read_bytes())
 
     def path(self, row, kind):
         return self.folder / f"{row['name']}.{row['arch']}.{kind}"
@@ -57,14 +66,21 @@ class Compiled:
 
 
 @pytest.fixture(scope="module")
-def every_variant(tmp_path_factory):
-    return Compiled(tmp_path_factory.mktemp("every_variant"), "triton_build.py", "--archs", "90")
+def cache(tmp_path_factory):
+    """Of Triton: much of what the parity suite asks for is compiled already."""
+    return tmp_path_factory.mktemp("cache")
 
 
 @pytest.fixture(scope="module")
-def every_arch(tmp_path_factory):
-    options = ("--archs", *OTHER_ARCHS, "--only", REPRESENTATIVE)
-    return Compiled(tmp_path_factory.mktemp("every_arch"), "triton_build.py", *options)
+def every_variant(tmp_path_factory, cache):
+    options = ("--archs", "90", "--only", ONE_HALF_TYPE)
+    return Compiled(tmp_path_factory.mktemp("every_variant"), cache, "triton_build.py", *options)
+
+
+@pytest.fixture(scope="module")
+def every_arch(tmp_path_factory, cache):
+    options = ("--archs", *OTHER_ARCHS, "--only", REPRESENTATIVE, "--spread")
+    return Compiled(tmp_path_factory.mktemp("every_arch"), cache, "triton_build.py", *options)
 
 
 @pytest.fixture(params=["every_variant", "every_arch"])
@@ -73,8 +89,18 @@ def compiled(request):
 
 
 @pytest.fixture(scope="module")
-def controls(tmp_path_factory):
-    return Compiled(tmp_path_factory.mktemp("controls"), "triton_planted.py")
+def controls(tmp_path_factory, cache):
+    return Compiled(tmp_path_factory.mktemp("controls"), cache, "triton_planted.py")
+
+
+@pytest.fixture(scope="module")
+def suite(tmp_path_factory, cache):
+    """The row of every variant that the parity suite asks for on sm_90."""
+    file = tmp_path_factory.mktemp("suite") / "rows.json"
+    options = ("-p", "tests.gpuless.suite_variants", "-p", "no:cacheprovider", "-k", "triton", "--variants", str(file))
+    done = python(cache, "-m", "pytest", "-q", "tests/parity", *options, cwd=ROOT)
+    assert file.exists(), done.stdout[-2000:] + done.stderr[-2000:]
+    return json.loads(file.read_text())
 
 
 def widths(ptx):
@@ -188,6 +214,22 @@ def test_neurons_need_no_shared_memory(compiled):
     rows = neurons(compiled)
     assert rows
     assert not [row["name"] for row in rows if row["shared"]]
+
+
+def test_all_that_the_parity_suite_asks_for_compiles(suite):
+    assert len(suite) > 500
+    assert not [row for row in suite if "error" in row]
+
+
+def test_no_registers_spill_at_any_size_with_any_operands(suite):
+    assert not [row for row in suite if row["stack"]]
+
+
+def test_neurons_need_no_shared_memory_at_any_size(suite):
+    moments = {"workspace_p", "moments_p"}  # of MPDR, one value a program and step
+    asked = [row for row in suite if row["name"].startswith("lif") and not moments & {*row["given"]}]
+    assert asked
+    assert not [row for row in asked if row["shared"]]
 
 
 def test_the_checks_reject_what_was_planted(controls):

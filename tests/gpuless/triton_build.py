@@ -1,6 +1,6 @@
 """Compiles the Triton kernels for GPUs that are not there, as their launches would.
 
-    python tests/gpuless/triton_build.py FOLDER [--archs 75 90] [--only REGEX]
+    python tests/gpuless/triton_build.py FOLDER [--archs 75 90] [--only REGEX] [--spread]
 
 writes NAME.ARCH.ptx, .cubin and .ttir and an index.json of what was compiled. Run it without TRITON_INTERPRET.
 """
@@ -11,7 +11,7 @@ import argparse
 import itertools
 import json
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -288,9 +288,20 @@ def write(variant, arch, folder):
     }
 
 
-def build(chosen, archs, folder):
+def spread(chosen, archs):
+    """(variant, arch): each variant for one architecture, and of each kernel and type one for every architecture."""
+    kinds = defaultdict(list)
+    for variant in chosen:
+        kinds[variant.kernel.__name__, variant.name.rpartition("-")[2]].append(variant)
+    for kind in kinds.values():
+        for i in range(max(len(kind), len(archs))):
+            yield kind[i % len(kind)], archs[i % len(archs)]
+
+
+def build(chosen, folder):
+    """chosen: (variant, arch) of each"""
     folder.mkdir(parents=True, exist_ok=True)
-    rows = [write(variant, arch, folder) for variant in chosen for arch in archs]
+    rows = [write(variant, arch, folder) for variant, arch in chosen]
     (folder / "index.json").write_text(json.dumps(rows, indent=1))
 
 
@@ -299,5 +310,7 @@ if __name__ == "__main__":
     parser.add_argument("folder", type=Path)
     parser.add_argument("--archs", type=int, nargs="+", default=ARCHS)
     parser.add_argument("--only", default="", metavar="REGEX", help="cases whose name it finds")
+    parser.add_argument("--spread", action="store_true", help="a variant for one architecture alone, see `spread`")
     arguments = parser.parse_args()
-    build(variants(arguments.only), arguments.archs, arguments.folder)
+    pairs = spread if arguments.spread else itertools.product
+    build(pairs(variants(arguments.only), arguments.archs), arguments.folder)

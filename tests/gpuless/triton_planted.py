@@ -56,4 +56,4 @@ def specialised(T):
 
 
 if __name__ == "__main__":
-    build(planted(), (90,), Path(sys.argv[1]))
+    build(((variant, 90) for variant in planted()), Path(sys.argv[1]))
