@@ -4,6 +4,7 @@ import itertools
 
 import pytest
 import torch
+from allpairspy import AllPairs
 
 import fastsnn
 from fastsnn import backends, surrogate
@@ -40,17 +41,38 @@ def resets_of(rule):
     return {"soft": None} if RULES[rule].soft_reset else RESETS
 
 
+# every rule under every reset it allows; what its input is multiplied by, and its leak
+NEURONS = {
+    f"{rule}-{name}": {"rule": rule, "v_reset": v_reset} for rule in RULES for name, v_reset in resets_of(rule).items()
+}
+CHARGES = {
+    f"{'decay' if decay else 'plain'}-tau{tau}": {"decay_input": decay, "tau": tau}
+    for decay, tau in itertools.product((True, False), (2.0, 1.7))
+}
+TYPES = {dtype_id(dtype): dtype for dtype in DTYPES}
+
+
 def configurations(rules=RULES, taus=(2.0, 1.7)):
     """Every rule under every reset it allows, with and without decay_input."""
     return [
-        pytest.param(
-            {"rule": rule, "v_reset": v_reset, "decay_input": decay, "tau": tau},
-            id=f"{rule}-{name}-{'decay' if decay else 'plain'}-tau{tau}",
-        )
-        for rule in rules
-        for name, v_reset in resets_of(rule).items()
-        for decay, tau in itertools.product((True, False), taus)
+        pytest.param(neuron | charge, id=f"{of_neuron}-{of_charge}")
+        for of_neuron, neuron in NEURONS.items()
+        for of_charge, charge in CHARGES.items()
+        if neuron["rule"] in rules and charge["tau"] in taus
     ]
+
+
+def pairs(**axes):
+    """Decorator of a test: the fewest cases in which each value of an argument meets each of every other.
+
+    axes: {argument: {id: value}}
+    """
+    chosen = AllPairs([[*values] for values in axes.values()])
+    cases = [
+        pytest.param(*(values[name] for values, name in zip(axes.values(), names, strict=True)), id="-".join(names))
+        for names in chosen
+    ]
+    return pytest.mark.parametrize(tuple(axes), cases)
 
 
 def current(*shape, dtype=torch.float32):

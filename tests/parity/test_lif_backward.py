@@ -7,19 +7,23 @@ from fastsnn import surrogate
 from fastsnn.functional import lif_sequence
 
 from ..cases import (
+    CHARGES,
     DTYPES,
     LAYOUTS,
+    NEURONS,
     ONLINE,
     RESETS,
     RULES,
     SIZES,
     SURROGATES,
+    TYPES,
     assert_same,
     configurations,
     current,
     dtype_id,
     keep_of,
     on_reference,
+    pairs,
     sequence,
     steps,
 )
@@ -54,10 +58,12 @@ def case(*shape, dtype=torch.float32):
     return {"x": x, "g_s": torch.randn(shape).to(dtype), "g_v": g_v, "v": v}
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=dtype_id)
-@pytest.mark.parametrize("detach_reset", [False, True], ids=["reset", "detached"])
-@pytest.mark.parametrize("v_reset", RESETS.values(), ids=RESETS)
-@pytest.mark.parametrize("shape", SURROGATES, ids=repr)
+@pairs(
+    shape={repr(shape): shape for shape in SURROGATES},
+    v_reset=RESETS,
+    detach_reset={"reset": False, "detached": True},
+    dtype=TYPES,
+)
 def test_bptt_of_every_surrogate(variant, shape, v_reset, detach_reset, dtype):
     config = {"surrogate_function": shape, "v_reset": v_reset, "detach_reset": detach_reset}
     operands = case(3, 9, 41, dtype=dtype)
@@ -76,10 +82,9 @@ def test_online_gradient_of_every_surrogate(variant, shape, dtype):
     assert_same(gradients(sequence, **operands, **config), expected, **tolerance)
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=dtype_id)
-@pytest.mark.parametrize("config", configurations())
-def test_step_gradients_equal_the_sequence(variant, config, dtype):
-    operands = case(4, 9, 41, dtype=dtype)
+@pairs(neuron=NEURONS, charge=CHARGES, dtype=TYPES)
+def test_step_gradients_equal_the_sequence(variant, neuron, charge, dtype):
+    operands, config = case(4, 9, 41, dtype=dtype), neuron | charge
     operands["keep"] = keep_of(operands["x"][0])
     if config["rule"] in ONLINE:
         del operands["g_v"], operands["v"]
@@ -107,10 +112,13 @@ def test_lengths_beyond_what_a_chunk_holds(variant, rule, T):
     assert_same(gradients(sequence, **operands, **config), expected)
 
 
-@pytest.mark.parametrize(("n", "dtype"), SIZES)
-@pytest.mark.parametrize("run", [sequence, steps], ids=["sequence", "steps"])
-@pytest.mark.parametrize("rule", RULES)
-def test_sizes(variant, rule, run, n, dtype):
+@pairs(
+    rule={rule: rule for rule in RULES},
+    size={f"{n}-{dtype_id(dtype)}": (n, dtype) for n, dtype in SIZES},
+    run={"sequence": sequence, "steps": steps},
+)
+def test_sizes(variant, rule, size, run):
+    n, dtype = size
     operands = {"x": current(3, n, dtype=dtype), "g_s": torch.randn(3, n).to(dtype)}
     operands["keep"] = keep_of(operands["x"][0])
     config = {"rule": rule, "v_reset": None, "surrogate_function": EXACT}

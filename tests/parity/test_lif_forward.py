@@ -9,19 +9,21 @@ from fastsnn.reference import lif as reference
 from fastsnn.types import EMPTY, LIFParams, state_of
 
 from ..cases import (
-    DTYPES,
+    CHARGES,
     LAYOUTS,
+    NEURONS,
     ONLINE,
     RESETS,
     RULES,
     SIZES,
+    TYPES,
     assert_same,
     configurations,
     current,
-    dtype_id,
     dyadic,
     keep_of,
     on_reference,
+    pairs,
     sequence,
     steps,
 )
@@ -29,17 +31,15 @@ from ..cases import (
 pytestmark = pytest.mark.usefixtures("poisoned")
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=dtype_id)
-@pytest.mark.parametrize("config", configurations())
-def test_steps_equal_the_reference(variant, config, dtype):
-    x = current(4, 9, 7, 41, dtype=dtype)
+@pairs(neuron=NEURONS, charge=CHARGES, dtype=TYPES)
+def test_steps_equal_the_reference(variant, neuron, charge, dtype):
+    x, config = current(4, 9, 7, 41, dtype=dtype), neuron | charge
     assert_same(steps(x, **config), on_reference(steps, x, **config))
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=dtype_id)
-@pytest.mark.parametrize("config", configurations())
-def test_sequence_equals_the_steps(variant, config, dtype):
-    x = current(4, 9, 7, 41, dtype=dtype)
+@pairs(neuron=NEURONS, charge=CHARGES, dtype=TYPES)
+def test_sequence_equals_the_steps(variant, neuron, charge, dtype):
+    x, config = current(4, 9, 7, 41, dtype=dtype), neuron | charge
     keep = keep_of(x[0])
     assert_same(sequence(x, keep=keep, **config), steps(x, keep=keep, **config))
 
@@ -105,10 +105,9 @@ def test_layout_of_the_state(backend, layout, state_layout):
     assert_same(fastsnn.functional.lif_step(x, *state, keep=keep, **config), expected)
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=dtype_id)
-@pytest.mark.parametrize("config", configurations(taus=(1.7,)))
-def test_a_sequence_continues_from_a_state(variant, config, dtype):
-    x = current(5, 41, dtype=dtype)
+@pairs(neuron=NEURONS, charge=CHARGES, dtype=TYPES)
+def test_a_sequence_continues_from_a_state(variant, neuron, charge, dtype):
+    x, config = current(5, 41, dtype=dtype), neuron | charge
     whole = sequence(x, **config)
     first = sequence(x[:2], **config)
     trace = None if first.trace is None else first.trace[-1]

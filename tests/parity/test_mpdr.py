@@ -7,7 +7,19 @@ import fastsnn
 from fastsnn import backends, surrogate
 from fastsnn.online import MPDR
 
-from ..cases import DTYPES, LAYOUTS, RULES, assert_same, configurations, current, dtype_id, on_reference
+from ..cases import (
+    CHARGES,
+    DTYPES,
+    LAYOUTS,
+    NEURONS,
+    RULES,
+    TYPES,
+    assert_same,
+    current,
+    dtype_id,
+    on_reference,
+    pairs,
+)
 
 pytestmark = pytest.mark.usefixtures("poisoned")
 
@@ -46,12 +58,15 @@ def check(config, x, g_s, **options):
     assert_same(moments, truth[2], **MOMENTS)
 
 
-@pytest.mark.parametrize("columns", [41, 264])
-@pytest.mark.parametrize("mode", ["s", "m"])
-@pytest.mark.parametrize("dtype", DTYPES, ids=dtype_id)
-@pytest.mark.parametrize("config", configurations(taus=(1.7,)))
-def test_configurations(variant, config, dtype, mode, columns):
-    config = {**config, "surrogate_function": surrogate.Triangle(2.0)}
+@pairs(
+    neuron=NEURONS,
+    typed={f"{columns}-{name}": (columns, dtype) for columns in (41, 264) for name, dtype in TYPES.items()},
+    charge=CHARGES,
+    mode={"s": "s", "m": "m"},
+)
+def test_configurations(variant, neuron, typed, charge, mode):
+    columns, dtype = typed
+    config = {**neuron, **charge, "surrogate_function": surrogate.Triangle(2.0)}
     x, g_s = current(4, 9, columns, dtype=dtype), torch.randn(4, 9, columns).to(dtype)
     check(config, x, g_s, mode=mode)
 

@@ -12,11 +12,13 @@ from ..cases import (
     LAYOUTS,
     ONLINE,
     RESETS,
+    TYPES,
     assert_same,
     current,
     dtype_id,
     keep_of,
     on_reference,
+    pairs,
     resets_of,
 )
 
@@ -270,12 +272,16 @@ def test_fused_half_types(variant, shape, dtype):
     assert_same((g_y, *reduced), (expected, *truly), rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize("max_ratio", [None, 20.0, 1.0], ids=["running", "within", "exceeded"])
-@pytest.mark.parametrize("given", [False, True], ids=["first", "later"])
-@pytest.mark.parametrize("v_reset", [None, 0.25], ids=["soft", "hard"])
-@pytest.mark.parametrize("dtype", DTYPES, ids=dtype_id)
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_charge_and_gradient_under_ots(variant, shape, dtype, v_reset, given, max_ratio):
+@pairs(
+    shape={str(shape): shape for shape in SHAPES},
+    typed={
+        f"{name}-{reset}": (dtype, RESETS[reset]) for name, dtype in TYPES.items() for reset in ("soft", "hard0.25")
+    },
+    given={"first": False, "later": True},
+    max_ratio={"running": None, "within": 20.0, "exceeded": 1.0},
+)
+def test_charge_and_gradient_under_ots(variant, shape, typed, given, max_ratio):
+    dtype, v_reset = typed
     found, truth = kernels(variant), on_reference(lambda: kernels("reference"))
     p = fastsnn.types.LIFParams(tau=1.7, rule="ottt", v_reset=v_reset, surrogate=EXACT)
     x, learned, v = current(*shape, dtype=dtype), vectors(shape[1]), None

@@ -6,8 +6,9 @@ import torch
 from fastsnn import surrogate
 from fastsnn.types import LIFParams
 
-from ..cases import DTYPES, LAYOUTS, assert_same, current, dtype_id, keep_of, on_reference
-from ..nn.test_ots import neuron, run
+from ..cases import LAYOUTS, NEURONS, TYPES, assert_same, current, keep_of, on_reference, pairs
+from ..nn.test_ots import neuron as layer
+from ..nn.test_ots import run
 from .test_osr import kernels
 
 pytestmark = pytest.mark.usefixtures("poisoned")
@@ -16,14 +17,15 @@ SHAPES = [(1,), (9, 5), (3, 700, 41), (24, 701), (4, 6, 5, 3)]
 EXACT = surrogate.Triangle(2.0)
 
 
-@pytest.mark.parametrize("given", [False, True], ids=["first", "later"])
-@pytest.mark.parametrize("v_reset", [None, 0.25], ids=["soft", "hard"])
-@pytest.mark.parametrize("rule", ["sltt", "ottt"])
-@pytest.mark.parametrize("dtype", DTYPES, ids=dtype_id)
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_both_passes_and_the_gradient(variant, shape, dtype, rule, v_reset, given):
+@pairs(
+    neuron={name: NEURONS[name] for name in ("sltt-soft", "sltt-hard0.25", "ottt-soft", "ottt-hard0.25")},
+    dtype=TYPES,
+    shape={str(shape): shape for shape in SHAPES},
+    given={"first": False, "later": True},
+)
+def test_both_passes_and_the_gradient(variant, neuron, dtype, shape, given):
     found, truth = kernels(variant, "ots"), on_reference(lambda: kernels("reference", "ots"))
-    p = LIFParams(tau=1.7, rule=rule, v_reset=v_reset, surrogate=EXACT)
+    p = LIFParams(tau=1.7, **neuron, surrogate=EXACT)
     x, g_s, threshold = current(*shape, dtype=dtype), torch.randn(shape).to(dtype), torch.tensor(0.7).double()
     v, trace, keep = (keep_of(x) - 0.3, keep_of(x), keep_of(x)) if given else (None, None, None)
     (u, moments), (u_true, truly) = (which.charge(p, x, v) for which in (found, truth))
@@ -37,7 +39,7 @@ def test_both_passes_and_the_gradient(variant, shape, dtype, rule, v_reset, give
 def test_layouts(backend, layout):
     kernels(backend, "ots")
     x = LAYOUTS[layout](current(3, 4, 6, 5, 3))
-    assert_same(run(neuron("ottt"), x), run(neuron("ottt"), x.contiguous()))
+    assert_same(run(layer("ottt"), x), run(layer("ottt"), x.contiguous()))
 
 
 def test_one_and_two_threads_give_the_same_bits_every_time(backend):
