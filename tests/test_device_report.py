@@ -18,7 +18,7 @@ TESTS = Path(__file__).parent
 
 @pytest.fixture
 def target(tmp_path):
-    return Target("cpu", str(tmp_path), str(TESTS), "a stage", 60.0)
+    return Target("cpu", str(tmp_path), str(TESTS), "a stage", 600.0)
 
 
 def rows_of(folder, stage=None):
