@@ -9,7 +9,8 @@ def _facts(item):
     if not values or "no_graphs" in item.fixturenames:
         return {None}
     backend = values.get("variant", values.get("backend"))
-    dtypes = {(backend, value) for value in values.values() if isinstance(value, torch.dtype)}
+    parts = [part for value in values.values() for part in (value if isinstance(value, tuple) else (value,))]
+    dtypes = {(backend, part) for part in parts if isinstance(part, torch.dtype)}
     return {(name, id(value)) for name, value in values.items()} | dtypes
 
 
