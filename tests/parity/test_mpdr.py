@@ -9,14 +9,13 @@ from fastsnn.online import MPDR
 
 from ..cases import (
     CHARGES,
-    DTYPES,
     LAYOUTS,
     NEURONS,
+    ONLINE,
     RULES,
     TYPES,
     assert_same,
     current,
-    dtype_id,
     on_reference,
     pairs,
 )
@@ -58,23 +57,28 @@ def check(config, x, g_s, **options):
     assert_same(moments, truth[2], **MOMENTS)
 
 
-@pairs(
-    neuron=NEURONS,
-    typed={f"{columns}-{name}": (columns, dtype) for columns in (41, 264) for name, dtype in TYPES.items()},
-    charge=CHARGES,
-    mode={"s": "s", "m": "m"},
-)
-def test_configurations(variant, neuron, typed, charge, mode):
+CASES = {
+    "typed": {f"{columns}-{name}": (columns, dtype) for columns in (41, 264) for name, dtype in TYPES.items()},
+    "charge": CHARGES,
+    "mode": {"s": "s", "m": "m"},
+}
+
+
+def configured(neuron, typed, charge, mode):
     columns, dtype = typed
     config = {**neuron, **charge, "surrogate_function": surrogate.Triangle(2.0)}
     x, g_s = current(4, 9, columns, dtype=dtype), torch.randn(4, 9, columns).to(dtype)
     check(config, x, g_s, mode=mode)
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=dtype_id)
-def test_through_time(variant, dtype):
-    config = {"rule": "bptt", "surrogate_function": surrogate.Triangle(2.0)}
-    check(config, current(4, 9, 41, dtype=dtype), torch.randn(4, 9, 41).to(dtype))
+@pairs(neuron={name: neuron for name, neuron in NEURONS.items() if neuron["rule"] in ONLINE}, **CASES)
+def test_online_rules(variant, neuron, typed, charge, mode):
+    configured(neuron, typed, charge, mode)
+
+
+@pairs(neuron={name: neuron for name, neuron in NEURONS.items() if neuron["rule"] not in ONLINE}, **CASES)
+def test_rules_through_time(variant, neuron, typed, charge, mode):
+    configured(neuron, typed, charge, mode)
 
 
 @pytest.mark.parametrize("n", [1, 15, 17, 2047, 2049, 40_013])
