@@ -10,7 +10,7 @@
 #include "../../csrc/core/lif.h"
 
 // Runs every kernel of a core on exactly sized heap buffers, ragged sizes included: AddressSanitizer sees one element
-// too far. Arguments: `tiny` for one small size and one type, `plant` for one element too few, which must be seen.
+// too far. Arguments: `tiny` for one small size and two types, `plant` for one element too few, which must be seen.
 namespace sanitize {
 
 using namespace fastsnn;
@@ -264,7 +264,7 @@ void planted() {
 template <class Core>
 int main(int argc, char** argv) {
   const bool tiny = argc > 1 && std::strcmp(argv[1], "tiny") == 0;
-  const Sizes sizes = tiny ? Sizes{{Dtype::f32}, {9}, {2}, {40}, {0}}
+  const Sizes sizes = tiny ? Sizes{{Dtype::f32, Dtype::f16}, {9}, {2}, {40}, {0}}
                            : Sizes{{Dtype::f32, Dtype::f64, Dtype::bf16, Dtype::f16},
                                    {1, 17, 255, 2049, Core::kMany},
                                    {1, 3, 70},

@@ -58,12 +58,10 @@ def case(*shape, dtype=torch.float32):
     return {"x": x, "g_s": torch.randn(shape).to(dtype), "g_v": g_v, "v": v}
 
 
-@pairs(
-    shape={repr(shape): shape for shape in SURROGATES},
-    v_reset=RESETS,
-    detach_reset={"reset": False, "detached": True},
-    dtype=TYPES,
-)
+@pytest.mark.parametrize("dtype", DTYPES, ids=dtype_id)
+@pytest.mark.parametrize("detach_reset", [False, True], ids=["reset", "detached"])
+@pytest.mark.parametrize("v_reset", RESETS.values(), ids=RESETS)
+@pytest.mark.parametrize("shape", SURROGATES, ids=repr)
 def test_bptt_of_every_surrogate(variant, shape, v_reset, detach_reset, dtype):
     config = {"surrogate_function": shape, "v_reset": v_reset, "detach_reset": detach_reset}
     operands = case(3, 9, 41, dtype=dtype)
@@ -112,13 +110,10 @@ def test_lengths_beyond_what_a_chunk_holds(variant, rule, T):
     assert_same(gradients(sequence, **operands, **config), expected)
 
 
-@pairs(
-    rule={rule: rule for rule in RULES},
-    size={f"{n}-{dtype_id(dtype)}": (n, dtype) for n, dtype in SIZES},
-    run={"sequence": sequence, "steps": steps},
-)
-def test_sizes(variant, rule, size, run):
-    n, dtype = size
+@pytest.mark.parametrize(("n", "dtype"), SIZES)
+@pytest.mark.parametrize("run", [sequence, steps], ids=["sequence", "steps"])
+@pytest.mark.parametrize("rule", RULES)
+def test_sizes(variant, rule, run, n, dtype):
     operands = {"x": current(3, n, dtype=dtype), "g_s": torch.randn(3, n).to(dtype)}
     operands["keep"] = keep_of(operands["x"][0])
     config = {"rule": rule, "v_reset": None, "surrogate_function": EXACT}
