@@ -21,8 +21,8 @@ thread) stand in both versions, {same:,} of them with the same figures; {gone:,}
 {new:,} are new. Below are the others' quotients now / then, least and most of each kernel's rows. What they come from:
 [docs/gpu.md](../../docs/gpu.md#machine-code-that-changed).
 
-| source | kernel | rows that differ | of | longest path | registers | occupancy | least occupancy now |
-|---|---|---|---|---|---|---|---|
+| source | kernel | a thread | rows that differ | of | longest path | registers | occupancy | least occupancy now |
+|---|---|---|---|---|---|---|---|---|
 """
 
 
@@ -37,8 +37,8 @@ def quotients(pairs, name):
 
 
 def kernel_of(row):
-    """The kernel's name; those of Triton's rows have the case behind it."""
-    return row["source"], row["kernel"].replace("-", " ").split()[0]
+    """Source, the kernel's name (in Triton's rows the case stands behind it), elements a thread."""
+    return row["source"], row["kernel"].replace("-", " ").split()[0], "1" if row["width"] == "1" else "more"
 
 
 def table(before, after):
