@@ -4,7 +4,11 @@ runs no code of the file."""
 from __future__ import annotations
 
 import pickle
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -217,7 +221,8 @@ def _folders(
 class ImageFiles(Dataset[tuple[Tensor, int]]):
     """Image files in class folders `names` of a folder; the label is the name's index.
 
-    Raises DataError where a class folder is missing or empty; for an image that cannot be read, when it is asked for.
+    Raises DataError where a class folder is missing or empty or an image is truncated or of another kind; for one that
+    is damaged elsewhere, when it is asked for.
     """
 
     def __init__(self, folder: Path, names: list[str], transform: Any) -> None:
@@ -232,6 +237,9 @@ class ImageFiles(Dataset[tuple[Tensor, int]]):
         except FileNotFoundError as error:
             raise DataError(f"{folder}: {error}") from error
         self.targets, self.transform = [index for _, index in self.files], transform
+        with ThreadPoolExecutor() as pool:  # files of a network disk are waited for together
+            of_classes = (list(files) for _, files in groupby(self.files, itemgetter(1)))
+            list(pool.map(_check_images, of_classes))
 
     def __len__(self) -> int:
         return len(self.files)
@@ -239,6 +247,28 @@ class ImageFiles(Dataset[tuple[Tensor, int]]):
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         path, label = self.files[index]
         return self.transform(read_image(path)), label
+
+
+WHOLE = ((b"\xff\xd8\xff", b"\xff\xd9"), (b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"))  # first and last bytes of JPEG, PNG
+
+
+def _check_images(files: Iterable[tuple[str, int]]) -> None:
+    for path, _ in files:
+        check_image(path)
+
+
+def check_image(path: str) -> None:
+    """Raises DataError where `read_image` would for a file that is truncated or of another kind.
+
+    A JPEG or PNG with its first and last bytes is not decoded.
+    """
+    with suppress(OSError), open(path, "rb") as file:
+        first = file.read(8)
+        file.seek(max(0, file.seek(0, 2) - 8))
+        last = file.read()
+        if any(first.startswith(start) and last.endswith(end) for start, end in WHOLE):
+            return
+    read_image(path)
 
 
 def read_image(path: str) -> Tensor:

@@ -45,7 +45,7 @@ def fashion_mnist(root, samples=20):
         idx(folder / f"{split}-labels-idx1-ubyte", np.arange(samples, dtype=np.uint8) % 10)
 
 
-def image_folders(root, classes, images=2, size=(80, 60)):
+def image_folders(root, classes, images=2, size=(80, 60), suffix=".JPEG"):
     from PIL import Image
 
     for split in ("train", "val"):
@@ -54,7 +54,7 @@ def image_folders(root, classes, images=2, size=(80, 60)):
             folder.mkdir(parents=True)
             for i in range(images):
                 mode = "L" if i % 2 else "RGB"
-                Image.new(mode, size, label if i % 2 else (label, 0, 0)).save(folder / f"{i}.JPEG")
+                Image.new(mode, size, label if i % 2 else (label, 0, 0)).save(folder / f"{i}{suffix}")
 
 
 def events(samples, size=128, span=1_000_000):

@@ -250,12 +250,32 @@ def test_an_empty_class_folder_is_named(tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"", b"no image", None], ids=["empty", "foreign", "truncated"])
-def test_a_damaged_image_is_named(tmp_path, content):
+@pytest.mark.parametrize("suffix", [".JPEG", ".png", ".bmp"])
+def test_a_damaged_image_is_refused_before_training(tmp_path, suffix, content):
+    files.image_folders(tmp_path, ["n01", "n02"], suffix=suffix)
+    image = tmp_path / "imagenet" / "val" / "n02" / f"0{suffix}"
+    data.create("imagenet", root=tmp_path, class_list=["n01", "n02"])
+    image.write_bytes(image.read_bytes()[:-40] if content is None else content)
+    with pytest.raises(DataError, match=rf"n02.0\{suffix} is no readable image.*copy it again"):
+        data.create("imagenet", root=tmp_path, class_list=["n01", "n02"])
+
+
+def test_bytes_after_the_end_of_an_image_are_no_damage(tmp_path):
+    files.image_folders(tmp_path, ["n01"])
+    for image in (tmp_path / "imagenet" / "train" / "n01").iterdir():
+        image.write_bytes(image.read_bytes() + b"more")
+    assert len(data.create("imagenet", root=tmp_path, class_list=["n01"], size=16).train[0][0]) == 3
+
+
+@pytest.mark.parametrize("content", [b"", b"no image", None], ids=["empty", "foreign", "truncated"])
+def test_an_image_that_is_damaged_later_is_named(tmp_path, content):
     files.image_folders(tmp_path, ["n01", "n02"])
     image = tmp_path / "imagenet" / "val" / "n02" / "0.JPEG"
-    image.write_bytes(image.read_bytes()[:-200] if content is None else content)
+    whole = image.read_bytes()
     for workers in (0, 1):
+        image.write_bytes(whole)
         of = data.create("imagenet", root=tmp_path, class_list=["n01", "n02"], size=16, workers=workers)
+        image.write_bytes(whole[:-200] if content is None else content)
         with pytest.raises(DataError, match=r"n02.0\.JPEG is no readable image") as caught:
             list(of.test_batches(2, 2))
         assert "Traceback" not in str(caught.value)
