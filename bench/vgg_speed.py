@@ -3,9 +3,10 @@
 `fastsnn.models.vgg` (standardised weights, 9.27 M parameters) on images of CIFAR's shape, batch 16, T = 6, mode A:
 samples a second of `fastsnn.online.train_batch` and of SpikingJelly's OTTTSequential of the same layers with a loop
 over the steps, the same weights, loss and optimizer. The dense floor is each convolution once forward, once for its
-weight's gradient and (but the first) once for its input's, on the same shapes, T times, and nothing else; the last
-row adds a copy of the bytes that neurons and weights must move besides (BYTES). Two threads; all alternate, the ratio
-is the median of the rounds'. Refuses to time where the weights differ after a batch.
+weight's gradient and (but the first) once for its input's, on the same shapes, T times, and nothing else; the next
+row adds a copy of the bytes that neurons and weights must move besides (BYTES). The last is a network of torch's
+layers, these convolutions and poolings with ReLU in the neurons' place: no state, trace, standardisation or factor. Two
+threads; all alternate, the ratio is the median of the rounds'. Refuses to time where the weights differ after a batch.
 Writes vgg_speed.csv (one row a round) and vgg_speed.md into bench/results.
 """
 
@@ -22,7 +23,16 @@ from fastsnn import data, models, online
 from fastsnn.nn import WSConv2d, reset
 
 from .accuracy import Row, write
-from .training_speed import Learn, Times, check, same_weights, spikingjelly_learner, spikingjelly_neuron, table
+from .training_speed import (
+    Learn,
+    Times,
+    check,
+    same_weights,
+    spikingjelly_learner,
+    spikingjelly_neuron,
+    step_by_step,
+    table,
+)
 
 ROUNDS, BATCH, STEPS, LR = 9, 16, 6, 0.1
 SHOWN = {
@@ -30,6 +40,7 @@ SHOWN = {
     "spikingjelly": "SpikingJelly",
     "dense": "convolutions alone: the dense floor",
     "moved": "convolutions, and a copy of the bytes of neurons and weights",
+    "relu": "torch's plain convolutions, poolings and ReLU: no neurons at all",
 }
 # a step, float32: a neuron reads x, u, trace and writes s, u, trace, then reads g, u and writes the gradient of x; a
 # weight's gradient is read beside W and written (standardisation), then read beside .grad and written
@@ -52,6 +63,17 @@ def spikingjelly(plan: nn.Sequential) -> nn.Sequential:
         else:
             layers.append(part)
     return OTTTSequential(*layers)
+
+
+def relu(plan: nn.Sequential) -> nn.Sequential:
+    """Its convolutions without standardisation, poolings and readout, and ReLU for a neuron and its factor."""
+    layers: list[nn.Module] = []
+    for part in plan:
+        if isinstance(part, WSConv2d):
+            layers.append(nn.Conv2d(part.in_channels, part.out_channels, 3, padding=1))
+        else:
+            layers.append(nn.ReLU() if isinstance(part, nn.Sequential) else part)
+    return nn.Sequential(*layers)
 
 
 def operands(net: nn.Sequential, x: Tensor) -> list[tuple[Tensor, Tensor, Tensor]]:
@@ -111,6 +133,7 @@ def contenders(x: Tensor) -> tuple[dict[str, Learn], nn.Module, nn.Module]:
         "spikingjelly": spikingjelly_learner(theirs, LR, STEPS, "A"),
         "dense": partial(dense, convolutions),
         "moved": moved(convolutions),
+        "relu": step_by_step(relu(models.vgg()), LR, STEPS, "A", lambda: None),
     }
     return learners, net, theirs
 

@@ -122,6 +122,10 @@ def test_the_dense_floor_is_of_every_convolution():
     assert len(shapes) == 8
     assert shapes[0] == ((2, 3, 8, 8), (64, 3, 3, 3), (2, 64, 8, 8))
     assert shapes[-1] == ((2, 512, 1, 1), (512, 512, 3, 3), (2, 512, 1, 1))
+    plain = vgg_speed.relu(net)
+    assert [p.shape for p in plain.parameters() if p.dim() == 4] == [shape for _, shape, _ in shapes]
+    assert [type(part).__name__ for part in plain[:5]] == ["Conv2d", "ReLU", "Conv2d", "ReLU", "AvgPool2d"]
+    assert plain(x).shape == (2, 10)
 
 
 def test_memory_is_counted_for_each_t(monkeypatch):
