@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from ._version import __version__
 from .errors import BackendError, DeployError, RunError
@@ -113,6 +113,13 @@ def main(argv: list[str] | None = None) -> int:
             raise
         print(f"fastsnn: out of memory ({str(error).splitlines()[0]})", file=sys.stderr)
         return 1
+
+
+def command() -> NoReturn:
+    """The process of `main`. Its answer is whole where that returns: an interrupt that comes later is ignored."""
+    status = main()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    sys.exit(status)
 
 
 def _end(*_: object) -> None:

@@ -1,12 +1,15 @@
-"""A pytest plugin, for a process without the interpreter: compiles every variant of the Triton kernels that the tests
-ask for, and writes what each takes. No kernel runs, so what tests compare is not looked at.
+"""A pytest plugin, for a process without the interpreter: of the variants of the Triton kernels that the tests ask for,
+compiles the fewest in which each three properties meet that meet in any, and writes what each takes. No kernel runs, so
+what tests compare is not looked at.
 
     TRITON_INTERPRET=0 python -m pytest -p tests.gpuless.suite_variants tests/parity -k triton --variants FILE.json
 """
 
 import json
 import os
+from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
+from itertools import combinations
 from pathlib import Path
 
 import pytest
@@ -44,8 +47,31 @@ class Recorder:
             return (yield)
 
     def pytest_sessionfinish(self):
+        kernels = defaultdict(list)
+        for test, variant in self.found.values():
+            kernels[variant.name].append((test, variant))
+        chosen = [found for same in kernels.values() for found in fewest(same)]
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            self.file.write_text(json.dumps([*pool.map(taken, self.found.values())], indent=1))
+            self.file.write_text(json.dumps([*pool.map(taken, chosen)], indent=1))
+
+
+def properties(variant):
+    """Type of each operand, value of each constant and option, and what is known of sizes and addresses."""
+    parts = variant.signature, variant.constexprs, variant.attrs, variant.options
+    return {f"{i} {name} {value}" for i, part in enumerate(parts) for name, value in part.items()}
+
+
+def fewest(found):
+    """Of one kernel's (test, variant): each next one adds most of the triples of properties that no chosen one has."""
+    all_of = [properties(variant) for _, variant in found]
+    common = set.intersection(*all_of)
+    sizes = range(4)  # fewer than three may differ
+    left = {i: {c for k in sizes for c in combinations(sorted(has - common), k)} for i, has in enumerate(all_of)}
+    while left:
+        most = max(left, key=lambda i: len(left[i]))
+        covered = left[most]
+        yield found[most]
+        left = {i: rest for i, has in left.items() if (rest := has - covered)}
 
 
 def taken(found):
