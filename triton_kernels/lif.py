@@ -19,7 +19,7 @@ from .arguments import load_or, load_slots, number, numbers, store_if, store_slo
 from .kernel import kernel
 from .launch import ALIGNED, AT_HALF_OCCUPANCY, OPTIONS, block_of, given_v, need_workspace
 from .moments import store_block_moments
-from .mpdr import mpdr_merge, pull
+from .mpdr import mpdr_gradient, mpdr_merge
 from .operands import Call, cdiv
 from .rules.rule import Lif, Now, fire
 from .surrogate import surrogate
@@ -166,7 +166,7 @@ def lif_backward_online(
     potential_p,
     slots_p,
     g_x_p,
-    pulls_p,
+    coefficients_p,
     g_local_p,
     T: tl.int64,
     n: tl.int64,
@@ -185,8 +185,8 @@ def lif_backward_online(
     ALIGNED: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """g_x[t] = gain * (g_s[t]*sg(u[t] - th) + dL/du), the second part where there are MPDR's pulls; with g_local it
-    goes there alone. Without u it is recomputed from x and the state before it, as the forward computed it."""
+    """g_x[t] = gain * (g_s[t]*sg(u[t] - th) + dL/du), the second part where there are MPDR's coefficients; with g_local
+    it goes there alone. Without u it is recomputed from x and the state before it, as the forward computed it."""
     STATE: tl.constexpr = tl.float64 if g_x_p.dtype.element_ty == tl.float64 else tl.float32
     DTYPE: tl.constexpr = g_x_p.dtype.element_ty
     leak, gain, bias = number(leak, STATE), number(gain, STATE), number(bias, STATE)
@@ -207,12 +207,12 @@ def lif_backward_online(
             state = State(tl.load(u_p + o_tn, m_n, 0.0), state.slots)
         b_keep = load_or(keep_p, o_n, m_n, 1.0, STATE)  # in each step, as in the forward
         b_g_u = (b_g_s.to(STATE) * b_keep) * surrogate(state.u - p.threshold, height, slope, SHAPE)
-        if pulls_p is not None:
-            b_pull = pull(state.u, pulls_p, t, STATE)
+        if coefficients_p is not None:
+            b_mpdr = mpdr_gradient(state.u, coefficients_p, t, STATE)
             if g_local_p is None:
-                b_g_u += b_pull
+                b_g_u += b_mpdr
             else:
-                store_if(g_local_p, o_tn, p.gain * b_pull, m_n)
+                store_if(g_local_p, o_tn, p.gain * b_mpdr, m_n)
         store_if(g_x_p, o_tn, p.gain * b_g_u, m_n)
 
 
@@ -227,7 +227,7 @@ def lif_backward_bptt(
     g_x_p,
     g_v_first_p,
     g_slots_first_p,
-    pulls_p,
+    coefficients_p,
     T: tl.int64,
     n: tl.int64,
     leak: tl.int64,
@@ -244,8 +244,8 @@ def lif_backward_bptt(
     ALIGNED: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """Back in time from u of every step [T, n]: g_u of the rule (+ dL/du where there are MPDR's pulls), g_x = gain*g_u
-    and g_v[t-1] = lam*g_u."""
+    """Back in time from u of every step [T, n]: g_u of the rule (+ dL/du where there are MPDR's coefficients), g_x =
+    gain*g_u and g_v[t-1] = lam*g_u."""
     STATE: tl.constexpr = tl.float64 if g_x_p.dtype.element_ty == tl.float64 else tl.float32
     DTYPE: tl.constexpr = g_x_p.dtype.element_ty
     leak, gain, reset_grad = number(leak, STATE), number(gain, STATE), number(reset_grad, STATE)
@@ -265,8 +265,8 @@ def lif_backward_bptt(
         b_g_v += load_or(g_v_seq_p, o_tn, m_n, 0.0, STATE)
         b_sg = surrogate(b_u - p.threshold, height, slope, SHAPE)
         b_g_u = RULE.bptt_gradient(p, b_g_s.to(STATE) * b_keep, b_g_v, g_slots, b_u, b_sg)
-        if pulls_p is not None:
-            b_g_u += pull(b_u, pulls_p, t, STATE)
+        if coefficients_p is not None:
+            b_g_u += mpdr_gradient(b_u, coefficients_p, t, STATE)
         g_slots = RULE.carry(p, b_g_u, b_g_v, g_slots)
         b_g_v = p.leak * b_g_u
         store_if(g_x_p, o_tn, p.gain * b_g_u, m_n)
@@ -288,13 +288,13 @@ def _forward(call: Call) -> None:
 
 
 def _backward_online(call: Call) -> None:
-    """pulls: of MPDR; g_local: where its part of the gradient goes alone; else None."""
+    """coefficients: of MPDR; g_local: where its part of the gradient goes alone; else None."""
     constants = {"GIVEN_V": given_v(call), "SHAPE": call.p.surrogate, **OPTIONS}
     _run(call, lif_backward_online, call.g_x, call.p.dynamics, **constants)
 
 
 def _backward_bptt(call: Call) -> None:
-    """pulls: as above."""
+    """coefficients: as above."""
     _run(call, lif_backward_bptt, call.g_x, call.p.dynamics, SHAPE=call.p.surrogate, **OPTIONS)
 
 
@@ -318,8 +318,8 @@ def _mpdr_forward(call: Call) -> None:
 
 LAUNCHES = {
     "lif_forward": _without(_forward, "workspace"),
-    "lif_backward_online": _without(_backward_online, "pulls", "g_local"),
-    "lif_backward_bptt": _without(_backward_bptt, "pulls"),
+    "lif_backward_online": _without(_backward_online, "coefficients", "g_local"),
+    "lif_backward_bptt": _without(_backward_bptt, "coefficients"),
     "mpdr_forward": _mpdr_forward,
     "mpdr_backward_online": _backward_online,
     "mpdr_backward_bptt": _backward_bptt,

@@ -1,5 +1,5 @@
 """MPDR in LIF's kernels (equations/rptt.md): the second stage of a step's moments, and its part of the gradient.
-Arguments as csrc/core/mpdr.h has them; moments [T, 2], pulls [T, 3] and workspace [T, programs, 2] are float64.
+Arguments as csrc/core/mpdr.h has them; moments [T, 2], coefficients [T, 3] and workspace [T, programs, 2] are float64.
 """
 
 import triton
@@ -20,7 +20,8 @@ def mpdr_merge(workspace_p, moments_p, n: tl.int64, EPSILON: tl.constexpr, BLOCK
 
 
 @triton.jit
-def pull(b_u, pulls_p, t, STATE: tl.constexpr):
+def mpdr_gradient(b_u, coefficients_p, t, STATE: tl.constexpr):
     """dL/du through the moments = offset + slope*(u - m)."""
-    mean, offset, slope = tl.load(pulls_p + 3 * t), tl.load(pulls_p + 3 * t + 1), tl.load(pulls_p + 3 * t + 2)
+    row_p = coefficients_p + 3 * t
+    mean, offset, slope = tl.load(row_p), tl.load(row_p + 1), tl.load(row_p + 2)
     return offset.to(STATE) + slope.to(STATE) * (b_u - mean.to(STATE))

@@ -23,13 +23,13 @@ struct MpdrForward : LifForward {
 };
 
 struct MpdrBackward : LifBackward {
-  const void* pulls;  // [T, 3], double: dL/du[t] = offset + slope*(u[t] - m) as m, offset, slope
-  void* g_local;      // [T, n], optional: this part of g_x, which then is not in g_x
+  const void* coefficients;  // [T, 3], double: dL/du[t] = offset + slope*(u[t] - m) as m, offset, slope
+  void* g_local;             // [T, n], optional: this part of g_x, which then is not in g_x
 
   template <class Take>
   void operands(Take&& take) {
     LifBackward::operands(take);
-    take("pulls", pulls, Holds::float64, elements({T, 3}));
+    take("coefficients", coefficients, Holds::float64, elements({T, 3}));
     take("g_local", g_local, Holds::input, elements({T, n}), Need::optional);
   }
 };
@@ -56,7 +56,7 @@ FASTSNN_HD double variance(const Moments& m) {
 
 // dL/du through the moments
 template <class S>
-struct Pull {
+struct MpdrGradient {
   S mean, offset, slope;
 
   FASTSNN_HD S at(S u) const { return offset + slope * (u - mean); }
@@ -64,20 +64,20 @@ struct Pull {
 };
 
 template <class S>
-FASTSNN_HD Pull<S> pull_at(const MpdrBackward& k, int64_t t) {
-  const double* row = static_cast<const double*>(k.pulls) + 3 * t;
+FASTSNN_HD MpdrGradient<S> mpdr_gradient_at(const MpdrBackward& k, int64_t t) {
+  const double* row = static_cast<const double*>(k.coefficients) + 3 * t;
   return {S(row[0]), S(row[1]), S(row[2])};
 }
 
 // Its part of g_x
 template <class S>
-FASTSNN_HD S local_gradient(const Lif<S>& p, const Pull<S>& q, S u) {
+FASTSNN_HD S local_gradient(const Lif<S>& p, const MpdrGradient<S>& q, S u) {
   return p.gain * q.at(u);
 }
 
 // g_x = gain * (g_s*sg + dL/du)
 template <class S>
-FASTSNN_HD S pulled_gradient(const Lif<S>& p, const Pull<S>& q, S g_s, S keep, S u, S sg) {
+FASTSNN_HD S mpdr_online_gradient(const Lif<S>& p, const MpdrGradient<S>& q, S g_s, S keep, S u, S sg) {
   return p.gain * q.add_to((g_s * keep) * sg, u);
 }
 

@@ -31,49 +31,50 @@ void mpdr_forward(const LifParams& p, const MpdrForward& k, int threads) {
 }
 
 template <class S, Surrogate shape>
-void pulled_online_row(const Lif<S> p, const Pull<S> q, const S* g_s, const S* keep, const S* u, S* g_x, int64_t n) {
+void mpdr_online_row(const Lif<S> p, const MpdrGradient<S> q, const S* g_s, const S* keep, const S* u, S* g_x,
+                     int64_t n) {
   for (int64_t i = 0; i < n; i += kBlock) {
     prefetch_all(i, g_s, u, g_x);
     const int64_t end = std::min(n, i + kBlock);
     FASTSNN_SIMD
     for (int64_t j = i; j < end; j++) {
       const S sg = surrogate<shape>(u[j] - p.threshold, p.height, p.slope);
-      g_x[j] = pulled_gradient(p, q, g_s[j], keep[j], u[j], sg);
+      g_x[j] = mpdr_online_gradient(p, q, g_s[j], keep[j], u[j], sg);
     }
   }
 }
 
 template <class S>
-void pull_row(const Lif<S> p, const Pull<S> q, const S* u, S* g_local, int64_t n) {
+void mpdr_local_row(const Lif<S> p, const MpdrGradient<S> q, const S* u, S* g_local, int64_t n) {
   FASTSNN_SIMD
   for (int64_t i = 0; i < n; i++) g_local[i] = local_gradient(p, q, u[i]);
 }
 
 template <class S>
-struct PulledOnline {
+struct MpdrOnline {
   template <Surrogate shape>
   struct Row {
-    static constexpr auto fn = pulled_online_row<S, shape>;
+    static constexpr auto fn = mpdr_online_row<S, shape>;
   };
 };
 
 template <class S>
-std::vector<Pull<S>> pulls_of(const MpdrBackward& k) {
-  std::vector<Pull<S>> pulls(k.T);
-  for (int64_t t = 0; t < k.T; t++) pulls[t] = pull_at<S>(k, t);
-  return pulls;
+std::vector<MpdrGradient<S>> mpdr_gradients(const MpdrBackward& k) {
+  std::vector<MpdrGradient<S>> gradients(k.T);
+  for (int64_t t = 0; t < k.T; t++) gradients[t] = mpdr_gradient_at<S>(k, t);
+  return gradients;
 }
 
 template <class S>
 void mpdr_backward_online_of(const LifParams& params, const MpdrBackward& k, int threads) {
   const Lif<S> p = lif_of<S>(params);
-  const auto pulls = pulls_of<S>(k);
+  const auto gradients = mpdr_gradients<S>(k);
   const auto plain_fn = pick_surrogate<Online<S>::template Row>(params.surrogate);
-  const auto pulled_fn = pick_surrogate<PulledOnline<S>::template Row>(params.surrogate);
+  const auto row_fn = pick_surrogate<MpdrOnline<S>::template Row>(params.surrogate);
   const auto row = [&](int64_t t, int64_t at, const S* g, const S* keep, const S* u, S* g_x, int64_t n, S* spare) {
-    if (!k.g_local) return pulled_fn(p, pulls[t], g, keep, u, g_x, n);
+    if (!k.g_local) return row_fn(p, gradients[t], g, keep, u, g_x, n);
     plain_fn(p, g, keep, u, g_x, n);
-    pull_row(p, pulls[t], u, store_target(k.g_local, k.dtype, at, spare), n);
+    mpdr_local_row(p, gradients[t], u, store_target(k.g_local, k.dtype, at, spare), n);
     store(k.g_local, k.dtype, at, spare, n);
   };
   parallel_chunks(k.n, kChunk, k.n * k.T, threads,
@@ -86,8 +87,8 @@ void mpdr_backward_online(const LifParams& p, const MpdrBackward& k, int threads
 
 void mpdr_backward_bptt(const LifParams& p, const MpdrBackwardBptt& k, int threads) {
   with_state(k.dtype, [&](auto zero) {
-    const auto pulls = pulls_of<decltype(zero)>(k);
-    lif_backward_bptt_of<decltype(zero)>(p, k, threads, [&](int64_t t) { return pulls[t]; });
+    const auto gradients = mpdr_gradients<decltype(zero)>(k);
+    lif_backward_bptt_of<decltype(zero)>(p, k, threads, [&](int64_t t) { return gradients[t]; });
   });
 }
 

@@ -60,8 +60,8 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerSM) mpdr_merge_kernel(cons
 
 // u of a step is saved; that of a sequence is recomputed from x
 template <class T, Reset reset, class R, bool saved, int V, class S = typename StateOf<T>::type>
-__device__ __forceinline__ void pulled_online_neurons(const Lif<S>& p, const MpdrBackward& k, S threshold_prev,
-                                                      int shape, int64_t at) {
+__device__ __forceinline__ void mpdr_online_neurons(const Lif<S>& p, const MpdrBackward& k, S threshold_prev, int shape,
+                                                    int64_t at) {
   S x[V], keep[V], u[V], m[kRows<R>][V], g_s[V], sg[V];
   if constexpr (!saved) load_or<S>(k.potential, at, initial_v<reset>(p), u);
   if constexpr (!saved) load_slots<R>(k.slots, at, m);
@@ -74,7 +74,7 @@ __device__ __forceinline__ void pulled_online_neurons(const Lif<S>& p, const Mpd
       advance_potentials<reset, R>(p, threshold_prev, x, u, m);
       threshold_prev = p.threshold;
     }
-    const Pull<S> q = pull_at<S>(k, t);
+    const MpdrGradient<S> q = mpdr_gradient_at<S>(k, t);
     surrogates(shape, p, u, sg);
     load_or<S>(k.keep, at, S(1), keep);
     load_or<T>(k.g_spikes, row, S(0), g_s);
@@ -86,7 +86,7 @@ __device__ __forceinline__ void pulled_online_neurons(const Lif<S>& p, const Mpd
       store(static_cast<T*>(k.g_local) + row, sg);
     } else {
 #pragma unroll
-      for (int j = 0; j < V; j++) g_s[j] = pulled_gradient(p, q, g_s[j], keep[j], u[j], sg[j]);
+      for (int j = 0; j < V; j++) g_s[j] = mpdr_online_gradient(p, q, g_s[j], keep[j], u[j], sg[j]);
     }
     store(static_cast<T*>(k.g_x) + row, g_s);
   }
@@ -94,14 +94,14 @@ __device__ __forceinline__ void pulled_online_neurons(const Lif<S>& p, const Mpd
 
 // u of every step is saved
 template <class T, Reset reset, class R, int V, class S = typename StateOf<T>::type>
-__device__ __forceinline__ void pulled_bptt_neurons(const Lif<S>& p, const MpdrBackward& k, int shape, int64_t at) {
+__device__ __forceinline__ void mpdr_bptt_neurons(const Lif<S>& p, const MpdrBackward& k, int shape, int64_t at) {
   S u[V], g_v[V], g_m[kRows<R>][V];
   load_or<S>(k.g_v_last, at, S(0), g_v);
   load_slots<R>(k.g_slots_last, at, g_m);
   int64_t row = at + (k.T - 1) * k.n;
   for (int64_t t = k.T - 1; t >= 0; t--, row -= k.n) {
     load(static_cast<const S*>(k.u) + row, u);
-    step_all_back<T, reset, R>(p, pull_at<S>(k, t), k, shape, at, row, u, g_v, g_m);
+    step_all_back<T, reset, R>(p, mpdr_gradient_at<S>(k, t), k, shape, at, row, u, g_v, g_m);
   }
   store_to<S>(k.g_v_first, at, g_v);
   store_slots<R>(k.g_slots_first, at, g_m);
@@ -111,7 +111,7 @@ template <class T, Reset reset, class R, bool saved, int V, class S>
 __global__ void __launch_bounds__(kThreads, kBlocksPerSM)
     mpdr_backward_online_kernel(const Lif<S> p, const MpdrBackward k, const S first_threshold, const int shape) {
   for_each_vector<V>(k.n, [&](int64_t at, auto width) {
-    pulled_online_neurons<T, reset, R, saved, decltype(width)::value>(p, k, first_threshold, shape, at);
+    mpdr_online_neurons<T, reset, R, saved, decltype(width)::value>(p, k, first_threshold, shape, at);
   });
 }
 
@@ -119,7 +119,7 @@ template <class T, Reset reset, class R, int V, class S>
 __global__ void __launch_bounds__(kThreads, kBlocksPerSM)
     mpdr_backward_bptt_kernel(const Lif<S> p, const MpdrBackward k, const int shape) {
   for_each_vector<V>(
-      k.n, [&](int64_t at, auto width) { pulled_bptt_neurons<T, reset, R, decltype(width)::value>(p, k, shape, at); });
+      k.n, [&](int64_t at, auto width) { mpdr_bptt_neurons<T, reset, R, decltype(width)::value>(p, k, shape, at); });
 }
 
 void mpdr_forward(const LifParams& params, const MpdrForward& k, const Stream& on) {

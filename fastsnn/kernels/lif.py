@@ -114,7 +114,7 @@ class LIFKernels(NeuronFamily):
         if mpdr is not None:
             run = self._core.mpdr_backward_online if p.online else self._core.mpdr_backward_bptt
             local = empty_like(g_x) if mpdr.local else None
-            run = partial(run, pulls=mpdr.rows, g_local=local)
+            run = partial(run, coefficients=mpdr.rows, g_local=local)
         run(
             self._params(p),
             self._where(like),

@@ -119,7 +119,7 @@ def _saved_x(
 def _mpdr_gradient(saved: Saved, moments: Any, g_moments: Any, apart: Any) -> MPDRGradient:
     """How the gradient of the moments enters a backward."""
     model: Any = saved.u if saved.x is None else saved.x
-    rows = formulas.pulls(moments, g_moments, model[0].numel() if saved.sequence else model.numel())
+    rows = formulas.coefficients(moments, g_moments, model[0].numel() if saved.sequence else model.numel())
     return MPDRGradient(rows, apart is not None)
 
 

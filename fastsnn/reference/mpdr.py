@@ -41,7 +41,7 @@ def z_score(moments: Tensor, threshold: float) -> Tensor:
     return (threshold - m) / var.sqrt()
 
 
-def pulls(moments: Tensor, g_moments: Tensor, n: int) -> Tensor:
+def coefficients(moments: Tensor, g_moments: Tensor, n: int) -> Tensor:
     """m, offset and slope of each step, [T, 3], from the gradients of mean and variance [T, 2] of n elements:
     dL/du = g_m/n + (2 g_var/n)*(u - m), without the second term where the variance is 0."""
     mean, var = moments.unbind(1)

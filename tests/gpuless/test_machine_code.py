@@ -27,7 +27,7 @@ OUTSIDE |= {"osr_charge": 71}
 VERDICTS = {"osr_forward", "osr_lif_forward", "osr_charge"}
 AGAIN = 11  # accesses of one such switch that nvcc lays out twice from sm_100 on
 OUTSIDE |= {"ots_charge": 2, "ots_fire": 1, "ots_backward": 1}
-# two sums of a block; three coefficients of a pull
+# two sums of a block; three coefficients of MPDR
 PER_STEP = {"mpdr_forward": 2, "mpdr_backward_online": 3, "mpdr_backward_bptt": 3}
 # parameters of a channel, one value a step
 PER_CHANNEL = {"empf_forward saved": 2, "empf_forward recomputed": 1, "empf_norm_forward": 7}

@@ -195,7 +195,7 @@ void mpdr(Dtype dtype, int reset, int64_t T, int64_t n, int64_t skew, bool optio
   const LifParams p = params(reset, Rule::none, 1);
   const auto rows = [&](int64_t bytes) { return Buffer(T * n, bytes, skew); };
   Buffer x = rows(w), spikes = rows(w), g_x = rows(w), g_local = rows(w), u = rows(sw);
-  std::vector<double> moments(2 * T), pulls(3 * T, 0.5), workspace(2 * T * (n / 256 + 1));
+  std::vector<double> moments(2 * T), coefficients(3 * T, 0.5), workspace(2 * T * (n / 256 + 1));
   LifForward forward{T, n, dtype, p.rule, true, false, x.data()};
   forward.spikes = spikes.data();
   forward.u_seq = u.data();
@@ -204,7 +204,8 @@ void mpdr(Dtype dtype, int reset, int64_t T, int64_t n, int64_t skew, bool optio
   backward.x = x.data();
   backward.u = u.data_if(option);
   backward.g_x = g_x.data();
-  const MpdrBackward whole{backward, pulls.data(), nullptr}, apart{backward, pulls.data(), g_local.data()};
+  const MpdrBackward whole{backward, coefficients.data(), nullptr},
+      apart{backward, coefficients.data(), g_local.data()};
   Core::mpdr_backward_online(p, whole);
   Core::mpdr_backward_online(p, apart);
   if (option || Core::kRecomputes) Core::mpdr_backward_bptt(p, MpdrBackwardBptt{whole});

@@ -22,12 +22,12 @@ def explicit_loss(u):
     return torch.distributions.kl_divergence(own, target) + TARGET["mu"] * sd**2
 
 
-def pull_of(u, weight=1.0):
+def gradient_of(u, weight=1.0):
     """How the gradient of weight*L_M enters a backward."""
     moments = mpdr.moments(u).requires_grad_()
     with torch.enable_grad():
         (g,) = torch.autograd.grad(weight * mpdr.loss(moments, **TARGET).sum(), moments)
-    return MPDRGradient(mpdr.pulls(moments.detach(), g, u[0].numel()), False)
+    return MPDRGradient(mpdr.coefficients(moments.detach(), g, u[0].numel()), False)
 
 
 def test_loss_is_the_divergence_and_the_variance():
@@ -39,7 +39,7 @@ def test_loss_is_the_divergence_and_the_variance():
 def test_gradient_is_that_of_the_loss():
     u = torch.randn(3, 5, 41, dtype=torch.float64, requires_grad=True)
     (expected,) = torch.autograd.grad(sum(explicit_loss(row) for row in u), u)
-    assert_same(mpdr.gradient(u.detach(), pull_of(u.detach(), 2.5)), 2.5 * expected, rtol=1e-11, atol=1e-15)
+    assert_same(mpdr.gradient(u.detach(), gradient_of(u.detach(), 2.5)), 2.5 * expected, rtol=1e-11, atol=1e-15)
 
 
 class Loss(torch.autograd.Function):
@@ -53,7 +53,7 @@ class Loss(torch.autograd.Function):
     @staticmethod
     def backward(ctx, g):
         (u,) = ctx.saved_tensors
-        return g * mpdr.gradient(u, pull_of(u))
+        return g * mpdr.gradient(u, gradient_of(u))
 
 
 def test_gradcheck():
@@ -70,7 +70,7 @@ def test_moments_of_a_large_mean():
 def test_no_spread_pulls_by_the_mean_alone(u):
     moments = mpdr.moments(u)
     assert moments[0, 1] == 0
-    g = mpdr.gradient(u, pull_of(u))
+    g = mpdr.gradient(u, gradient_of(u))
     expected = (moments[0, 0] - TARGET["mean"]) / TARGET["std"] ** 2 / u.numel()
     assert_same(g, expected.float().expand_as(u), rtol=1e-6)
     assert mpdr.loss(moments, **TARGET).item() == math.inf

@@ -100,24 +100,24 @@ def _fake_lif_backward(g_s: Tensor | None, g_v: Tensor | None, *given: Any) -> t
 @define(
     "lif_backward",
     "(Tensor? g_s, Tensor? g_v, Tensor? u, Tensor? x, Tensor? potential, Tensor? keep, ScalarType dtype, bool is_v, "
-    f"bool sequence, bool v_seq, bool want_v, Tensor? pulls, {PARAMS}{MORE_BACK}) -> "
+    f"bool sequence, bool v_seq, bool want_v, Tensor? coefficients, {PARAMS}{MORE_BACK}) -> "
     f"(Tensor g_x, Tensor g_potential{''.join(f', Tensor g_{name}' for name in MORE)})",
     _fake_lif_backward,
 )
 def lif_backward(g_s: Tensor | None, g_v: Tensor | None, *given: Any) -> tuple[Tensor, ...]:
-    """A backend's LIF backward, from u of every step, or from x of a sequence and the potential before it; pulls: the
-    rows of `MPDRGradient`."""
-    u, x, potential, keep, dtype, is_v, sequence, v_seq, want_v, pulls = given[:10]
+    """A backend's LIF backward, from u of every step, or from x of a sequence and the potential before it;
+    coefficients: the rows of `MPDRGradient`."""
+    u, x, potential, keep, dtype, is_v, sequence, v_seq, want_v, coefficients = given[:10]
     params, more = apart(given[10:])
     p = params_of(*params)
     saved = _saved(p.kind, u, x, potential, keep, dtype, is_v, sequence, more)
     model = _model(saved)
     g_s, g_v = layout.fitted(g_s, saved, sequence), layout.fitted(g_v, saved, v_seq)
     last, every = (None, g_v) if v_seq else (g_v, None)
-    further: dict[str, Any] = {} if pulls is None else {"mpdr": MPDRGradient(pulls, False)}
+    further: dict[str, Any] = {} if coefficients is None else {"mpdr": MPDRGradient(coefficients, False)}
     if p.drive:
         further["g_drive"] = [layout.fitted(g, saved, False) for g in _drive(p.kind, more[len(MORE) :])]
-    kernels = backends.select(_family(pulls is not None), model)
+    kernels = backends.select(_family(coefficients is not None), model)
     g_x, g_potential, g_drive, _ = kernels.backward(p, saved, g_s, last, every, want_v, **further)
     one, slots = model[0] if sequence else model, iter(g_drive)
     _, _, *others = all_slots(p.kind, [next(slots, None) if slot.drives else None for slot in p.kind.slots], None)
@@ -192,11 +192,13 @@ def _lif_gradient(
     *saved, moments = ctx.saved_tensors[:5]
     more = (*ctx.saved_tensors[5:], *[None] * len(MORE))[: len(MORE)]  # defaults may be left out
     flags = is_v, sequence, v_seq, want_v
-    pulls = None
+    coefficients = None
     if g_moments is not None and moments.shape[0]:
         model: Any = saved[0] if saved[1] is None else saved[1]
-        pulls = formulas.pulls(moments, g_moments, model[0].numel() if sequence else model.numel())
-    g[0], g_potential, *g_first = call(lif_backward, g_s, g_v, *saved, dtype, *flags, pulls, *params, *more, *g_slots)
+        coefficients = formulas.coefficients(moments, g_moments, model[0].numel() if sequence else model.numel())
+    g[0], g_potential, *g_first = call(
+        lif_backward, g_s, g_v, *saved, dtype, *flags, coefficients, *params, *more, *g_slots
+    )
     if want_v:
         g[1] = g_potential
         for at, (first, needed) in enumerate(zip(g_first, needs[MORE_AT:]), MORE_AT):  # noqa: B905 (as they are given)

@@ -40,6 +40,7 @@ struct Fibre {
   Context context;
   KnownStack known;
   RaceFibre race;
+  bool kept;  // race and stack serve a thread of the next launch, too
   Place barrier;
   unsigned barriers_passed, warp_syncs_passed;
   // The warp operation it waits in, and what came of it
@@ -49,6 +50,7 @@ struct Fibre {
 };
 
 constexpr int kWarp = 32, kMaxThreads = 1024, kMaxShared = 64;
+constexpr int kMostKept = 2048;
 constexpr size_t kStackBytes = 256 * 1024, kGuardBytes = 64 * 1024;
 
 struct Shared {
@@ -65,6 +67,12 @@ struct Block {
   void* dynamic_shared;
 };
 
+// What ThreadSanitizer takes long to make. Launches are in order and their threads are not: one serves once a launch.
+struct Kept {
+  RaceFibre race;
+  char* stack;
+};
+
 struct Scheduler {
   Fibre fibres[kMaxThreads];
   unsigned sequence[kMaxThreads];  // the order in which threads run
@@ -74,7 +82,9 @@ struct Scheduler {
   Context host;
   KnownStack host_known;
   RaceFibre host_race;
-  char launch_key;
+  char start_key, launch_key;
+  Kept kept[kMostKept];
+  int kept_count, kept_taken;
   char* free_stacks[kMaxThreads];
   int free_stack_count;
   void (*body)(const void*);
@@ -315,7 +325,7 @@ GPULESS_UNSEEN inline char* take_stack() {
   return static_cast<char*>(pages) + kGuardBytes;
 }
 
-// A stack that is watched for races is not used again: its next owner would seem to race with this one.
+// A stack that is watched for races has one owner: its next one would seem to race with it.
 GPULESS_UNSEEN inline void give_stack(char* stack) {
   Scheduler& s = scheduler;
   if (!kWatchedForRaces) {
@@ -330,6 +340,7 @@ GPULESS_UNSEEN inline void fibre_main() {
   Scheduler& s = scheduler;
   Fibre& f = *s.current;
   stack_enter(f.known, &s.host_known);
+  race_acquire(s.start_key);
   s.body(s.body_context);
   race_release(s.launch_key);
   f.state = State::done;
@@ -339,11 +350,20 @@ GPULESS_UNSEEN inline void fibre_main() {
 }
 
 GPULESS_UNSEEN inline void start(Fibre& f) {
-  f.stack = take_stack();
+  Scheduler& s = scheduler;
+  f.kept = kWatchedForRaces && s.kept_taken < kMostKept;
+  if (f.kept && s.kept_taken < s.kept_count) {
+    f.race = s.kept[s.kept_taken].race;
+    f.stack = s.kept[s.kept_taken].stack;
+  } else {
+    f.race = race_fibre_create();
+    f.stack = take_stack();
+    if (f.kept) s.kept[s.kept_count++] = Kept{f.race, f.stack};
+  }
+  s.kept_taken += f.kept;
   f.known = KnownStack{nullptr, f.stack, kStackBytes};
   context_start(f.context, f.stack, kStackBytes, fibre_main);
   if (!kWatchedForRaces) return;
-  f.race = race_fibre_create();
   char name[64];
   std::snprintf(name, sizeof name, "block %u,%u,%u thread %u,%u,%u", block_index.x, block_index.y, block_index.z,
                 f.index.x, f.index.y, f.index.z);
@@ -351,6 +371,7 @@ GPULESS_UNSEEN inline void start(Fibre& f) {
 }
 
 GPULESS_UNSEEN inline void finish(Fibre& f) {
+  if (f.kept) return;
   race_fibre_destroy(f.race);
   give_stack(f.stack);
 }
@@ -418,6 +439,8 @@ GPULESS_UNSEEN inline void run(Dim grid, Dim block, size_t dynamic_bytes, void (
   s.body = body;
   s.body_context = context;
   s.host_race = race_fibre_current();
+  race_release(s.start_key);
+  s.kept_taken = 0;
   s.launches++;
   grid_size = grid;
   block_size = block;
