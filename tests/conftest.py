@@ -22,6 +22,8 @@ from .cases import BACKENDS, DEVICE, ON_DEVICE, VARIANTS
 from .gpuless import cuda_host
 
 CUDA_HOST = cuda_host.Backend()
+# of devices that are not there, torch.manual_seed would note who asked: a millisecond a test
+SEED = torch.manual_seed if ON_DEVICE else torch.default_generator.manual_seed
 # cached by the first call, for `torch.set_default_device`: not what a fixture makes of them
 torch.utils._device._device_constructors()
 
@@ -35,7 +37,7 @@ if "triton" in BACKENDS:
 def _defaults():
     """Every test starts from one seed and leaves the thread count, the backend and the instruction set as they were."""
     threads, isa = torch.get_num_threads(), backends.cpu._cpu and backends.cpu._cpu.isa()
-    torch.manual_seed(0)
+    SEED(0)
     with fastsnn.use_backend(None):
         yield
     torch.set_default_device(None)
