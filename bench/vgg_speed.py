@@ -5,9 +5,9 @@ samples a second of `fastsnn.online.train_batch` and of SpikingJelly's OTTTSeque
 over the steps, the same weights, loss and optimizer. The dense floor is each convolution once forward, once for its
 weight's gradient and (but the first) once for its input's, on the same shapes, T times, and nothing else; the next
 row adds a copy of the bytes that neurons and weights must move besides (BYTES). The last is a network of torch's
-layers, these convolutions and poolings with ReLU in the neurons' place: no state, trace, standardisation or factor. Two
-threads; all alternate, the ratio is the median of the rounds'. Refuses to time where the weights differ after a batch.
-Writes vgg_speed.csv (one row a round) and vgg_speed.md into bench/results.
+layers, these convolutions and poolings with ReLU in the neurons' place: no state, trace, standardisation or factor.
+Two threads; all alternate, the ratio is the median of the rounds'. Refuses to time where the weights differ after a
+batch in float64. Writes vgg_speed.csv (one row a round) and vgg_speed.md into bench/results.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fastsnn import data, models, online
-from fastsnn.nn import WSConv2d, reset
+from fastsnn.nn import LIF, WSConv2d, reset
 
 from .accuracy import Row, write
 from .training_speed import (
@@ -56,8 +56,10 @@ def spikingjelly(plan: nn.Sequential) -> nn.Sequential:
     for part in plan:
         if isinstance(part, WSConv2d):
             layers.append(Theirs(part.in_channels, part.out_channels, 3, padding=1))
-        elif isinstance(part, nn.Sequential):
+        elif isinstance(part, LIF):
             layers += [spikingjelly_neuron(), Times()]
+        elif isinstance(part, nn.Sequential):  # the factor is behind the neurons here
+            layers.append(part[0])
         elif isinstance(part, nn.Linear):
             layers.append(nn.Linear(part.in_features, part.out_features))
         else:
@@ -66,13 +68,15 @@ def spikingjelly(plan: nn.Sequential) -> nn.Sequential:
 
 
 def relu(plan: nn.Sequential) -> nn.Sequential:
-    """Its convolutions without standardisation, poolings and readout, and ReLU for a neuron and its factor."""
+    """Its convolutions without standardisation, poolings and readout, and ReLU for its neurons."""
     layers: list[nn.Module] = []
     for part in plan:
         if isinstance(part, WSConv2d):
             layers.append(nn.Conv2d(part.in_channels, part.out_channels, 3, padding=1))
+        elif isinstance(part, nn.Sequential):
+            layers.append(part[0])
         else:
-            layers.append(nn.ReLU() if isinstance(part, nn.Sequential) else part)
+            layers.append(nn.ReLU() if isinstance(part, LIF) else part)
     return nn.Sequential(*layers)
 
 
@@ -121,9 +125,9 @@ def moved(convolutions: list[tuple[Tensor, Tensor, Tensor]]) -> Learn:
 
 
 def contenders(x: Tensor) -> tuple[dict[str, Learn], nn.Module, nn.Module]:
-    """What learns one batch of x's shape, and fastsnn's and SpikingJelly's network, with the same weights."""
-    net = models.vgg()
-    theirs = spikingjelly(net).train()
+    """What learns one batch of x's shape and type, and fastsnn's and SpikingJelly's network, with the same weights."""
+    net = models.vgg().to(x.dtype)
+    theirs = spikingjelly(net).to(x.dtype).train()
     same_weights(net, theirs)
     convolutions = operands(net, x)
     reset(net)
@@ -149,10 +153,13 @@ def rounds() -> list[Row]:
     """Samples a second of each, in turn."""
     torch.manual_seed(0)
     x, y = torch.randn(BATCH, 3, 32, 32), torch.randint(10, (BATCH,))
-    learners, ours, theirs = contenders(x)
+    exact, ours, theirs = contenders(x.double())
+    for name in ("fastsnn", "spikingjelly"):
+        exact[name](x.double(), y)
+    check(ours, theirs)
+    learners, _, _ = contenders(x)
     for learn in learners.values():
         learn(x, y)
-    check(ours, theirs)
     return [
         {"round": i} | {name: round(BATCH / seconds(learn, x, y), 3) for name, learn in learners.items()}
         for i in range(ROUNDS)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ..nn import LIF, OSRLIF, Scale, WSConv2d, WSLinear
 from ..nn.osr import OSR, VanillaBN
+from ..nn.weights import SIGMA_H_INVERSE
 from ..types import RULES
 
 __all__ = ["NORMS", "Style"]
@@ -60,11 +61,15 @@ class Style:
     def standardised(self) -> bool:
         return self.norm == "sws"
 
-    def conv(self, in_channels: int, out_channels: int, kernel: int = 3, stride: int = 1) -> nn.Conv2d:
-        """Padded to keep the size at stride 1; with a bias where no norm follows."""
-        kind = WSConv2d if self.standardised else nn.Conv2d
-        bias = not self.counts
-        return kind(in_channels, out_channels, kernel, stride=stride, padding=kernel // 2, bias=bias)
+    def conv(
+        self, in_channels: int, out_channels: int, kernel: int = 3, stride: int = 1, of_spikes: bool = False
+    ) -> nn.Conv2d:
+        """Padded to keep the size at stride 1; with a bias where no norm follows. of_spikes: the input comes from
+        `spikes`, whose factor is then in the weights."""
+        options: dict[str, Any] = {"stride": stride, "padding": kernel // 2, "bias": not self.counts}
+        if not self.standardised:
+            return nn.Conv2d(in_channels, out_channels, kernel, **options)
+        return WSConv2d(in_channels, out_channels, kernel, factor=SIGMA_H_INVERSE if of_spikes else 1.0, **options)
 
     def linear(self, in_features: int, out_features: int) -> nn.Linear:
         kind = WSLinear if self.standardised else nn.Linear
@@ -79,13 +84,19 @@ class Style:
 
     def lif(self) -> nn.Module:
         """A neuron, its output scaled under weight standardisation."""
+        return nn.Sequential(self._lif(), self.scale()) if self.standardised else self._lif()
+
+    def _lif(self) -> LIF:
         threshold = {"threshold": "ots"} if self.norm == "osr+ots" else {}
-        lif = LIF.for_rule(self.rule, **SOFT | threshold | self.neuron)
-        return nn.Sequential(lif, self.scale()) if self.standardised else lif
+        return LIF.for_rule(self.rule, **SOFT | threshold | self.neuron)
 
     def scale(self) -> nn.Module:
         """Behind spikes, under weight standardisation."""
         return Scale() if self.standardised else nn.Identity()
+
+    def spikes(self, channels: int) -> nn.Module:
+        """As `fire`, unscaled: what comes next scales, or is a `conv` of spikes."""
+        return self._lif() if self.standardised else self.fire(channels)
 
     def fire(self, channels: int) -> nn.Module:
         """A current's norm and the neuron behind it: OSR and LIF are one layer where they are fused."""

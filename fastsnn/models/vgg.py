@@ -21,13 +21,13 @@ VGG13: tuple[int | str, ...] = (64, 64, "A", 128, 128, "A", 256, 256, "A", 512, 
 
 
 def features(plan: Sequence[int | str], style: Style, in_channels: int) -> list[nn.Module]:
-    """Convolution, norm and neuron for every number of channels in `plan`."""
+    """Convolution, norm and neuron for every number of channels in `plan`; its spikes are still to be scaled."""
     layers: list[nn.Module] = []
     for entry in plan:
         if isinstance(entry, str):
             layers.append(nn.AvgPool2d(2))
         else:
-            layers += [style.conv(in_channels, entry), style.fire(entry)]
+            layers += [style.conv(in_channels, entry, of_spikes=bool(layers)), style.spikes(entry)]
             in_channels = entry
     return layers
 
@@ -35,8 +35,14 @@ def features(plan: Sequence[int | str], style: Style, in_channels: int) -> list[
 def pooled(plan: Sequence[int | str], style: Style, in_channels: int, num_classes: int) -> nn.Sequential:
     """The features, global average pooling and a linear readout."""
     channels = next(entry for entry in reversed(plan) if isinstance(entry, int))
-    head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, num_classes)]
-    return nn.Sequential(*features(plan, style, in_channels), *head)
+    return nn.Sequential(
+        *features(plan, style, in_channels), *head(style, nn.AdaptiveAvgPool2d(1), channels, num_classes)
+    )
+
+
+def head(style: Style, pooling: nn.Module, in_features: int, num_classes: int) -> list[nn.Module]:
+    """Pooling of the last spikes, their factor, and a linear readout."""
+    return [pooling, nn.Sequential(nn.Flatten(), style.scale()), nn.Linear(in_features, num_classes)]
 
 
 @register
@@ -107,8 +113,8 @@ def vggsnn(
     (9.26 M weights at 48, as Hao et al. 2024, table 2, count VGG-SNN). Other arguments as `vgg`. Raises ValueError for
     a size below 16."""
     style, edge = Style(rule, norm, steps, neuron), edge_after_four_poolings(size)
-    head = [nn.AvgPool2d(2), nn.Flatten(), nn.Linear(512 * edge * edge, num_classes)]
-    return nn.Sequential(*features(OTTT, style, in_channels), *head)
+    readout = head(style, nn.AvgPool2d(2), 512 * edge * edge, num_classes)
+    return nn.Sequential(*features(OTTT, style, in_channels), *readout)
 
 
 class VGGFeedback(nn.Module):
@@ -119,11 +125,11 @@ class VGGFeedback(nn.Module):
         super().__init__()
         first, *rest = features(OTTT, style, in_channels)
         self.first, self.rest = first, nn.Sequential(*rest)
-        self.feedback = style.conv(512, 64)
+        self.feedback = style.conv(512, 64, of_spikes=True)
         nn.init.zeros_(self.feedback.weight)
         self.feedback.register_parameter("bias", None)  # nothing comes where nothing fired
         self.delay = Delay(keep_graph=not style.online)
-        self.head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, num_classes))
+        self.head = nn.Sequential(*head(style, nn.AdaptiveAvgPool2d(1), 512, num_classes))
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits [N, classes] of one step [N, C, H, W]."""

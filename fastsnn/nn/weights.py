@@ -23,8 +23,9 @@ class _Standardized(nn.Module):
 
     weight: Tensor
     gain: nn.Parameter
+    factor: float
 
-    def _init_gain(self) -> None:
+    def _init_gain(self, factor: float) -> None:
         if self.weight[:1].numel() < 2:
             raise ValueError(
                 f"weight has shape {tuple(self.weight.shape)}: a fan-in of 1 has no variance to standardise; use a "
@@ -32,15 +33,17 @@ class _Standardized(nn.Module):
             )
         shape = (len(self.weight),) + (1,) * (self.weight.dim() - 1)
         self.gain = nn.Parameter(torch.ones(shape, dtype=self.weight.dtype, device=self.weight.device))
+        self.factor = float(factor)
         self._done: tuple[tuple[Tensor, ...], op.Standardized] | None = None
 
     def standardized_weight(self) -> Tensor:
-        """W_hat = gain * (W - mean) / sqrt(var*N + 1e-4), with gradient to weight and gain; a tensor of your own."""
+        """W_hat = factor * gain * (W - mean) / sqrt(var*N + 1e-4), with gradient to weight and gain; a tensor of your
+        own."""
         return self._standardized().clone()
 
     def _standardized(self) -> Tensor:
         """As `standardized_weight`, in memory that later calls share."""
-        given = (self.weight, self.gain)
+        given = (self.weight, self.gain if self.factor == 1 else self.factor * self.gain)
         if by_operators(*given) or self.weight.device.type != "cpu":
             return op.standardize(*given)
         if self._done is None or not all(map(_unchanged, self._done[0], given)):
@@ -52,6 +55,12 @@ class _Standardized(nn.Module):
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_done": None}
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__({"factor": 1.0, **state})  # which pickles of 0.1 have not
+
+    def extra_repr(self) -> str:
+        return super().extra_repr() + ("" if self.factor == 1 else f", factor={self.factor}")
+
 
 def _unchanged(before: Tensor, now: Tensor) -> bool:
     # versions and addresses miss writes through .data and by foreign kernels, so values are compared
@@ -59,14 +68,15 @@ def _unchanged(before: Tensor, now: Tensor) -> bool:
 
 
 class WSLinear(_Standardized, nn.Linear):
-    """nn.Linear with scaled weight standardisation (Xiao et al. 2022, appendix C.1). Arguments as nn.Linear.
+    """nn.Linear with scaled weight standardisation (Xiao et al. 2022, appendix C.1). Arguments as nn.Linear, and
 
-    `gain` [out, 1] is learnable and starts at 1. Raises ValueError for a fan-in of 1.
+    factor: of the input, in the weights: the same as a `Scale` before the layer, without its passes over spikes and
+    trace. Default 1. `gain` [out, 1] is learnable and starts at 1. Raises ValueError for a fan-in of 1.
     """
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, factor: float = 1.0, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._init_gain()
+        self._init_gain(factor)
 
     def forward(self, x: Tensor) -> Tensor:
         """y = W_hat x + b; traced spikes give W_hat its gradient from the trace."""
@@ -74,14 +84,15 @@ class WSLinear(_Standardized, nn.Linear):
 
 
 class WSConv2d(_Standardized, nn.Conv2d):
-    """nn.Conv2d with scaled weight standardisation (Xiao et al. 2022, appendix C.1). Arguments as nn.Conv2d.
+    """nn.Conv2d with scaled weight standardisation (Xiao et al. 2022, appendix C.1). Arguments as nn.Conv2d, and
 
-    `gain` [out, 1, 1, 1] is learnable and starts at 1. Raises ValueError for a fan-in of 1.
+    factor: of the input, in the weights: the same as a `Scale` before the layer, without its passes over spikes and
+    trace. Default 1. `gain` [out, 1, 1, 1] is learnable and starts at 1. Raises ValueError for a fan-in of 1.
     """
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, factor: float = 1.0, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._init_gain()
+        self._init_gain(factor)
 
     def forward(self, x: Tensor) -> Tensor:
         """y = W_hat * x + b; traced spikes give W_hat its gradient from the trace."""

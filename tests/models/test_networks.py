@@ -13,7 +13,7 @@ from torch import nn
 import fastsnn
 from fastsnn import models, online
 from fastsnn.models.registry import MODELS
-from fastsnn.models.vgg import features
+from fastsnn.models.vgg import features, head
 from fastsnn.nn.osr import OSR
 from fastsnn.types import RULES
 
@@ -251,8 +251,9 @@ def test_delay_is_copied_without_its_graph(rule):
 def test_golden_network_of_these_parts(rule):
     """The authors' released code, built from `models.Style` and the VGG's features."""
     data = {key: torch.from_numpy(value) for key, value in np.load(GOLDEN / f"{rule}.npz").items()}
-    body = features((8, "A", 10, "A"), models.Style(rule, "sws"), 3)
-    net = nn.Sequential(*body, nn.Flatten(), nn.Linear(40, 5)).double()
+    style = models.Style(rule, "sws")
+    body = features((8, "A", 10, "A"), style, 3)
+    net = nn.Sequential(*body, *head(style, nn.Identity(), 40, 5)).double()
     synapses = [m for m in net.modules() if isinstance(m, (nn.Conv2d, nn.Linear))]
     for synapse, name in zip(synapses, ("conv1", "conv2", "fc"), strict=True):
         synapse.load_state_dict({key: data[f"param/{name}.{key}"] for key in synapse.state_dict()})

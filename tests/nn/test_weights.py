@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+from functools import partial
 from unittest import mock
 
 import pytest
@@ -168,6 +169,39 @@ def test_operands_that_do_not_fit(weight, gain, error, message):
 def test_scale():
     assert_same(fastsnn.Scale()(torch.ones(3)), torch.full((3,), 2.74))
     assert repr(fastsnn.Scale(3)) == "Scale(factor=3.0)"
+
+
+@pytest.mark.parametrize("kind", ["linear", "conv"])
+def test_a_factor_in_the_weights_is_a_scale_before_the_layer(kind):
+    make = partial(fastsnn.WSLinear, 5, 3) if kind == "linear" else partial(fastsnn.WSConv2d, 5, 3, 3, padding=1)
+    scaled, folded = make().double(), make(factor=2.74).double()
+    nn.init.uniform_(scaled.gain)
+    folded.load_state_dict(scaled.state_dict())
+    x = torch.randn(2, 5, dtype=torch.float64) if kind == "linear" else torch.randn(2, 5, 4, 4, dtype=torch.float64)
+    results = []
+    for layers in ((fastsnn.Scale(), scaled), (folded,)):
+        net, current = nn.Sequential(fastsnn.LIF.for_rule("ottt"), *layers), x.clone().requires_grad_()
+        for _ in range(3):
+            out = fastsnn.nn.plain(net(current))
+            out.square().sum().backward()
+        results.append([out, current.grad, *(p.grad for p in net.parameters())])
+    for one, other in zip(*results, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
+
+
+def test_a_factor_is_shown_and_copied():
+    layer = fastsnn.WSLinear(5, 3, factor=2.74)
+    assert repr(layer).endswith(", factor=2.74)")
+    assert "factor" not in repr(fastsnn.WSLinear(5, 3))
+    assert pickle.loads(pickle.dumps(layer)).factor == copy.deepcopy(layer).factor == 2.74
+
+
+def test_a_pickle_from_before_factors_has_none():
+    state = fastsnn.WSLinear(5, 3).__getstate__()
+    del state["factor"]
+    layer = fastsnn.WSLinear.__new__(fastsnn.WSLinear)
+    layer.__setstate__(state)
+    assert layer.factor == 1
 
 
 def test_what_is_handed_out_is_not_what_the_layer_computes_with(layer):
