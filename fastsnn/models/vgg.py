@@ -35,9 +35,8 @@ def features(plan: Sequence[int | str], style: Style, in_channels: int) -> list[
 def pooled(plan: Sequence[int | str], style: Style, in_channels: int, num_classes: int) -> nn.Sequential:
     """The features, global average pooling and a linear readout."""
     channels = next(entry for entry in reversed(plan) if isinstance(entry, int))
-    return nn.Sequential(
-        *features(plan, style, in_channels), *head(style, nn.AdaptiveAvgPool2d(1), channels, num_classes)
-    )
+    readout = head(style, nn.AdaptiveAvgPool2d(1), channels, num_classes)
+    return nn.Sequential(*features(plan, style, in_channels), *readout)
 
 
 def head(style: Style, pooling: nn.Module, in_features: int, num_classes: int) -> list[nn.Module]:

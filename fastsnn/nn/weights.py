@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -31,6 +32,8 @@ class _Standardized(nn.Module):
                 f"weight has shape {tuple(self.weight.shape)}: a fan-in of 1 has no variance to standardise; use a "
                 "plain layer"
             )
+        if not math.isfinite(factor):
+            raise ValueError(f"factor is {factor}; it must be a finite number")
         shape = (len(self.weight),) + (1,) * (self.weight.dim() - 1)
         self.gain = nn.Parameter(torch.ones(shape, dtype=self.weight.dtype, device=self.weight.device))
         self.factor = float(factor)
@@ -71,7 +74,8 @@ class WSLinear(_Standardized, nn.Linear):
     """nn.Linear with scaled weight standardisation (Xiao et al. 2022, appendix C.1). Arguments as nn.Linear, and
 
     factor: of the input, in the weights: the same as a `Scale` before the layer, without its passes over spikes and
-    trace. Default 1. `gain` [out, 1] is learnable and starts at 1. Raises ValueError for a fan-in of 1.
+    trace. Default 1. `gain` [out, 1] is learnable and starts at 1. Raises ValueError for a fan-in of 1 or a factor
+    that is not finite.
     """
 
     def __init__(self, *args: Any, factor: float = 1.0, **kwargs: Any) -> None:
@@ -87,7 +91,8 @@ class WSConv2d(_Standardized, nn.Conv2d):
     """nn.Conv2d with scaled weight standardisation (Xiao et al. 2022, appendix C.1). Arguments as nn.Conv2d, and
 
     factor: of the input, in the weights: the same as a `Scale` before the layer, without its passes over spikes and
-    trace. Default 1. `gain` [out, 1, 1, 1] is learnable and starts at 1. Raises ValueError for a fan-in of 1.
+    trace. Default 1. `gain` [out, 1, 1, 1] is learnable and starts at 1. Raises ValueError for a fan-in of 1 or a
+    factor that is not finite.
     """
 
     def __init__(self, *args: Any, factor: float = 1.0, **kwargs: Any) -> None:

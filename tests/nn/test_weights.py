@@ -196,6 +196,23 @@ def test_a_factor_is_shown_and_copied():
     assert pickle.loads(pickle.dumps(layer)).factor == copy.deepcopy(layer).factor == 2.74
 
 
+@pytest.mark.parametrize("factor", [float("nan"), float("inf")])
+def test_a_factor_is_finite(factor):
+    with pytest.raises(ValueError, match=f"factor is {factor}; it must be a finite number"):
+        fastsnn.WSLinear(5, 3, factor=factor)
+
+
+def test_what_is_computed_in_inference_mode_serves_training_with_a_factor():
+    layer, x = fastsnn.WSLinear(5, 3, factor=2.74), torch.randn(2, 5)
+    with torch.inference_mode():
+        expected = layer(x)
+    out = layer(x)
+    out.sum().backward()
+    assert_same(out.detach(), expected.clone())
+    assert layer.weight.grad is not None
+    assert layer.gain.grad is not None
+
+
 def test_a_pickle_from_before_factors_has_none():
     state = fastsnn.WSLinear(5, 3).__getstate__()
     del state["factor"]
