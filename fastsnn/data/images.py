@@ -27,6 +27,7 @@ CIFAR100: Normal = ((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762))
 FASHION_MNIST: Normal = ((0.2860,), (0.3530,))
 IMAGENET: Normal = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 OF_PAPERS = ("crop", "flip", "cutout")
+WHOLE = ((b"\xff\xd8\xff", b"\xff\xd9"), (b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"))  # first and last bytes of JPEG, PNG
 
 
 class Images(Dataset[tuple[Tensor, int]]):
@@ -247,9 +248,6 @@ class ImageFiles(Dataset[tuple[Tensor, int]]):
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         path, label = self.files[index]
         return self.transform(read_image(path)), label
-
-
-WHOLE = ((b"\xff\xd8\xff", b"\xff\xd9"), (b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"))  # first and last bytes of JPEG, PNG
 
 
 def _check_images(files: Iterable[tuple[str, int]]) -> None:

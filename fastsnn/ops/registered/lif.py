@@ -192,13 +192,11 @@ def _lif_gradient(
     *saved, moments = ctx.saved_tensors[:5]
     more = (*ctx.saved_tensors[5:], *[None] * len(MORE))[: len(MORE)]  # defaults may be left out
     flags = is_v, sequence, v_seq, want_v
-    coefficients = None
+    rows = None
     if g_moments is not None and moments.shape[0]:
         model: Any = saved[0] if saved[1] is None else saved[1]
-        coefficients = formulas.coefficients(moments, g_moments, model[0].numel() if sequence else model.numel())
-    g[0], g_potential, *g_first = call(
-        lif_backward, g_s, g_v, *saved, dtype, *flags, coefficients, *params, *more, *g_slots
-    )
+        rows = formulas.coefficients(moments, g_moments, model[0].numel() if sequence else model.numel())
+    g[0], g_potential, *g_first = call(lif_backward, g_s, g_v, *saved, dtype, *flags, rows, *params, *more, *g_slots)
     if want_v:
         g[1] = g_potential
         for at, (first, needed) in enumerate(zip(g_first, needs[MORE_AT:]), MORE_AT):  # noqa: B905 (as they are given)
