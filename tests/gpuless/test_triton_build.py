@@ -95,7 +95,7 @@ def controls(tmp_path_factory, cache):
 
 @pytest.fixture(scope="module")
 def suite(tmp_path_factory, cache):
-    """The row of every variant that the parity suite asks for on sm_90."""
+    """The rows on sm_90 of those variants of the parity suite in which each three properties meet that meet in any."""
     file = tmp_path_factory.mktemp("suite") / "rows.json"
     options = ("-p", "tests.gpuless.suite_variants", "-p", "no:cacheprovider", "-k", "triton", "--variants", str(file))
     done = python(cache, "-m", "pytest", "-q", "tests/parity", *options, cwd=ROOT)

@@ -87,6 +87,7 @@ def main(folder, rank, split, mode):
         check_overlap(net, x[0])
     if mode != "compiled":
         check_ots(x, None if mode == "overlapped" else 0.0)
+    torch.distributed.barrier()  # a rank that leaves early can take the other's connection down with it
     torch.distributed.destroy_process_group()
 
 

@@ -99,6 +99,7 @@ def main(folder, rank):
         for name, wrap in WRAPPERS.items():
             results[name, mode, propagate] = train(wrap(network(propagate)), mode, slice(rank, None, 2))
     torch.save(results, folder / f"trained{rank}")
+    torch.distributed.barrier()  # a rank that leaves early can take the other's connection down with it
     torch.distributed.destroy_process_group()
 
 

@@ -82,6 +82,7 @@ def main(folder, rank):
             results[name, case] = train(wrap(network(rule)), slice(rank, None, 2), rho)
     if rank == 0:
         torch.save(results, folder / "trained")
+    torch.distributed.barrier()  # a rank that leaves early can take the other's connection down with it
     torch.distributed.destroy_process_group()
 
 

@@ -51,6 +51,7 @@ def main(folder, rank, wrap, inner):
     torch.distributed.init_process_group("gloo", f"file://{folder}/store", rank=rank, world_size=2)
     net = {"ddp": ddp, "fsdp2": fsdp2}[wrap](network())
     torch.save([p.detach() for p in train(net, slice(rank, None, 2), inner)], folder / f"weights{rank}")
+    torch.distributed.barrier()  # a rank that leaves early can take the other's connection down with it
     torch.distributed.destroy_process_group()
 
 
