@@ -1,6 +1,7 @@
 """Losses, update modes, random back-propagation and the trainer."""
 
 import copy
+from unittest import mock
 
 import pytest
 import torch
@@ -67,6 +68,54 @@ def test_mode_a_is_one_update_with_accumulated_gradients():
     optimizer.step()
     for a, b in zip(weights(net), weights(by_hand), strict=True):
         assert torch.equal(a, b)
+
+
+def standardised(rule="ottt", mpdr=None):
+    torch.manual_seed(0)
+    neuron = fastsnn.LIF.for_rule(rule, mpdr=mpdr)
+    layers = [fastsnn.WSLinear(7, 11), neuron, fastsnn.WSLinear(11, 4, factor=2.74)]
+    return nn.Sequential(*layers).double()
+
+
+@pytest.mark.parametrize("rule", ["sltt", "ottt", "ndot", "bptt"])
+@pytest.mark.parametrize("regularised", [False, True])
+def test_mode_a_of_standardised_weights_is_the_sum_of_each_steps_gradient(rule, regularised):
+    x, y = batch()
+    mpdr = online.MPDR(mean=-0.3, std=0.8, weight=0.3, propagate=rule == "bptt") if regularised else None
+    net, other = standardised(rule, mpdr), standardised(rule, mpdr)
+    losses = []
+    for x_t in x:
+        losses.append(online.loss(other(x_t), y, T) + online.regularisation(other))
+        if rule != "bptt":
+            losses.pop().backward()
+    if losses:
+        sum(losses).backward()
+    sgd(other).step()
+    online.train_batch(net, x, y, sgd(net), mode="A")
+    for a, b in zip(net.parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize(("mode", "times"), [("A", 1), ("O", T)])
+def test_a_standardisation_has_a_gradient_an_update(mode, times):
+    from fastsnn.ops import standardize as op
+
+    net, counted = standardised(), mock.Mock(wraps=op.Standardize.backward)
+    several = mock.patch.object(op, "gradient", wraps=op.gradient)
+    with several as gradient, mock.patch.object(op.Standardize, "backward", counted):
+        online.train_batch(net, *batch(), sgd(net), mode=mode)
+    assert gradient.call_count + counted.call_count == 2 * times  # layers
+
+
+def test_processes_that_average_see_every_steps_gradient():
+    net, other = standardised(), standardised()
+    grouped = mock.patch("torch.distributed.is_initialized", return_value=True)
+    with grouped, mock.patch("fastsnn.ops.standardize.gradient") as gradient:
+        online.train_batch(net, *batch(), sgd(net), mode="A")
+    gradient.assert_not_called()
+    online.train_batch(other, *batch(), sgd(other), mode="A")
+    for a, b in zip(net.parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
 
 
 def test_mode_o_updates_at_every_step():

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -37,7 +39,8 @@ class _Standardized(nn.Module):
         shape = (len(self.weight),) + (1,) * (self.weight.dim() - 1)
         self.gain = nn.Parameter(torch.ones(shape, dtype=self.weight.dtype, device=self.weight.device))
         self.factor = float(factor)
-        self._done: tuple[tuple[Tensor, ...], op.Standardized] | None = None
+        self._done: tuple[tuple[Tensor, Tensor], op.Standardized] | None = None
+        self._once: _Once | None = None
 
     def standardized_weight(self) -> Tensor:
         """W_hat = factor * gain * (W - mean) / sqrt(var*N + 1e-4), with gradient to weight and gain; a tensor of your
@@ -46,20 +49,29 @@ class _Standardized(nn.Module):
 
     def _standardized(self) -> Tensor:
         """As `standardized_weight`, in memory that later calls share."""
-        given = (self.weight, self.gain if self.factor == 1 else self.factor * self.gain)
-        if by_operators(*given) or self.weight.device.type != "cpu":
-            return op.standardize(*given)
-        if self._done is None or not all(map(_unchanged, self._done[0], given)):
+        if by_operators(self.weight, self.gain) or self.weight.device.type != "cpu":
+            return op.standardize(*self._operands())
+        if self._once is not None and self._once.serves(self):
+            return self._once.value
+        given = self._operands()
+        return op.standardize(*given, done=self._computed(*given)[1])
+
+    def _operands(self) -> tuple[Tensor, Tensor]:
+        return self.weight, self.gain if self.factor == 1 else self.factor * self.gain
+
+    def _computed(self, weight: Tensor, gain: Tensor) -> tuple[tuple[Tensor, Tensor], op.Standardized]:
+        """Copies of weight and gain, and what is computed of them."""
+        if self._done is None or not all(map(_unchanged, self._done[0], (weight, gain))):
             # what is computed under inference_mode serves a training step, too
             with torch.inference_mode(False), torch.no_grad():
-                self._done = (tuple(p.detach().clone() for p in given), op.compute(*given))
-        return op.standardize(*given, done=self._done[1])
+                self._done = (weight.detach().clone(), gain.detach().clone()), op.compute(weight, gain)
+        return self._done
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_done": None}
+        return {**self.__dict__, "_done": None, "_once": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__({"factor": 1.0, **state})  # which pickles of 0.1 have not
+        super().__setstate__({"factor": 1.0, "_once": None, **state})  # which pickles of 0.1 have not
 
     def extra_repr(self) -> str:
         return super().extra_repr() + ("" if self.factor == 1 else f", factor={self.factor}")
@@ -68,6 +80,60 @@ class _Standardized(nn.Module):
 def _unchanged(before: Tensor, now: Tensor) -> bool:
     # versions and addresses miss writes through .data and by foreign kernels, so values are compared
     return before.dtype == now.dtype and before.device == now.device and torch.equal(before, now)
+
+
+class _Once:
+    """A layer's W_hat for a batch: a leaf, at which the gradients of all calls are summed."""
+
+    def __init__(self, layer: _Standardized) -> None:
+        self.operands, self.factor = (layer.weight, layer.gain), layer.factor
+        self.seen = self._stamps()
+        self.given, self.done = layer._computed(*layer._operands())
+        self.value = self.done.value.detach().requires_grad_(any(p.requires_grad for p in self.operands))
+
+    def serves(self, layer: _Standardized) -> bool:
+        """Whether the layer's weight and gain are those that W_hat is of."""
+        return self.operands[0] is layer.weight and self.operands[1] is layer.gain and self._stamps() == self.seen
+
+    def _stamps(self) -> list[tuple[int, int]]:
+        return [(p._version, p.data_ptr()) for p in self.operands]
+
+    def spread(self) -> None:
+        """The sum of the gradients to weight and gain."""
+        total, self.value.grad = self.value.grad, None
+        if total is not None:
+            g_weight, g_gain = op.gradient(*self.given, self.done, total)
+            for p, g in zip(self.operands, (g_weight, self.factor * g_gain), strict=True):
+                if p.requires_grad:  # and has no hooks, which a backward would call
+                    p.grad = g if p.grad is None else p.grad.add_(g)
+
+
+@contextmanager
+def standardized_once(net: nn.Module) -> Iterator[None]:
+    """Within it each layer of `net` computes its W_hat once, and the gradients of all its calls go through the
+    standardisation together where it ends without an error: for steps between which no weight changes.
+
+    A layer whose weight or gain is seen to change (another tensor, or in place, if not through .data) computes W_hat at
+    each call from then on. Each call has a gradient of its own, too, on a device, where that is a launch, and where
+    somebody waits for it: weights with hooks, a group of processes."""
+    grouped = torch.distributed.is_available() and torch.distributed.is_initialized()
+    layers = [] if grouped else [m for m in net.modules() if isinstance(m, _Standardized) and _may_share(m)]
+    shared = [(layer, _Once(layer)) for layer in layers]
+    try:
+        for layer, once in shared:
+            layer._once = once
+        yield
+        for _, once in shared:
+            once.spread()
+    finally:
+        for layer in layers:
+            layer._once = None
+
+
+def _may_share(layer: _Standardized) -> bool:
+    operands = layer.weight, layer.gain
+    hooked = any(p._backward_hooks or p._post_accumulate_grad_hooks for p in operands)
+    return not hooked and all(p.is_leaf and p.device.type == "cpu" for p in operands)
 
 
 class WSLinear(_Standardized, nn.Linear):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, NamedTuple
 
 import torch
@@ -16,6 +16,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from ..nn import EMPF, LIF, plain, reset
 from ..nn.neuron import Neuron
 from ..nn.osr import OSR
+from ..nn.weights import standardized_once
 from ..optim import STGR
 from ..types import number
 from .graph import GraphedUpdates
@@ -122,7 +123,8 @@ def train_batch(
     """Train on one batch: x holds the input of each step ([T, N, *], or any sequence of T tensors).
 
     mode "O": zero_grad, backward and step at every t; state and dropout masks persist across the update.
-    mode "A": gradients accumulate over t, one step at the end. A network of rule "bptt", or of step mode "m", is
+    mode "A": gradients accumulate over t, one step at the end; on the CPU those of standardised weights go through the
+    standardisation together, after the last step. A network of rule "bptt", or of step mode "m", is
     trained in mode "A" with one backward through all steps.
     backward_steps K: random back-propagation; K steps, drawn anew for each batch, have a gradient, the others
     run without a graph; the loss stays divided by T (Hao et al. 2024, section 4.3).
@@ -163,27 +165,28 @@ def update(
     reset(net)
     optimizer.zero_grad()
     norms = [module for module in net.modules() if isinstance(module, OSR) and module.strict]
-    with torch.enable_grad():
-        outputs = _each_step(net, x)
-    losses: list[Tensor] = []
-    finite: Any = True
-    logits_sum: Any = 0
-    for t in range(steps):
-        with torch.set_grad_enabled(t in chosen):
-            logits = next(outputs)
-            step_loss = loss(logits, y, steps)
-            if at_once and regularised and (t == 0 or not whole):
-                terms.append(regularisation(net))
-        losses.append(step_loss)
-        finite = _all_accepted(_still_finite(finite, step_loss, t, steps), norms)
-        logits_sum = logits_sum + logits.detach()
-        if t in chosen and not at_once:
-            _backward(step_loss, regularisation(net) if regularised else None, apart)
-            losses[t] = step_loss.detach()
-            if mode == "O":
-                _update(net, optimizer, clip, finite, apart)
-    if at_once:
-        _backward(sum(losses), sum(terms) if terms else None, apart)
+    with standardized_once(net) if mode == "A" and apart is None else nullcontext():
+        with torch.enable_grad():
+            outputs = _each_step(net, x)
+        losses: list[Tensor] = []
+        finite: Any = True
+        logits_sum: Any = 0
+        for t in range(steps):
+            with torch.set_grad_enabled(t in chosen):
+                logits = next(outputs)
+                step_loss = loss(logits, y, steps)
+                if at_once and regularised and (t == 0 or not whole):
+                    terms.append(regularisation(net))
+            losses.append(step_loss)
+            finite = _all_accepted(_still_finite(finite, step_loss, t, steps), norms)
+            logits_sum = logits_sum + logits.detach()
+            if t in chosen and not at_once:
+                _backward(step_loss, regularisation(net) if regularised else None, apart)
+                losses[t] = step_loss.detach()
+                if mode == "O":
+                    _update(net, optimizer, clip, finite, apart)
+        if at_once:
+            _backward(sum(losses), sum(terms) if terms else None, apart)
     if mode == "A":
         _update(net, optimizer, clip, finite, apart)
     reset(net)

@@ -32,6 +32,12 @@ def dense(x: Tensor, sequence: bool = False) -> Tensor:
     return x if is_dense(x) else x.contiguous()
 
 
+def rows(x: Tensor) -> Tensor:
+    """x [rows, *] where each row is dense, one after another, in any order of the other dimensions (channels last);
+    else a contiguous copy."""
+    return x if is_dense(x) and (len(x) < 2 or x.stride(0) == x[0].numel()) else x.contiguous()
+
+
 def like(x: Tensor, model: Any) -> Tensor:
     """x in the memory order of the dense tensor `model`."""
     if (x.is_contiguous() and model.is_contiguous()) or x.stride() == model.stride():

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from .. import backends
 from ..types import FLOATING
+from . import layout
 from .autograd import first_order
 from .dispatch import by_operators
 from .registered import call
@@ -44,8 +45,17 @@ def compute(weight: Tensor, gain: Tensor, eps: float = EPS) -> Standardized:
     """W_hat and its statistics, outside autograd."""
     check(weight, gain)
     with torch.no_grad():
-        kernels = backends.select("standardize", weight)
-        return Standardized(*kernels.forward(weight.contiguous(), gain.contiguous(), eps))
+        weight = layout.rows(weight)
+        value, mean, inverse = backends.select("standardize", weight).forward(weight, gain.contiguous(), eps)
+        return Standardized(layout.like(value, weight), mean, inverse)
+
+
+def gradient(weight: Tensor, gain: Tensor, done: Standardized, g_out: Tensor, eps: float = EPS) -> tuple[Tensor, ...]:
+    """Of weight and gain, outside autograd."""
+    weight = layout.rows(weight)
+    kernels = backends.select("standardize", weight)
+    operands = weight, gain.contiguous(), done.mean, done.inverse, layout.like(g_out, weight)
+    return kernels.backward(*operands, eps)
 
 
 class Standardize(torch.autograd.Function):
@@ -62,8 +72,9 @@ class Standardize(torch.autograd.Function):
     @first_order
     def backward(ctx: Any, g_out: Tensor) -> Any:
         weight, gain, mean, inverse = ctx.saved_tensors
-        operands = map(Tensor.contiguous, (weight, gain, mean, inverse, g_out))
-        g_weight, g_gain = ctx.kernels.backward(*operands, ctx.eps)
+        weight = layout.rows(weight)
+        gain, mean, inverse = map(Tensor.contiguous, (gain, mean, inverse))
+        g_weight, g_gain = ctx.kernels.backward(weight, gain, mean, inverse, layout.like(g_out, weight), ctx.eps)
         return g_weight, g_gain, None, None
 
 
@@ -72,9 +83,15 @@ def standardize(weight: Tensor, gain: Tensor, eps: float = EPS, done: Standardiz
     (scaled weight standardisation; Brock et al. 2021, as in Xiao et al. 2022, appendix C.1).
 
     weight [out, *], gain [out, 1, ...] of one dtype. done: the result of `compute` on the same values.
-    Raises TypeError or ValueError for operands that do not fit (a fan-in below 2 has no variance).
+    Raises TypeError or ValueError for operands that do not fit (a fan-in below 2 has no variance). W_hat and its
+    gradient lie in memory as weight does, channels last too.
     """
     if done is None and by_operators(weight, gain):
         check(weight, gain)
         return call(registered.standardize_forward, weight, gain, eps)[0]
+    if done is not None and (done.value.shape != weight.shape or len(done.mean) != len(weight)):
+        raise ValueError(
+            f"done holds a W_hat of shape {tuple(done.value.shape)} for weight's {tuple(weight.shape)}; it must be "
+            "`compute(weight, gain)` of these operands"
+        )
     return Standardize.apply(weight, gain, compute(weight, gain, eps) if done is None else done, eps)

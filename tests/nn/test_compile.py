@@ -284,6 +284,19 @@ BEHIND = {
 }
 
 
+def test_batches_of_standardised_weights_in_mode_a_equal_eager():
+    x, y, results = images(3), torch.tensor([0, 1, 2]), []
+    for prepare in (lambda net: net, compiled):
+        net = convolutional("ottt")
+        step = prepare(net)
+        optimizer = torch.optim.SGD(net.parameters(), 0.1)
+        for _ in range(3):
+            fastsnn.online.train_batch(step, x, y, optimizer, mode="A")
+        results.append([p.detach().clone() for p in net.parameters()])
+    assert_same(results[1], results[0], rtol=1e-5, atol=1e-6)
+    assert graphs() == 2  # the first step, and all others
+
+
 @pytest.mark.parametrize("name", BEHIND)
 def test_what_follows_a_traced_neuron_equals_eager(name):
     if name == "pad" and TORCH < (2, 14):

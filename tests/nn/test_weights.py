@@ -11,6 +11,7 @@ from torch import nn
 
 import fastsnn
 from fastsnn.functional import standardize
+from fastsnn.nn.weights import standardized_once
 from fastsnn.ops import standardize as op
 
 from ..cases import DTYPES, assert_same, dtype_id
@@ -238,3 +239,135 @@ def test_a_weight_computed_under_inference_mode_trains(layer):
     assert_same(out.detach(), expected)
     out.sum().backward()
     assert layer.weight.grad.any()
+
+
+def three_steps(layer, before_each=lambda t: None):
+    """Gradients of weight and gain after three backwards."""
+    layer.zero_grad()
+    for t in range(3):
+        before_each(t)
+        layer((t + 1) * layer.example).square().sum().backward()
+    return gradients_of(layer)
+
+
+def gradients_of(layer):
+    return tuple(p.grad for name, p in layer.named_parameters() if name != "bias")
+
+
+def once(layer, before_each=lambda t: None):
+    with standardized_once(nn.ModuleList([layer])):
+        three_steps(layer, before_each)
+    return gradients_of(layer)
+
+
+@pytest.fixture
+def gradients():
+    """Counts how often a gradient of a standardisation is computed, for one call or several."""
+    for_one, for_several = op.Standardize.backward, op.gradient
+    counted = mock.Mock()
+
+    def count(fn):
+        return lambda *given: (counted(), fn(*given))[1]
+
+    patch = partial(mock.patch.object, op)
+    with mock.patch.object(op.Standardize, "backward", count(for_one)), patch("gradient", count(for_several)):
+        yield counted
+
+
+@pytest.mark.parametrize("factor", [1.0, 2.74])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_standardised_once_for_all_steps_of_a_batch(layer, computed, gradients, factor, layout):
+    layer.factor = factor
+    layer.to(memory_format=layout) if layer.weight.dim() == 4 else None
+    expected = three_steps(layer)
+    gradients.reset_mock()
+    with torch.no_grad():
+        layer.weight.mul_(1)  # seen by its version alone
+    assert_same(once(layer), expected, rtol=1e-12, atol=1e-12)
+    assert computed.call_count == gradients.call_count == 1
+    assert layer.weight.grad.stride() == layer.weight.stride()
+    assert layer._once is None
+
+
+def test_of_a_batch_gradients_that_were_there_are_added_to(layer):
+    layer(layer.example).square().sum().backward()
+    grads = gradients_of(layer)
+    layer.weight.grad, layer.gain.grad = torch.ones_like(layer.weight), torch.ones_like(layer.gain)
+    kept = layer.weight.grad
+    with standardized_once(layer):
+        layer(layer.example).square().sum().backward()
+    assert layer.weight.grad is kept
+    assert_same((layer.weight.grad - 1, layer.gain.grad - 1), grads, rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.parametrize("frozen", ["weight", "gain"])
+def test_of_a_batch_what_is_frozen_has_no_gradient(layer, frozen):
+    getattr(layer, frozen).requires_grad_(False)
+    expected = three_steps(layer)
+    assert_same(once(layer), expected, rtol=1e-12, atol=1e-12)
+    assert getattr(layer, frozen).grad is None
+
+
+def in_place(layer, t):
+    with torch.no_grad():
+        layer.weight.mul_(1 + t)
+
+
+def by_data(layer, t):
+    layer.weight.data = layer.weight.data * (1 + t)
+
+
+def another_gain(layer, t):
+    if t == 1:
+        layer.gain = nn.Parameter(torch.rand_like(layer.gain))
+
+
+@pytest.mark.parametrize("change", [in_place, by_data])
+def test_of_a_batch_weights_that_change_are_standardised_anew(layer, change):
+    before = layer.weight.detach().clone()
+    expected = three_steps(layer, partial(change, layer))
+    layer.weight.data = before
+    assert_same(once(layer, partial(change, layer)), expected, rtol=1e-11, atol=1e-11)
+
+
+def test_of_a_batch_another_gain_has_its_own_gradient(layer):
+    first = layer.gain
+    once(layer, partial(another_gain, layer))
+    assert layer.gain is not first
+    layer.gain, second = first, layer.gain
+    of_first, of_second = first.grad.clone(), second.grad.clone()
+    layer.zero_grad()
+    layer(layer.example).square().sum().backward()
+    assert_same(of_first, layer.gain.grad)
+    layer.gain = second
+    layer.zero_grad()
+    for t in (2, 3):
+        layer(t * layer.example).square().sum().backward()
+    assert_same(of_second, layer.gain.grad)
+
+
+@pytest.mark.parametrize("name", ["register_hook", "register_post_accumulate_grad_hook"])
+def test_of_a_batch_hooks_of_weights_see_every_step(layer, name):
+    seen = []
+    getattr(layer.weight, name)(lambda *_: seen.append(1))
+    once(layer)
+    assert len(seen) == 3
+
+
+def test_of_a_batch_that_raises_nothing_is_left(layer):
+    def fail(t):
+        if t == 2:
+            raise ArithmeticError("no")
+
+    layer.zero_grad()
+    with pytest.raises(ArithmeticError):
+        once(layer, fail)
+    assert layer._once is None
+    assert layer.weight.grad is None
+    assert_same(three_steps(layer), once(layer), rtol=1e-12, atol=1e-12)
+
+
+def test_of_a_batch_parametrized_weights_have_their_gradient(layer):
+    torch.nn.utils.parametrizations.weight_norm(layer)
+    expected = three_steps(layer)
+    assert_same(once(layer), expected, rtol=1e-12, atol=1e-12)

@@ -67,7 +67,18 @@ def test_gradcheck():
 def test_layouts(backend, layout):
     weight, gain, g_out = operands(4, 3, 5, 7)
     given = (LAYOUTS[layout](weight), gain, LAYOUTS[layout](g_out))
-    assert_same(run(*given), run(*(tensor.contiguous() for tensor in given)))
+    # sums of a row go through it as it lies
+    assert_same(run(*given), run(*(tensor.contiguous() for tensor in given)), rtol=1e-12, atol=1e-13)
+
+
+@pytest.mark.parametrize("given", [torch.channels_last, torch.contiguous_format])
+def test_standardized_weights_lie_as_the_weights(backend, given):
+    weight, gain, g_out = operands(4, 3, 5, 7)
+    weight = weight.to(memory_format=given).requires_grad_()
+    done = standardize(weight, gain)
+    done.backward(g_out)
+    assert done.is_contiguous(memory_format=given)
+    assert weight.grad.is_contiguous(memory_format=given)
 
 
 def test_one_and_two_threads_give_the_same_bits_every_time(backend):

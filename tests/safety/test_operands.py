@@ -127,7 +127,7 @@ REFUSED = {
         lambda: weight_replaced(fastsnn.WSLinear(4, 4)),
         "standardize_backward: gain has 4 elements of float32 on cpu; needed: 3000000 elements",
     ),
-    "done of another weight": (done_of_another_weight, "standardize_backward: mean has 2 elements of float64"),
+    "done of another weight": (done_of_another_weight, "done holds a W_hat of shape (2, 2) for weight's (3000000, 2)"),
     "a backward by hand": (backward_by_hand, "lif_backward_online: g_spikes has 4 elements"),
     "channels of OSR": (lambda: osr_of_other_channels(True), "osr_forward: weight has 3 elements of float32"),
     "channels of OSR in evaluation": (lambda: osr_of_other_channels(False), "osr_forward: weight has 3 elements"),

@@ -8,13 +8,14 @@ import torch
 from torch import Tensor
 
 from ... import backends
+from .. import layout
 from ..autograd import first_order
 from . import call, contiguous_like, define, differentiate
 
 
 def _fake_standardize_forward(weight: Tensor, gain: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
     mean = weight.new_empty(weight.shape[0], dtype=torch.float64)
-    return contiguous_like(weight), mean, torch.empty_like(mean)
+    return torch.empty_like(layout.rows(weight)), mean, torch.empty_like(mean)
 
 
 @define(
@@ -24,13 +25,15 @@ def _fake_standardize_forward(weight: Tensor, gain: Tensor, eps: float) -> tuple
 )
 def standardize_forward(weight: Tensor, gain: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
     """A backend's standardisation: W_hat, mean and 1/sqrt(var*N + eps)."""
-    return backends.select("standardize", weight).forward(weight.contiguous(), gain.contiguous(), eps)
+    weight = layout.rows(weight)
+    value, mean, inverse = backends.select("standardize", weight).forward(weight, gain.contiguous(), eps)
+    return layout.like(value, weight), mean, inverse
 
 
 def _fake_standardize_backward(
     weight: Tensor, gain: Tensor, mean: Tensor, inverse: Tensor, g_out: Tensor, eps: float
 ) -> tuple[Tensor, Tensor]:
-    return contiguous_like(weight), contiguous_like(gain)
+    return torch.empty_like(layout.rows(weight)), contiguous_like(gain)
 
 
 @define(
@@ -43,8 +46,10 @@ def standardize_backward(
     weight: Tensor, gain: Tensor, mean: Tensor, inverse: Tensor, g_out: Tensor, eps: float
 ) -> tuple[Tensor, Tensor]:
     """A backend's gradient of the standardisation."""
-    operands = (weight.contiguous(), gain.contiguous(), mean, inverse, g_out.contiguous())
-    return backends.select("standardize", weight).backward(*operands, eps)
+    weight = layout.rows(weight)
+    operands = weight, gain.contiguous(), mean, inverse, layout.like(g_out, weight)
+    g_weight, g_gain = backends.select("standardize", weight).backward(*operands, eps)
+    return layout.like(g_weight, weight), g_gain
 
 
 def _keep_statistics(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
