@@ -3,16 +3,25 @@
 `fastsnn.models.vgg` (standardised weights, 9.27 M parameters) on images of CIFAR's shape, batch 16, T = 6, mode A:
 samples a second of `fastsnn.online.train_batch` and of SpikingJelly's OTTTSequential of the same layers with a loop
 over the steps, the same weights, loss and optimizer. The dense floor is each convolution once forward, once for its
-weight's gradient and (but the first) once for its input's, on the same shapes, T times, and nothing else; the next
-row adds a copy of the bytes that neurons and weights must move besides (BYTES). The last is a network of torch's
-layers, these convolutions and poolings with ReLU in the neurons' place: no state, trace, standardisation or factor.
-Two threads; all alternate, the ratio is the median of the rounds'. Refuses to time where the weights differ after a
-batch in float64. Writes vgg_speed.csv (one row a round) and vgg_speed.md into bench/results.
+weight's gradient and (but the first) once for its input's, on the same shapes, T times, and nothing else; another row
+adds a copy of the bytes that neurons and weights must move besides (BYTES). The last is a network of torch's layers,
+these convolutions and poolings with ReLU in the neurons' place: no state, trace, standardisation or factor.
+
+Each runs as it is and with channels last (`net.to(memory_format=torch.channels_last)`, the images too), in a process
+with the C library's own allocator and in one where it keeps what is freed, as `fastsnn train` has it. Two threads; all
+of a process alternate, ratios are medians of the rounds'. Refuses to time where the weights differ after a batch in
+float64. Writes vgg_speed.csv (one row a round) and vgg_speed.md into bench/results.
 """
 
 from __future__ import annotations
 
+import json
+import os
+import statistics
+import subprocess
+import sys
 import time
+from collections.abc import Iterator
 from functools import partial
 
 import torch
@@ -23,16 +32,8 @@ from fastsnn import data, models, online
 from fastsnn.nn import LIF, WSConv2d, reset
 
 from .accuracy import Row, write
-from .training_speed import (
-    Learn,
-    Times,
-    check,
-    same_weights,
-    spikingjelly_learner,
-    spikingjelly_neuron,
-    step_by_step,
-    table,
-)
+from .launch import ALLOCATORS, root
+from .training_speed import Learn, Times, check, same_weights, spikingjelly_learner, spikingjelly_neuron, step_by_step
 
 ROUNDS, BATCH, STEPS, LR = 9, 16, 6, 0.1
 SHOWN = {
@@ -42,6 +43,8 @@ SHOWN = {
     "moved": "convolutions, and a copy of the bytes of neurons and weights",
     "relu": "torch's plain convolutions, poolings and ReLU: no neurons at all",
 }
+LAYOUTS = {"": torch.contiguous_format, ", channels last": torch.channels_last}
+KEPT = {"default": "glibc's own", "warm": "keeps what is freed"}
 # a step, float32: a neuron reads x, u, trace and writes s, u, trace, then reads g, u and writes the gradient of x; a
 # weight's gradient is read beside W and written (standardisation), then read beside .grad and written
 BYTES = {"neuron": 36, "weight": 24}
@@ -124,20 +127,22 @@ def moved(convolutions: list[tuple[Tensor, Tensor, Tensor]]) -> Learn:
     return learn
 
 
-def contenders(x: Tensor) -> tuple[dict[str, Learn], nn.Module, nn.Module]:
+def contenders(x: Tensor, layout: torch.memory_format) -> tuple[dict[str, Learn], nn.Module, nn.Module]:
     """What learns one batch of x's shape and type, and fastsnn's and SpikingJelly's network, with the same weights."""
-    net = models.vgg().to(x.dtype)
-    theirs = spikingjelly(net).to(x.dtype).train()
+    x = x.contiguous(memory_format=layout)
+    net = models.vgg().to(dtype=x.dtype, memory_format=layout)
+    theirs = spikingjelly(net).to(dtype=x.dtype, memory_format=layout).train()
     same_weights(net, theirs)
     convolutions = operands(net, x)
     reset(net)
     ours = online.Trainer(net, torch.optim.SGD(net.parameters(), LR), mode="A")
+    plain = relu(models.vgg()).to(memory_format=layout)
     learners: dict[str, Learn] = {
         "fastsnn": lambda x, y: ours.train_batch(data.direct(x, STEPS), y),
         "spikingjelly": spikingjelly_learner(theirs, LR, STEPS, "A"),
         "dense": partial(dense, convolutions),
         "moved": moved(convolutions),
-        "relu": step_by_step(relu(models.vgg()), LR, STEPS, "A", lambda: None),
+        "relu": step_by_step(plain, LR, STEPS, "A", lambda: None),
     }
     return learners, net, theirs
 
@@ -149,24 +154,63 @@ def seconds(learn: Learn, x: Tensor, y: Tensor) -> float:
     return time.perf_counter() - start
 
 
-def rounds() -> list[Row]:
+def rounds() -> Iterator[Row]:
     """Samples a second of each, in turn."""
     torch.manual_seed(0)
     x, y = torch.randn(BATCH, 3, 32, 32), torch.randint(10, (BATCH,))
-    exact, ours, theirs = contenders(x.double())
-    for name in ("fastsnn", "spikingjelly"):
-        exact[name](x.double(), y)
-    check(ours, theirs)
-    learners, _, _ = contenders(x)
-    for learn in learners.values():
-        learn(x, y)
-    return [
-        {"round": i} | {name: round(BATCH / seconds(learn, x, y), 3) for name, learn in learners.items()}
-        for i in range(ROUNDS)
+    turns: list[tuple[str, Learn, Tensor]] = []
+    for name, layout in LAYOUTS.items():
+        exact, ours, theirs = contenders(x.double(), layout)
+        for each in ("fastsnn", "spikingjelly"):
+            exact[each](x.double(), y)
+        check(ours, theirs)
+        learners, _, _ = contenders(x, layout)
+        images = x.contiguous(memory_format=layout)
+        # a copy moves the same bytes in any layout
+        turns += [(each + name, learn, images) for each, learn in learners.items() if not (name and each == "moved")]
+    for _, learn, images in turns:
+        learn(images, y)
+    for i in range(ROUNDS):
+        yield {"round": i} | {name: round(BATCH / seconds(learn, images, y), 3) for name, learn, images in turns}
+
+
+def table(rows: list[Row]) -> str:
+    """Medians of the samples a second, and of the ratios to SpikingJelly's and of the time to the dense floor's, both
+    with torch's own layout in the same process."""
+    lines = [
+        "| allocator | | samples/s | times SpikingJelly's (range over rounds) | time over the dense floor's |",
+        "|---|---|---|---|---|",
     ]
+    for allocator, called in KEPT.items():
+        own = [row for row in rows if row["allocator"] == allocator]
+        for name in [name for name in rows[0] if name not in ("allocator", "round")]:
+            each, _, layout = name.partition(",")
+            ratios = [row[name] / row["spikingjelly"] for row in own]
+            floor = statistics.median(row["dense"] / row[name] for row in own)
+            times = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} - {max(ratios):.2f})"
+            speed = statistics.median(row[name] for row in own)
+            shown = SHOWN[each] + ("," + layout if layout else "")
+            lines.append(f"| {called} | {shown} | {speed:.3g} | {times} | {floor:.2f} |")
+    return "\n".join(lines) + "\n"
+
+
+def measured() -> list[Row]:
+    """The rounds of a process with each allocator."""
+    rows = []
+    for allocator, asked in ALLOCATORS.items():
+        command = [sys.executable, "-m", __spec__.name, "rounds"]
+        done = subprocess.run(
+            command, env=os.environ | asked, cwd=root(), stdout=subprocess.PIPE, text=True, check=True
+        )
+        rows += [{"allocator": allocator} | json.loads(line) for line in done.stdout.splitlines()]
+    return rows
 
 
 if __name__ == "__main__":
     torch.set_num_threads(2)
-    measured = rounds()
-    write("vgg_speed", measured, table(measured, SHOWN))
+    if sys.argv[1:] == ["rounds"]:
+        for row in rounds():
+            print(json.dumps(row), flush=True)
+    else:
+        found = measured()
+        write("vgg_speed", found, table(found))

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from ._version import __version__
+from .allocator import keep_freed_memory
 from .errors import BackendError, DeployError, RunError
 from .names import BACKENDS, VERSIONS
 from .recipes import Recipe, list_recipes, read
@@ -154,6 +155,7 @@ def _main(argv: list[str]) -> int:
         arguments.config = _configuration(arguments)
         # read where torch loads OpenMP: beside other processes threads that spin are many times slower
         os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+        keep_freed_memory()
     _announce()
     with _ended_by_an_interrupt():
         from .commands import COMMANDS

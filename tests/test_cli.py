@@ -4,6 +4,7 @@ import errno
 import json
 import math
 import os
+import platform
 import re
 import signal
 import subprocess
@@ -272,6 +273,22 @@ def test_threads_of_a_training_sleep_while_they_wait(tmp_path):
     environment = {key: value for key, value in os.environ.items() if key != "OMP_WAIT_POLICY"}
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env=environment)
     assert done.stdout.strip() == "passive"
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc's malloc")
+def test_memory_that_a_training_frees_serves_its_next_tensors(tmp_path):
+    program = (
+        "import resource, sys, numpy; sys.modules['torch'] = None; from fastsnn import cli\n"
+        "def faults():\n"
+        "    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
+        "    for _ in range(20): [numpy.ones(9_000_000), numpy.ones(5_000_000)]\n"
+        "    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before\n"
+        f"cli.main(['info']); old = faults(); cli.main(['train', '--out', {str(tmp_path / 'run')!r}])\n"
+        "faults(); print(old, faults())"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    old, new = map(int, done.stdout.split())
+    assert new < old / 10
 
 
 def test_names_that_need_no_torch_are_those_of_the_library():

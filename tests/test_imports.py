@@ -9,7 +9,7 @@ import pytest
 
 # packages and files of fastsnn: each imports only those before it
 ORDER = (
-    *("_cpu", "_cuda", "errors", "files", "rules", "names", "threads", "graphs", "_version"),
+    *("_cpu", "_cuda", "errors", "files", "rules", "names", "threads", "allocator", "graphs", "_version"),
     *("surrogate", "types", "stats", "reference"),
     *("backends", "kernels", "ops", "functional"),
     *("nn", "optim", "online", "models", "data", "deploy", "figures", "recorder", "summaries", "fastsnn"),

@@ -87,7 +87,7 @@ def test_the_table_of_drift_has_every_stream_and_rule():
     assert shown[2] == f"| permuted | bptt | O | {'55.00 ± 7.07 | ' * 4}50.00 - 60.00 |"
 
 
-@pytest.mark.parametrize("script", ["drift", "vgg"])
+@pytest.mark.parametrize("script", ["drift", "vgg", "vgg, channels last"])
 def test_speed_is_of_the_same_learning(script, digits, monkeypatch):
     pytest.importorskip("spikingjelly")
     torch.manual_seed(SEED)
@@ -97,7 +97,7 @@ def test_speed_is_of_the_same_learning(script, digits, monkeypatch):
     else:
         monkeypatch.setattr(vgg_speed, "STEPS", 2)
         inputs, labels = torch.randn(3, 3, 8, 8), torch.tensor([1, 0, 7])
-        learners, ours, theirs = vgg_speed.contenders(inputs[:1])
+        learners, ours, theirs = vgg_speed.contenders(inputs[:1], vgg_speed.LAYOUTS[script.removeprefix("vgg")])
     training_speed.check(ours, theirs)
     for i in range(3):
         for learn in learners.values():
@@ -112,6 +112,20 @@ def test_speed_is_of_the_same_learning(script, digits, monkeypatch):
 def test_the_table_of_speed_has_medians_of_ratios():
     rows = [{"fastsnn": 30.0 + i, "spikingjelly": 10.0, "relu": 40.0} for i in range(3)]
     assert "| fastsnn | 31 | 3.10 (3.00 - 3.20) |" in training_speed.table(rows, drift_speed.SHOWN)
+
+
+def test_the_table_of_the_vgg_has_ratios_to_the_same_process():
+    names = [each + layout for layout in vgg_speed.LAYOUTS for each in vgg_speed.SHOWN]
+    rows = [
+        {"allocator": allocator, "round": i} | {name: speed * (3 + j + i) for j, name in enumerate(names)}
+        for allocator, speed in (("default", 1.0), ("warm", 2.0))
+        for i in range(3)
+    ]
+    lines = vgg_speed.table(rows).splitlines()
+    assert len(lines) == 2 + len(names) * 2
+    assert lines[2] == "| glibc's own | fastsnn | 4 | 0.80 (0.75 - 0.83) | 1.50 |"
+    assert lines[2 + len(names)] == "| keeps what is freed | fastsnn | 8 | 0.80 (0.75 - 0.83) | 1.50 |"
+    assert lines[7].startswith("| glibc's own | fastsnn, channels last | 9 | 1.80 (")
 
 
 def test_the_dense_floor_is_of_every_convolution():
