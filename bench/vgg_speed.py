@@ -3,14 +3,18 @@
 `fastsnn.models.vgg` (standardised weights, 9.27 M parameters) on images of CIFAR's shape, batch 16, T = 6, mode A:
 samples a second of `fastsnn.online.train_batch` and of SpikingJelly's OTTTSequential of the same layers with a loop
 over the steps, the same weights, loss and optimizer. The dense floor is each convolution once forward, once for its
-weight's gradient and (but the first) once for its input's, on the same shapes, T times, and nothing else; another row
-adds a copy of the bytes that neurons and weights must move besides (BYTES). The last is a network of torch's layers,
-these convolutions and poolings with ReLU in the neurons' place: no state, trace, standardisation or factor.
+weight's gradient and (but the first) once for its input's, on the same shapes, T times, and nothing else. The next row
+adds what any implementation of the rule on torch has besides, done in the cheapest way: a copy of the bytes that
+neurons and weights must move (BYTES), the poolings of spikes, traces and gradients, and once a batch the calls
+themselves: the same network of one channel, batch 1 of 3x8x8, whose arithmetic is next to nothing. The last is a
+network of torch's layers, these convolutions and poolings with ReLU in the neurons' place: no state, trace,
+standardisation or factor.
 
-Each runs as it is and with channels last (`net.to(memory_format=torch.channels_last)`, the images too), in a process
-with the C library's own allocator and in one where it keeps what is freed, as `fastsnn train` has it. Two threads; all
-of a process alternate, ratios are medians of the rounds'. Refuses to time where the weights differ after a batch in
-float64. Writes vgg_speed.csv (one row a round) and vgg_speed.md into bench/results.
+Each runs as it is and with channels last (`net.to(memory_format=torch.channels_last)`, the images too), all in turn,
+in a process whose allocator keeps what is freed; ratios are medians of the rounds'. Then fastsnn and SpikingJelly run
+alone, in processes that alternate, with the C library's own allocator and with that one. Two threads. Refuses to time
+where the weights differ after a batch in float64. Writes vgg_speed.csv (one row a round), vgg_alone.csv (one row a
+process) and a table of each into bench/results.
 """
 
 from __future__ import annotations
@@ -23,31 +27,36 @@ import sys
 import time
 from collections.abc import Iterator
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fastsnn import data, models, online
-from fastsnn.nn import LIF, WSConv2d, reset
+from fastsnn.models.style import Style
+from fastsnn.models.vgg import OTTT, pooled
+from fastsnn.nn import LIF, WSConv2d, plain, reset
 
 from .accuracy import Row, write
 from .launch import ALLOCATORS, root
 from .training_speed import Learn, Times, check, same_weights, spikingjelly_learner, spikingjelly_neuron, step_by_step
 
 ROUNDS, BATCH, STEPS, LR = 9, 16, 6, 0.1
+PROCESSES, BATCHES = 5, 8  # alone
 SHOWN = {
     "fastsnn": "fastsnn",
     "spikingjelly": "SpikingJelly",
     "dense": "convolutions alone: the dense floor",
-    "moved": "convolutions, and a copy of the bytes of neurons and weights",
+    "least": "convolutions, poolings, a copy of the bytes of neurons and weights, the calls",
     "relu": "torch's plain convolutions, poolings and ReLU: no neurons at all",
 }
 LAYOUTS = {"": torch.contiguous_format, ", channels last": torch.channels_last}
-KEPT = {"default": "glibc's own", "warm": "keeps what is freed"}
-# a step, float32: a neuron reads x, u, trace and writes s, u, trace, then reads g, u and writes the gradient of x; a
-# weight's gradient is read beside W and written (standardisation), then read beside .grad and written
-BYTES = {"neuron": 36, "weight": 24}
+ALONE = ("fastsnn", "spikingjelly")
+# float32. Each step, a neuron: x, u, trace read and s, u, trace written, then g, u read and the gradient of x written;
+# a weight: its gradient read beside the sum of those before, and written. Each batch, a weight: W read and W_hat
+# written; its gradient and W read, and a gradient written; both read, and W written
+BYTES = {"neuron": 36, "weight": 12, "weight of a batch": 32}
 
 
 def spikingjelly(plan: nn.Sequential) -> nn.Sequential:
@@ -83,22 +92,26 @@ def relu(plan: nn.Sequential) -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
-def operands(net: nn.Sequential, x: Tensor) -> list[tuple[Tensor, Tensor, Tensor]]:
-    """Input, weight and gradient of the output of each convolution, of its shape and of no particular values."""
-    found, handles = [], []
+def calls(net: nn.Sequential, x: Tensor, kind: type[nn.Module]) -> list[tuple[nn.Module, Tensor, Tensor]]:
+    """Layer, input and output of each call of such a layer, of their shapes and of no particular values."""
+    found: list[tuple[nn.Module, Tensor, Tensor]] = []
 
     def see(layer: nn.Module, given: tuple[Tensor, ...], out: Tensor) -> None:
-        assert isinstance(layer, WSConv2d)
-        found.append((torch.rand(given[0].shape), layer.weight.detach(), torch.randn(out.shape)))
+        alike = (torch.empty_like(plain(tensor)) for tensor in (given[0], out))
+        found.append((layer, *(tensor.uniform_() for tensor in alike)))
 
-    for part in net:
-        if isinstance(part, WSConv2d):
-            handles.append(part.register_forward_hook(see))
+    handles = [part.register_forward_hook(see) for part in net if isinstance(part, kind)]
     with torch.no_grad():
         net(x)
     for handle in handles:
         handle.remove()
+    reset(net)
     return found
+
+
+def operands(net: nn.Sequential, x: Tensor) -> list[tuple[Tensor, Tensor, Tensor]]:
+    """Input, weight and gradient of the output of each convolution."""
+    return [(given, layer.weight.detach(), out) for layer, given, out in calls(net, x, WSConv2d)]
 
 
 def dense(convolutions: list[tuple[Tensor, Tensor, Tensor]], x: Tensor, y: Tensor) -> None:
@@ -112,19 +125,40 @@ def dense(convolutions: list[tuple[Tensor, Tensor, Tensor]], x: Tensor, y: Tenso
             )
 
 
-def moved(convolutions: list[tuple[Tensor, Tensor, Tensor]]) -> Learn:
-    """The same, then BYTES, half of them read and half written."""
+def least(net: nn.Sequential, x: Tensor) -> Learn:
+    """The same, BYTES (half of them read and half written), poolings, and a batch of a network of one channel."""
+    convolutions, poolings = operands(net, x), [(given, out) for _, given, out in calls(net, x, nn.AvgPool2d)]
     neurons = sum(gradient.numel() for _, _, gradient in convolutions)
     weights = sum(weight.numel() for _, weight, _ in convolutions)
-    read = torch.rand((BYTES["neuron"] * neurons + BYTES["weight"] * weights) // 8)
+    moved = BYTES["neuron"] * neurons + (BYTES["weight"] + BYTES["weight of a batch"] / STEPS) * weights
+    read = torch.rand(int(moved / 8))
     written = torch.empty_like(read)
+    narrow = narrow_vgg().to(memory_format=torch.channels_last if x.stride(1) == 1 else torch.contiguous_format)
+    calls_alone = learner(narrow)
 
     def learn(x: Tensor, y: Tensor) -> None:
         dense(convolutions, x, y)
         for _ in range(STEPS):
             written.copy_(read)
+            for given, gradient in poolings:
+                F.avg_pool2d(given, 2)  # spikes
+                F.avg_pool2d(given, 2)  # their trace
+                torch.ops.aten.avg_pool2d_backward(gradient, given, [2, 2], [2, 2], [0, 0], False, True, None)
+        calls_alone(x[:1, :, :8, :8], y[:1])
 
     return learn
+
+
+def narrow_vgg() -> nn.Sequential:
+    """`fastsnn.models.vgg` of one channel."""
+    plan = tuple(entry if isinstance(entry, str) else 1 for entry in OTTT)
+    return pooled(plan, Style("ottt", "sws", None, {}), 3, 10)
+
+
+def learner(net: nn.Module) -> Learn:
+    """fastsnn's."""
+    trainer = online.Trainer(net, torch.optim.SGD(net.parameters(), LR), mode="A")
+    return lambda x, y: trainer.train_batch(data.direct(x, STEPS), y)
 
 
 def contenders(x: Tensor, layout: torch.memory_format) -> tuple[dict[str, Learn], nn.Module, nn.Module]:
@@ -133,16 +167,13 @@ def contenders(x: Tensor, layout: torch.memory_format) -> tuple[dict[str, Learn]
     net = models.vgg().to(dtype=x.dtype, memory_format=layout)
     theirs = spikingjelly(net).to(dtype=x.dtype, memory_format=layout).train()
     same_weights(net, theirs)
-    convolutions = operands(net, x)
-    reset(net)
-    ours = online.Trainer(net, torch.optim.SGD(net.parameters(), LR), mode="A")
-    plain = relu(models.vgg()).to(memory_format=layout)
-    learners: dict[str, Learn] = {
-        "fastsnn": lambda x, y: ours.train_batch(data.direct(x, STEPS), y),
+    without_neurons = relu(models.vgg()).to(memory_format=layout)
+    learners = {
+        "fastsnn": learner(net),
         "spikingjelly": spikingjelly_learner(theirs, LR, STEPS, "A"),
-        "dense": partial(dense, convolutions),
-        "moved": moved(convolutions),
-        "relu": step_by_step(plain, LR, STEPS, "A", lambda: None),
+        "dense": partial(dense, operands(net, x)),
+        "least": least(net, x),
+        "relu": step_by_step(without_neurons, LR, STEPS, "A", lambda: None),
     }
     return learners, net, theirs
 
@@ -166,51 +197,76 @@ def rounds() -> Iterator[Row]:
         check(ours, theirs)
         learners, _, _ = contenders(x, layout)
         images = x.contiguous(memory_format=layout)
-        # a copy moves the same bytes in any layout
-        turns += [(each + name, learn, images) for each, learn in learners.items() if not (name and each == "moved")]
+        turns += [(each + name, learn, images) for each, learn in learners.items()]
     for _, learn, images in turns:
         learn(images, y)
     for i in range(ROUNDS):
         yield {"round": i} | {name: round(BATCH / seconds(learn, images, y), 3) for name, learn, images in turns}
 
 
+def alone(name: str) -> float:
+    """Samples a second of one of ALONE, the median of BATCHES."""
+    torch.manual_seed(0)
+    x, y = torch.randn(BATCH, 3, 32, 32), torch.randint(10, (BATCH,))
+    net = models.vgg()
+    learn = learner(net) if name == "fastsnn" else spikingjelly_learner(spikingjelly(net).train(), LR, STEPS, "A")
+    learn(x, y)
+    return BATCH / statistics.median(seconds(learn, x, y) for _ in range(BATCHES))
+
+
 def table(rows: list[Row]) -> str:
     """Medians of the samples a second, and of the ratios to SpikingJelly's and of the time to the dense floor's, both
-    with torch's own layout in the same process."""
+    with torch's own layout."""
     lines = [
-        "| allocator | | samples/s | times SpikingJelly's (range over rounds) | time over the dense floor's |",
-        "|---|---|---|---|---|",
+        "| | samples/s | times SpikingJelly's (range over rounds) | time over the dense floor's |",
+        "|---|---|---|---|",
     ]
-    for allocator, called in KEPT.items():
-        own = [row for row in rows if row["allocator"] == allocator]
-        for name in [name for name in rows[0] if name not in ("allocator", "round")]:
-            each, _, layout = name.partition(",")
-            ratios = [row[name] / row["spikingjelly"] for row in own]
-            floor = statistics.median(row["dense"] / row[name] for row in own)
-            times = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} - {max(ratios):.2f})"
-            speed = statistics.median(row[name] for row in own)
-            shown = SHOWN[each] + ("," + layout if layout else "")
-            lines.append(f"| {called} | {shown} | {speed:.3g} | {times} | {floor:.2f} |")
+    for name in [name for name in rows[0] if name != "round"]:
+        each, _, layout = name.partition(",")
+        ratios = [row[name] / row["spikingjelly"] for row in rows]
+        floor = statistics.median(row["dense"] / row[name] for row in rows)
+        times = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} - {max(ratios):.2f})"
+        shown = SHOWN[each] + ("," + layout if layout else "")
+        lines.append(f"| {shown} | {statistics.median(row[name] for row in rows):.3g} | {times} | {floor:.2f} |")
     return "\n".join(lines) + "\n"
 
 
-def measured() -> list[Row]:
-    """The rounds of a process with each allocator."""
-    rows = []
-    for allocator, asked in ALLOCATORS.items():
-        command = [sys.executable, "-m", __spec__.name, "rounds"]
-        done = subprocess.run(
-            command, env=os.environ | asked, cwd=root(), stdout=subprocess.PIPE, text=True, check=True
-        )
-        rows += [{"allocator": allocator} | json.loads(line) for line in done.stdout.splitlines()]
-    return rows
+def table_alone(rows: list[Row]) -> str:
+    """Median and range of the processes' samples a second."""
+    lines = ["| samples/s, alone in a process | glibc's own allocator | keeps what is freed |", "|---|---|---|"]
+    for name in ALONE:
+        cells = []
+        for allocator in ("default", "warm"):
+            found = [row[name] for row in rows if row["allocator"] == allocator]
+            cells.append(f"{statistics.median(found):.3g} ({min(found):.3g} - {max(found):.3g})")
+        lines.append(f"| {SHOWN[name]} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def process(allocator: str, *words: str) -> list[Any]:
+    """What this script says of them, a line each, in a process of its own."""
+    environment = os.environ | ALLOCATORS[allocator]
+    command = [sys.executable, "-m", __spec__.name, *words]
+    return [json.loads(line) for line in subprocess.check_output(command, env=environment, cwd=root()).splitlines()]
+
+
+def measured() -> tuple[list[Row], list[Row]]:
+    """The rounds, and the processes of each alone."""
+    found = process("warm", "rounds")
+    order = [(i, allocator) for i in range(PROCESSES) for allocator in ALLOCATORS]
+    return found, [
+        {"allocator": allocator, "process": i} | {name: process(allocator, name)[0] for name in ALONE}
+        for i, allocator in order
+    ]
 
 
 if __name__ == "__main__":
     torch.set_num_threads(2)
-    if sys.argv[1:] == ["rounds"]:
-        for row in rounds():
-            print(json.dumps(row), flush=True)
+    asked = sys.argv[1:]
+    if asked:
+        for line in rounds() if asked == ["rounds"] else [round(alone(*asked), 3)]:
+            print(json.dumps(line), flush=True)
     else:
-        found = measured()
-        write("vgg_speed", found, table(found))
+        together, apart = measured()
+        write("vgg_speed", together, table(together))
+        write("vgg_alone", apart, table_alone(apart))

@@ -114,18 +114,20 @@ def test_the_table_of_speed_has_medians_of_ratios():
     assert "| fastsnn | 31 | 3.10 (3.00 - 3.20) |" in training_speed.table(rows, drift_speed.SHOWN)
 
 
-def test_the_table_of_the_vgg_has_ratios_to_the_same_process():
+def test_the_tables_of_the_vgg_have_medians():
     names = [each + layout for layout in vgg_speed.LAYOUTS for each in vgg_speed.SHOWN]
-    rows = [
-        {"allocator": allocator, "round": i} | {name: speed * (3 + j + i) for j, name in enumerate(names)}
-        for allocator, speed in (("default", 1.0), ("warm", 2.0))
+    rows = [{"round": i} | {name: 3.0 + j + i for j, name in enumerate(names)} for i in range(3)]
+    lines = vgg_speed.table(rows).splitlines()
+    assert len(lines) == 2 + len(names)
+    assert lines[2] == "| fastsnn | 4 | 0.80 (0.75 - 0.83) | 1.50 |"
+    assert lines[7].startswith("| fastsnn, channels last | 9 | 1.80 (")
+    apart = [
+        {"allocator": allocator, "process": i, "fastsnn": speed + i, "spikingjelly": speed}
+        for allocator, speed in (("warm", 20.0), ("default", 10.0))
         for i in range(3)
     ]
-    lines = vgg_speed.table(rows).splitlines()
-    assert len(lines) == 2 + len(names) * 2
-    assert lines[2] == "| glibc's own | fastsnn | 4 | 0.80 (0.75 - 0.83) | 1.50 |"
-    assert lines[2 + len(names)] == "| keeps what is freed | fastsnn | 8 | 0.80 (0.75 - 0.83) | 1.50 |"
-    assert lines[7].startswith("| glibc's own | fastsnn, channels last | 9 | 1.80 (")
+    lines = vgg_speed.table_alone(apart).splitlines()
+    assert lines[2:] == ["| fastsnn | 11 (10 - 12) | 21 (20 - 22) |", "| SpikingJelly | 10 (10 - 10) | 20 (20 - 20) |"]
 
 
 def test_the_dense_floor_is_of_every_convolution():
@@ -136,6 +138,9 @@ def test_the_dense_floor_is_of_every_convolution():
     assert len(shapes) == 8
     assert shapes[0] == ((2, 3, 8, 8), (64, 3, 3, 3), (2, 64, 8, 8))
     assert shapes[-1] == ((2, 512, 1, 1), (512, 512, 3, 3), (2, 512, 1, 1))
+    traces = [tuple(given.shape) for _, given, _ in vgg_speed.calls(net, x, torch.nn.AvgPool2d)]
+    assert traces == [(2, 128, 8, 8), (2, 256, 4, 4), (2, 512, 2, 2)]
+    assert [part.weight.shape[0] for part in vgg_speed.narrow_vgg() if hasattr(part, "weight")] == [1] * 8 + [10]
     plain = vgg_speed.relu(net)
     assert [p.shape for p in plain.parameters() if p.dim() == 4] == [shape for _, shape, _ in shapes]
     assert [type(part).__name__ for part in plain[:5]] == ["Conv2d", "ReLU", "Conv2d", "ReLU", "AvgPool2d"]
