@@ -1,6 +1,6 @@
 """The script that counts lines which only relay operands."""
 
-from bench.relays import cpp_lines, python_lines
+from fastsnn._bench.relays import cpp_lines, python_lines
 
 PYTHON = '''
 """Words."""

@@ -6,6 +6,7 @@ Each leaves its gradients, buffers and outputs. The loss is a sum over samples t
 mean over ranks, which DistributedDataParallel takes, is the sum over the batch.
 """
 
+import os
 import sys
 from pathlib import Path
 
@@ -89,6 +90,7 @@ def main(folder, rank, split, mode):
         check_ots(x, None if mode == "overlapped" else 0.0)
     torch.distributed.barrier()  # a rank that leaves early can take the other's connection down with it
     torch.distributed.destroy_process_group()
+    os._exit(0)  # a thread of gloo's that lets go of a tensor while Python ends would abort (pytorch/pytorch#179291)
 
 
 if __name__ == "__main__":

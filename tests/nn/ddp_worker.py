@@ -1,5 +1,6 @@
 """One of two processes that train the same network: `ddp_worker.py FOLDER RANK`. Rank 0 leaves the gradients there."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -34,6 +35,7 @@ def main(folder, rank):
         torch.save([p.grad for p in net.parameters()], folder / "gradients")
     torch.distributed.barrier()  # a rank that leaves early can take the other's connection down with it
     torch.distributed.destroy_process_group()
+    os._exit(0)  # a thread of gloo's that lets go of a tensor while Python ends would abort (pytorch/pytorch#179291)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ MPDR's moments are those of a process's own samples, so one process stands for t
 """
 
 import itertools
+import os
 import sys
 from pathlib import Path
 
@@ -101,6 +102,7 @@ def main(folder, rank):
     torch.save(results, folder / f"trained{rank}")
     torch.distributed.barrier()  # a rank that leaves early can take the other's connection down with it
     torch.distributed.destroy_process_group()
+    os._exit(0)  # a thread of gloo's that lets go of a tensor while Python ends would abort (pytorch/pytorch#179291)
 
 
 if __name__ == "__main__":

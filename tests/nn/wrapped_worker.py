@@ -1,5 +1,6 @@
 """One of two processes that train the same networks under several wrappers: `wrapped_worker.py FOLDER RANK`."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -84,6 +85,7 @@ def main(folder, rank):
         torch.save(results, folder / "trained")
     torch.distributed.barrier()  # a rank that leaves early can take the other's connection down with it
     torch.distributed.destroy_process_group()
+    os._exit(0)  # a thread of gloo's that lets go of a tensor while Python ends would abort (pytorch/pytorch#179291)
 
 
 if __name__ == "__main__":

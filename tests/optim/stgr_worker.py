@@ -1,6 +1,7 @@
 """One of two processes that train the same network by STGR: `stgr_worker.py FOLDER RANK ddp|fsdp2 sgd|adam`. Leaves its
 weights there."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -53,6 +54,7 @@ def main(folder, rank, wrap, inner):
     torch.save([p.detach() for p in train(net, slice(rank, None, 2), inner)], folder / f"weights{rank}")
     torch.distributed.barrier()  # a rank that leaves early can take the other's connection down with it
     torch.distributed.destroy_process_group()
+    os._exit(0)  # a thread of gloo's that lets go of a tensor while Python ends would abort (pytorch/pytorch#179291)
 
 
 if __name__ == "__main__":
