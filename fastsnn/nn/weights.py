@@ -51,7 +51,7 @@ class _Standardized(nn.Module):
         """As `standardized_weight`, in memory that later calls share."""
         if by_operators(self.weight, self.gain) or self.weight.device.type != "cpu":
             return op.standardize(*self._operands())
-        if self._once is not None and self._once.serves(self):
+        if self._once is not None and self._once.serves():
             return self._once.value
         given = self._operands()
         return op.standardize(*given, done=self._computed(*given)[1])
@@ -82,24 +82,35 @@ def _unchanged(before: Tensor, now: Tensor) -> bool:
     return before.dtype == now.dtype and before.device == now.device and torch.equal(before, now)
 
 
+def _alike(before: Tensor, now: Tensor) -> bool:
+    return _unchanged(before, now) or torch.allclose(before, now, rtol=0, atol=0, equal_nan=True)
+
+
 class _Once:
     """A layer's W_hat for a batch: a leaf, at which the gradients of all calls are summed."""
 
     def __init__(self, layer: _Standardized) -> None:
-        self.operands, self.factor = (layer.weight, layer.gain), layer.factor
+        self.layer, self.operands, self.factor = layer, (layer.weight, layer.gain), layer.factor
         self.seen = self._stamps()
         self.given, self.done = layer._computed(*layer._operands())
         self.value = self.done.value.detach().requires_grad_(any(p.requires_grad for p in self.operands))
 
-    def serves(self, layer: _Standardized) -> bool:
+    def serves(self) -> bool:
         """Whether the layer's weight and gain are those that W_hat is of."""
-        return self.operands[0] is layer.weight and self.operands[1] is layer.gain and self._stamps() == self.seen
+        weight, gain = self.operands
+        return self.layer.weight is weight and self.layer.gain is gain and self._stamps() == self.seen
 
     def _stamps(self) -> list[tuple[int, int]]:
         return [(p._version, p.data_ptr()) for p in self.operands]
 
     def spread(self) -> None:
-        """The sum of the gradients to weight and gain."""
+        """The sum of the gradients to weight and gain. Raises RuntimeError for a write that left no trace."""
+        if self.serves() and not all(map(_alike, self.given, self.layer._operands())):
+            raise RuntimeError(
+                f"weight or gain of {self.layer} was written through .data between the steps of a batch, after which "
+                "steps went on with the weight of before; no update was made. Write in place under torch.no_grad() "
+                "instead, without .data, or after the batch"
+            )
         total, self.value.grad = self.value.grad, None
         if total is not None:
             g_weight, g_gain = op.gradient(*self.given, self.done, total)
@@ -113,9 +124,9 @@ def standardized_once(net: nn.Module) -> Iterator[None]:
     """Within it each layer of `net` computes its W_hat once, and the gradients of all its calls go through the
     standardisation together where it ends without an error: for steps between which no weight changes.
 
-    A layer whose weight or gain is seen to change (another tensor, or in place, if not through .data) computes W_hat at
-    each call from then on. Each call has a gradient of its own, too, on a device, where that is a launch, and where
-    somebody waits for it: weights with hooks, a group of processes."""
+    A layer whose weight or gain changes (another tensor, or in place) computes W_hat at each call from then on; a write
+    through .data is noticed at the end, and raises RuntimeError. Each call has a gradient of its own, too, on a device,
+    where that is a launch, and where somebody waits for it: weights with hooks, a group of processes."""
     grouped = torch.distributed.is_available() and torch.distributed.is_initialized()
     layers = [] if grouped else [m for m in net.modules() if isinstance(m, _Standardized) and _may_share(m)]
     shared = [(layer, _Once(layer)) for layer in layers]

@@ -134,8 +134,9 @@ def train_batch(
     the two have a backward each, as g_{t-1} is of the loss alone.
 
     Raises ValueError for a mode, K, T, clip or rule that do not fit together, FloatingPointError for a loss that is not
-    finite. Whatever is raised in step t leaves weights and optimizer as the updates before t left them, in mode "A" as
-    they were; running statistics keep what they saw, as torch's batch norm does.
+    finite, RuntimeError for a standardised weight written through `.data` between the steps of mode "A". Whatever is
+    raised in step t leaves weights and optimizer as the updates before t left them, in mode "A" as they were; running
+    statistics keep what they saw, as torch's batch norm does.
     """
     _check(net, x, mode, backward_steps, clip)
     steps = len(x)

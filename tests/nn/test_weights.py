@@ -330,6 +330,26 @@ def test_of_a_batch_weights_that_change_are_standardised_anew(layer, change):
     assert_same(once(layer, partial(change, layer)), expected, rtol=1e-11, atol=1e-11)
 
 
+@pytest.mark.parametrize("name", ["weight", "gain"])
+def test_of_a_batch_a_write_through_data_is_refused(layer, name):
+    def write(t):
+        if t == 1:
+            getattr(layer, name).data.mul_(1.5)
+
+    with pytest.raises(RuntimeError, match=r"written through \.data between the steps"):
+        once(layer, write)
+    assert layer._once is None
+    assert layer.weight.grad is None
+    assert_same(three_steps(layer), once(layer), rtol=1e-12, atol=1e-12)
+
+
+def test_of_a_batch_weights_that_are_not_numbers_are_no_write(layer):
+    with torch.no_grad():
+        layer.weight.flatten()[0] = float("nan")
+    once(layer)
+    assert layer.gain.grad.isnan().any()
+
+
 def test_of_a_batch_another_gain_has_its_own_gradient(layer):
     first = layer.gain
     once(layer, partial(another_gain, layer))
