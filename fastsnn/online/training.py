@@ -124,8 +124,8 @@ def train_batch(
 
     mode "O": zero_grad, backward and step at every t; state and dropout masks persist across the update.
     mode "A": gradients accumulate over t, one step at the end; on the CPU those of standardised weights go through the
-    standardisation together, after the last step. A network of rule "bptt", or of step mode "m", is
-    trained in mode "A" with one backward through all steps.
+    standardisation together, after the last step. A network of rule "bptt", or of step mode "m", is trained in mode "A"
+    with one backward through all steps.
     backward_steps K: random back-propagation; K steps, drawn anew for each batch, have a gradient, the others
     run without a graph; the loss stays divided by T (Hao et al. 2024, section 4.3).
     clip: largest norm of the gradient before each update. generator: of the draw of K.

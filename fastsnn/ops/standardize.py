@@ -9,9 +9,9 @@ from torch import Tensor
 
 from .. import backends
 from ..types import FLOATING
-from . import layout
 from .autograd import first_order
 from .dispatch import by_operators
+from .passes import standardize as passes
 from .registered import call
 from .registered import standardize as registered
 
@@ -45,17 +45,13 @@ def compute(weight: Tensor, gain: Tensor, eps: float = EPS) -> Standardized:
     """W_hat and its statistics, outside autograd."""
     check(weight, gain)
     with torch.no_grad():
-        weight = layout.rows(weight)
-        value, mean, inverse = backends.select("standardize", weight).forward(weight, gain.contiguous(), eps)
-        return Standardized(layout.like(value, weight), mean, inverse)
+        return Standardized(*passes.forward(backends.select("standardize", weight), weight, gain, eps))
 
 
 def gradient(weight: Tensor, gain: Tensor, done: Standardized, g_out: Tensor, eps: float = EPS) -> tuple[Tensor, ...]:
-    """Of weight and gain, outside autograd."""
-    weight = layout.rows(weight)
+    """Of weight and gain, outside autograd; done: the result of `compute` on them."""
     kernels = backends.select("standardize", weight)
-    operands = weight, gain.contiguous(), done.mean, done.inverse, layout.like(g_out, weight)
-    return kernels.backward(*operands, eps)
+    return passes.gradient(kernels, weight, gain, done.mean, done.inverse, g_out, eps)
 
 
 class Standardize(torch.autograd.Function):
@@ -72,9 +68,7 @@ class Standardize(torch.autograd.Function):
     @first_order
     def backward(ctx: Any, g_out: Tensor) -> Any:
         weight, gain, mean, inverse = ctx.saved_tensors
-        weight = layout.rows(weight)
-        gain, mean, inverse = map(Tensor.contiguous, (gain, mean, inverse))
-        g_weight, g_gain = ctx.kernels.backward(weight, gain, mean, inverse, layout.like(g_out, weight), ctx.eps)
+        g_weight, g_gain = passes.gradient(ctx.kernels, weight, gain, mean, inverse, g_out, ctx.eps)
         return g_weight, g_gain, None, None
 
 

@@ -67,8 +67,13 @@ def test_gradcheck():
 def test_layouts(backend, layout):
     weight, gain, g_out = operands(4, 3, 5, 7)
     given = (LAYOUTS[layout](weight), gain, LAYOUTS[layout](g_out))
-    # sums of a row go through it as it lies
-    assert_same(run(*given), run(*(tensor.contiguous() for tensor in given)), rtol=1e-12, atol=1e-13)
+    dense = [tensor.contiguous() for tensor in given]
+    assert_same(run(*given), run(*dense), rtol=1e-12, atol=1e-13)
+    # bitwise as rows are summed: in the order in which they lie, where one follows another
+    order = {"transposed": (0, 1, 3, 2), "channels_last": (0, 2, 3, 1)}.get(layout, (0, 1, 2, 3))
+    lies = lambda tensor: tensor.permute(order).contiguous()  # noqa: E731
+    out, g_weight, g_gain = run(*given)
+    assert_same((lies(out), lies(g_weight), g_gain), run(lies(given[0]), gain, lies(given[2])))
 
 
 @pytest.mark.parametrize("given", [torch.channels_last, torch.contiguous_format])

@@ -10,6 +10,7 @@ from torch import Tensor
 from ... import backends
 from .. import layout
 from ..autograd import first_order
+from ..passes import standardize as passes
 from . import call, contiguous_like, define, differentiate
 
 
@@ -25,9 +26,7 @@ def _fake_standardize_forward(weight: Tensor, gain: Tensor, eps: float) -> tuple
 )
 def standardize_forward(weight: Tensor, gain: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
     """A backend's standardisation: W_hat, mean and 1/sqrt(var*N + eps)."""
-    weight = layout.rows(weight)
-    value, mean, inverse = backends.select("standardize", weight).forward(weight, gain.contiguous(), eps)
-    return layout.like(value, weight), mean, inverse
+    return passes.forward(backends.select("standardize", weight), weight, gain, eps)
 
 
 def _fake_standardize_backward(
@@ -46,10 +45,7 @@ def standardize_backward(
     weight: Tensor, gain: Tensor, mean: Tensor, inverse: Tensor, g_out: Tensor, eps: float
 ) -> tuple[Tensor, Tensor]:
     """A backend's gradient of the standardisation."""
-    weight = layout.rows(weight)
-    operands = weight, gain.contiguous(), mean, inverse, layout.like(g_out, weight)
-    g_weight, g_gain = backends.select("standardize", weight).backward(*operands, eps)
-    return layout.like(g_weight, weight), g_gain
+    return passes.gradient(backends.select("standardize", weight), weight, gain, mean, inverse, g_out, eps)
 
 
 def _keep_statistics(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
