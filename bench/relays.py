@@ -2,7 +2,8 @@
 
 A line relays where it names, declares or hands on operands and does nothing else. Not counted are blank lines,
 comments, docstrings, imports, what closes a bracket, and lines that work: that compute, choose, loop, check, refuse or
-allocate."""
+allocate. Of Python every other line counts; of C++ those that name a kernel, its struct or an operand, as csrc/core has
+them: what reads any tensor relays none."""
 
 from __future__ import annotations
 
@@ -27,6 +28,7 @@ WORK = (
     *(ast.If, ast.While, ast.For, ast.With, ast.withitem, ast.Try, ast.ExceptHandler, ast.Raise, ast.Assert),
     *(ast.Import, ast.ImportFrom, ast.ClassDef),
 )
+TYPES = "void|bool|int|double|float|Dtype|int64_t"  # of operands
 ALLOCATION = re.compile(r"(new_)?(empty|zeros|full|ones)\w*$")
 WORK_CPP = re.compile(
     r"\b(if|for|while|switch|case|default|throw|try|catch|fail|refuse\w*|require|static_assert|new|delete|using"
@@ -88,28 +90,34 @@ def header(node: ast.AST) -> range:
     return range(node.lineno, max(node.lineno + 1, body[0].lineno))  # type: ignore[attr-defined]
 
 
-def cpp_lines(source: str) -> tuple[set[int], set[int]]:
-    """Lines that relay, and all of them."""
+def named(core: str) -> re.Pattern[str]:
+    """The structs of kernels' arguments in csrc/core, their operands, and the kernels themselves."""
+    structs = dict(re.findall(r"^struct (\w+)[^;{]*\{(.*?)^\};", re.sub(r"//.*", "", core), re.MULTILINE | re.DOTALL))
+    fields = re.findall(rf"^  (?:const )?(?:{TYPES})\b([^;(]*);", "\n".join(structs.values()), re.MULTILINE)
+    operands = {name for field in fields for name in re.findall(r"[*\s]([a-z]\w*)", field, re.IGNORECASE)}
+    kernels = (re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower() + r"\w*" for name in structs)
+    return re.compile(rf"\b({'|'.join([*structs, *operands, *kernels])})\b")
+
+
+def cpp_lines(source: str, names: re.Pattern[str]) -> tuple[set[int], set[int]]:
+    """Lines that relay, and all of them. names: of kernels and operands."""
     text = re.sub(r"//.*", "", source).splitlines()
-    label = re.compile(r"\s*(public|private):")
-    relaying = {
-        line
-        for line, code in enumerate(text, 1)
-        if re.search(r"\w", code) and not label.match(code) and not WORK_CPP.search(code)
-    }
+    relaying = {line for line, code in enumerate(text, 1) if names.search(code) and not WORK_CPP.search(code)}
     return relaying, set(range(1, len(text) + 1))
 
 
 def counted(commit: str) -> dict[str, tuple[int, int]]:
     """Of each place the lines that relay, and all of them."""
     counts: dict[str, tuple[int, int]] = dict.fromkeys(PLACES, (0, 0))
-    for path in git("ls-tree", "-r", "--name-only", commit).splitlines():
+    paths = git("ls-tree", "-r", "--name-only", commit).splitlines()
+    names = named("\n".join(git("show", f"{commit}:{path}") for path in paths if re.match(r"csrc/core/\w+\.h$", path)))
+    for path in paths:
         place = next((place for place, pattern in PLACES.items() if re.match(pattern, path)), None)
         if place is None:
             continue
         source = git("show", f"{commit}:{path}")
         python = not path.endswith((".h", ".cpp"))
-        relaying, every = python_lines(source, place == "Triton's launches") if python else cpp_lines(source)
+        relaying, every = python_lines(source, place == "Triton's launches") if python else cpp_lines(source, names)
         counts[place] = counts[place][0] + len(relaying), counts[place][1] + len(every)
     return counts
 

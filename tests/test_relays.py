@@ -1,6 +1,6 @@
 """The script that counts lines which only relay operands."""
 
-from fastsnn._bench.relays import cpp_lines, python_lines
+from fastsnn._bench.relays import cpp_lines, named, python_lines
 
 PYTHON = '''
 """Words."""
@@ -22,12 +22,23 @@ def forward(
         return x
     return y
 '''
+CORE = """
+struct LifForward {
+  int64_t T, n;
+  const void* x;  // [T, n], of slots
+  void* slots_out[kMostSlots];
+  bool empty() const { return T == 0; }
+};
+"""
 CPP = """
 #include "core.h"
-// words
-void forward(const K& k) {
+// n is x
+void forward(const LifForward& k) {
   if (k.n == 0) return;
-  run(k, k.x);
+  Core::lif_forward_online(k);
+  run(k.x,
+      k.slots_out);
+  int overflow = 0;
 }
 """
 
@@ -46,7 +57,8 @@ def test_of_triton_kernels_only_launches():
     assert python_lines(source, only_launches=True) == ({6, 7}, {6, 7})
 
 
-def test_of_cpp():
-    lines, every = cpp_lines(CPP)
-    assert [CPP.splitlines()[line - 1] for line in sorted(lines)] == ["void forward(const K& k) {", "  run(k, k.x);"]
+def test_of_cpp_what_names_a_kernel_or_an_operand():
+    lines, every = cpp_lines(CPP, named(CORE))
+    shown = [CPP.splitlines()[line - 1].strip() for line in sorted(lines)]
+    assert shown == ["void forward(const LifForward& k) {", "Core::lif_forward_online(k);", "run(k.x,", "k.slots_out);"]
     assert len(every) == len(CPP.splitlines())
