@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ..ops import standardize as op
 from ..ops.dispatch import by_operators
+from ..ops.synapse import may_wait
 
 __all__ = ["SIGMA_H_INVERSE", "Scale", "WSConv2d", "WSLinear"]
 
@@ -126,9 +127,8 @@ def standardized_once(net: nn.Module) -> Iterator[None]:
 
     A layer whose weight or gain changes (another tensor, or in place) computes W_hat at each call from then on; a write
     through .data is noticed at the end, and raises RuntimeError. Each call has a gradient of its own, too, on a device,
-    where that is a launch, and where somebody waits for it: weights with hooks, a group of processes."""
-    grouped = torch.distributed.is_available() and torch.distributed.is_initialized()
-    layers = [] if grouped else [m for m in net.modules() if isinstance(m, _Standardized) and _may_share(m)]
+    where that is a launch, and where weights have hooks."""
+    layers = [m for m in net.modules() if isinstance(m, _Standardized) and all(map(may_wait, (m.weight, m.gain)))]
     shared = [(layer, _Once(layer)) for layer in layers]
     try:
         for layer, once in shared:
@@ -139,12 +139,6 @@ def standardized_once(net: nn.Module) -> Iterator[None]:
     finally:
         for layer in layers:
             layer._once = None
-
-
-def _may_share(layer: _Standardized) -> bool:
-    operands = layer.weight, layer.gain
-    hooked = any(p._backward_hooks or p._post_accumulate_grad_hooks for p in operands)
-    return not hooked and all(p.is_leaf and p.device.type == "cpu" for p in operands)
 
 
 class WSLinear(_Standardized, nn.Linear):

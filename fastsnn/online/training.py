@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -17,6 +17,8 @@ from ..nn import EMPF, LIF, plain, reset
 from ..nn.neuron import Neuron
 from ..nn.osr import OSR
 from ..nn.weights import standardized_once
+from ..ops import memory
+from ..ops.synapse import backward, steps_together
 from ..optim import STGR
 from ..types import number
 from .graph import GraphedUpdates
@@ -123,9 +125,10 @@ def train_batch(
     """Train on one batch: x holds the input of each step ([T, N, *], or any sequence of T tensors).
 
     mode "O": zero_grad, backward and step at every t; state and dropout masks persist across the update.
-    mode "A": gradients accumulate over t, one step at the end; on the CPU those of standardised weights go through the
-    standardisation together, after the last step. A network of rule "bptt", or of step mode "m", is trained in mode "A"
-    with one backward through all steps.
+    mode "A": gradients accumulate over t, one step at the end. On the CPU a traced synapse takes them for up to three
+    steps in one product, and those of standardised weights go through the standardisation together: both are in
+    `.grad` after the last step. A network of rule "bptt", or of step mode "m", is trained in mode "A" with one backward
+    through all steps.
     backward_steps K: random back-propagation; K steps, drawn anew for each batch, have a gradient, the others
     run without a graph; the loss stays divided by T (Hao et al. 2024, section 4.3).
     clip: largest norm of the gradient before each update. generator: of the draw of K.
@@ -159,39 +162,69 @@ def update(
     """All steps of a batch and their updates: the loss of each step [T] and the correct predictions, on the device.
     Nothing is read from a device before the last step is done: a loss that is not finite, or a step that a strict norm
     refuses, makes the gradients of every update after it zero."""
-    steps, whole, regularised = len(x), _whole_sequences(net), _regularised(net)
-    at_once = whole or _through_time(net) is not None
-    apart = GradientApart(net) if regularised and isinstance(optimizer, STGR) else None
-    terms: list[Tensor] = []
+    apart = GradientApart(net) if _regularised(net) and isinstance(optimizer, STGR) else None
     reset(net)
     optimizer.zero_grad()
-    norms = [module for module in net.modules() if isinstance(module, OSR) and module.strict]
-    with standardized_once(net) if mode == "A" and apart is None else nullcontext():
-        with torch.enable_grad():
-            outputs = _each_step(net, x)
-        losses: list[Tensor] = []
-        finite: Any = True
-        logits_sum: Any = 0
-        for t in range(steps):
-            with torch.set_grad_enabled(t in chosen):
-                logits = next(outputs)
-                step_loss = loss(logits, y, steps)
-                if at_once and regularised and (t == 0 or not whole):
-                    terms.append(regularisation(net))
-            losses.append(step_loss)
-            finite = _all_accepted(_still_finite(finite, step_loss, t, steps), norms)
-            logits_sum = logits_sum + logits.detach()
-            if t in chosen and not at_once:
-                _backward(step_loss, regularisation(net) if regularised else None, apart)
-                losses[t] = step_loss.detach()
-                if mode == "O":
-                    _update(net, optimizer, clip, finite, apart)
-        if at_once:
-            _backward(sum(losses), sum(terms) if terms else None, apart)
+    with _one_batch(net, summed=mode == "A" and apart is None):
+        losses, finite, logits_sum = _steps(net, x, y, optimizer, chosen, apart, mode=mode, loss=loss, clip=clip)
     if mode == "A":
         _update(net, optimizer, clip, finite, apart)
     reset(net)
     return torch.stack([step_loss.detach() for step_loss in losses]), hits(logits_sum, y)
+
+
+@contextmanager
+def _one_batch(net: nn.Module, summed: bool) -> Iterator[None]:
+    """Around all steps of a batch, between two resets. summed: gradients are for one update after it."""
+    alone = not (torch.distributed.is_available() and torch.distributed.is_initialized())
+    with ExitStack() as stack:
+        stack.enter_context(memory.in_place())
+        if summed and alone:  # processes that average wait for each gradient
+            stack.enter_context(standardized_once(net))
+            stack.enter_context(steps_together())
+        yield
+
+
+def _steps(
+    net: nn.Module,
+    x: Sequence[Tensor] | Tensor,
+    y: Tensor,
+    optimizer: Optimizer,
+    chosen: set[int],
+    apart: GradientApart | None,
+    *,
+    mode: str,
+    loss: Loss,
+    clip: float | None,
+) -> tuple[list[Tensor], Any, Any]:
+    """Every step forward and backward, with its update in mode "O": losses, whether all are finite, and the sum of the
+    logits."""
+    steps, whole, regularised = len(x), _whole_sequences(net), _regularised(net)
+    at_once = whole or _through_time(net) is not None
+    terms: list[Tensor] = []
+    norms = [module for module in net.modules() if isinstance(module, OSR) and module.strict]
+    with torch.enable_grad():
+        outputs = _each_step(net, x)
+    losses: list[Tensor] = []
+    finite: Any = True
+    logits_sum: Any = 0
+    for t in range(steps):
+        with torch.set_grad_enabled(t in chosen):
+            logits = next(outputs)
+            step_loss = loss(logits, y, steps)
+            if at_once and regularised and (t == 0 or not whole):
+                terms.append(regularisation(net))
+        losses.append(step_loss)
+        finite = _all_accepted(_still_finite(finite, step_loss, t, steps), norms)
+        logits_sum = logits_sum + logits.detach()
+        if t in chosen and not at_once:
+            _backward(step_loss, regularisation(net) if regularised else None, apart)
+            losses[t] = step_loss.detach()
+            if mode == "O":
+                _update(net, optimizer, clip, finite, apart)
+    if at_once:
+        _backward(sum(losses), sum(terms) if terms else None, apart)
+    return losses, finite, logits_sum
 
 
 def _backward(task: Any, term: Any, apart: GradientApart | None) -> None:
@@ -199,7 +232,7 @@ def _backward(task: Any, term: Any, apart: GradientApart | None) -> None:
         task.backward(retain_graph=True)
         apart.add(term)
     else:
-        (task if term is None else task + term).backward()
+        backward(task if term is None else task + term)
 
 
 def result(losses: Tensor, correct: Tensor, samples: int) -> BatchResult:

@@ -213,8 +213,8 @@ def run(
 ) -> LIFOutput:
     """One step (or a sequence [T, *]) of p from `state`. spare: of a layer, the `spare` that its step before returned:
     under an online rule the new state takes that memory wherever nothing else holds it, and `state` stays as it is, so
-    that a step which is interrupted has not happened. mpdr: with the moments of u; apart: the `ops.mpdr.Apart` that
-    keeps their gradient from x.
+    that a step which is interrupted has not happened; within `memory.in_place` it takes that of `state`. mpdr: with the
+    moments of u; apart: the `ops.mpdr.Apart` that keeps their gradient from x.
 
     Raises TypeError or ValueError for an input or a state that does not fit, RuntimeError for a tensor that no kernel
     takes, BackendError where no backend runs.
@@ -249,7 +249,9 @@ def _run_online(
     apart: Any,
 ) -> LIFOutput:
     large = spare is not None and not sequence and x.numel() >= memory.WORTH_ASKING
-    into = _reusable(spare, x) if large and spare is not None else EMPTY
+    into = left = EMPTY
+    if large and spare is not None:
+        into, left = _memory_of_next(replaced(state, keep=None), spare, x)
     if moments is None:
         out = kernels.forward(p, x, state, sequence, v_seq, into)
     else:
@@ -266,7 +268,7 @@ def _run_online(
     if not large:
         return ran
     # what others hold must be another tensor of the same memory for `_reusable` to see it
-    return ran._replace(state=ran.state.map(Tensor.detach), spare=replaced(state, keep=None))
+    return ran._replace(state=ran.state.map(Tensor.detach), spare=left)
 
 
 def _run_through_time(
@@ -364,8 +366,18 @@ def _check_export(state: LIFState, sequence: bool) -> None:
         )
 
 
+def _memory_of_next(state: LIFState, spare: LIFState, x: Tensor) -> tuple[LIFState, LIFState]:
+    """The tensors whose memory the state after x takes, None where it needs another: of `spare`, or in place of
+    `state`; and what is left for the state after that."""
+    if not memory.is_in_place():
+        return _reusable(spare, x), state
+    own, free = _reusable(state, x), _reusable(spare, x)
+    into = new(LIFState, [other if mine is None else mine for mine, other in zip(own, free, strict=True)])
+    return into, new(LIFState, [None if mine is value else value for mine, value in zip(own, state, strict=True)])
+
+
 def _reusable(spare: LIFState, x: Tensor) -> LIFState:
-    """The tensors whose memory the state after x may take; None for the rest."""
+    """Those tensors whose memory the state after x may take; None for the rest."""
     like = (x.shape, x.stride(), state_dtype(x.dtype), x.device)
 
     def taken(tensor: Tensor) -> Tensor | None:

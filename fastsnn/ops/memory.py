@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor
 
@@ -36,3 +40,28 @@ def is_private(tensor: Tensor) -> bool:
 def is_free(tensor: Tensor) -> bool:
     """Whether the next state may take the tensor's memory."""
     return is_sole_owner(tensor) and is_private(tensor) and not tensor.is_inference()
+
+
+class _Loop(threading.local):
+    """Of this thread: whether a loop runs that resets before it goes on after an error."""
+
+    resets = False
+
+
+_loop = _Loop()
+
+
+@contextmanager
+def in_place() -> Iterator[None]:
+    """Within it the state after a step takes the memory of the state before it, where nothing else holds that: half the
+    memory, and less of it to fetch. A step that is interrupted may then have happened: for a loop that resets."""
+    before, _loop.resets = _loop.resets, True
+    try:
+        yield
+    finally:
+        _loop.resets = before
+
+
+def is_in_place() -> bool:
+    """Whether this thread is inside of `in_place`."""
+    return _loop.resets

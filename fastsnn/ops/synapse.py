@@ -2,24 +2,175 @@
 
     y = W*s + b ;  g_W = weight_grad(input = a, g_y) ;  g_b = sum g_y ;  g_s = input_grad(W, g_y)
 
-The products themselves are torch's on every backend; what is ours is which operand each gradient takes.
+The products themselves are torch's on every backend; what is ours is which operand each gradient takes, and that one
+product may take those of several steps.
 """
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.compiler import is_dynamo_compiling
 
 from .autograd import ends_at_neurons, first_order
 
 CONV = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
+MOST_STEPS = 3  # of one product
+
+# (g_y, trace, weight, which): gradients of input, weight and bias, or None for those that `which` leaves out
+Gradients = Callable[[Tensor, Tensor, Tensor, "list[bool]"], "tuple[Tensor | None, ...]"]
 
 
-def _cast(tensor: Tensor, like: Tensor) -> Tensor:
-    return tensor.to(like.dtype)
+class Steps:
+    """Of a synapse whose steps have a backward each: output gradients and traces of the last ones, and the sums of the
+    gradients of weight and bias before them."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None, gradients: Gradients) -> None:
+        self._learned, self._gradients = (weight, bias), gradients
+        self._kept: list[tuple[Tensor, Tensor]] = []
+        self._sums: list[Tensor | None] = [None, None]
+
+    def take(self, g_y: Tensor, trace: Tensor) -> bool:
+        """Whether the step's gradients come with those of others, in a pass of `backward`: where the operands of two or
+        more take no more memory than the weight."""
+        most = min(MOST_STEPS, self._learned[0].numel() // max(g_y.numel() + trace.numel(), 1))
+        if most < 2 or not _together.waits or ends_at_neurons():
+            return False
+        if self._kept and not all(map(_is_alike, self._kept[0], (g_y, trace))):
+            self._multiply()
+        self._kept.append((g_y, trace.clone()))  # a later step may take the trace's memory
+        if len(self._kept) >= most:
+            self._multiply()
+        return True
+
+    def _multiply(self) -> None:
+        g_y, trace = map(torch.cat, zip(*self._kept, strict=True))
+        self._kept.clear()
+        which = [False, *(p is not None and p.requires_grad for p in self._learned)]
+        _, *found = self._gradients(g_y, trace, self._learned[0], which)
+        for i, (p, g) in enumerate(zip(self._learned, found, strict=True)):
+            if p is not None and g is not None:
+                total, g = self._sums[i], g.to(p.dtype)
+                self._sums[i] = g if total is None else total.add_(g)
+
+    def arrive(self) -> None:
+        """Put the sums into `.grad`, as autograd would."""
+        if self._kept:
+            self._multiply()
+        for p, total in zip(self._learned, self._sums, strict=True):
+            if p is None or total is None:
+                continue
+            if p.grad is not None:
+                p.grad.add_(total)
+            else:
+                p.grad = total if total.stride() == p.stride() else torch.empty_like(p).copy_(total)
+
+
+def _is_alike(before: Tensor, now: Tensor) -> bool:
+    return before.shape[1:] == now.shape[1:] and before.dtype == now.dtype
+
+
+class _Together(threading.local):
+    """Of this thread: the synapses of `steps_together`, None outside; whether a pass of `backward` runs."""
+
+    synapses: dict[tuple[Any, ...], Steps] | None = None
+    waits = False
+
+
+_together = _Together()
+
+
+@contextmanager
+def steps_together() -> Iterator[None]:
+    """Within it, passes of `backward` leave weight and bias of traced synapses on the CPU to one product for up to
+    MOST_STEPS of them: the gradients are in `.grad` where it ends without an error. Weights that are computed, or have
+    hooks, have a gradient from each pass."""
+    before, _together.synapses = _together.synapses, {}
+    try:
+        yield
+        for steps in _together.synapses.values():
+            steps.arrive()
+    finally:
+        _together.synapses = before
+
+
+def backward(loss: Tensor) -> None:
+    """loss.backward(), which within `steps_together` may leave gradients to later steps."""
+    _together.waits = _together.synapses is not None
+    try:
+        loss.backward()
+    finally:
+        _together.waits = False
+
+
+def _steps_of(weight: Tensor, bias: Tensor | None, gradients: Callable[..., Any], *geometry: Any) -> Steps | None:
+    """Where the call's gradients may come with those of other steps."""
+    if is_dynamo_compiling() or _together.synapses is None or not torch.is_grad_enabled():
+        return None
+    if not weight.requires_grad or not may_wait(weight) or not (bias is None or may_wait(bias)):
+        return None
+    key = (id(weight), id(bias), geometry)
+    if key not in _together.synapses:
+        _together.synapses[key] = Steps(weight, bias, partial(gradients, *geometry))
+    return _together.synapses[key]
+
+
+def may_wait(p: Tensor) -> bool:
+    """Whether nothing sees when the gradient of a parameter on the CPU comes."""
+    hooked = p._backward_hooks or p._post_accumulate_grad_hooks
+    return p.is_leaf and p.device.type == "cpu" and not hooked
+
+
+def _learn(ctx: Any, g_y: Tensor, trace: Tensor, weight: Tensor, gradients: Gradients) -> Any:
+    """Gradients of the four operands of a synapse."""
+    to_input, _, *to_learned = ctx.needs_input_grad[:4]
+    if ctx.steps is not None and ctx.steps.take(g_y, trace):
+        to_learned = [False, False]
+    g_s, g_weight, g_bias = gradients(g_y, trace, weight, [to_input and not ends_at_neurons(), *to_learned])
+    return _cast(g_s, ctx.input_dtype), None, _cast(g_weight, weight.dtype), _cast(g_bias, weight.dtype)
+
+
+def _cast(tensor: Any, dtype: torch.dtype) -> Any:
+    return tensor if tensor is None else tensor.to(dtype)
+
+
+def _linear_gradients(g_y: Tensor, trace: Tensor, weight: Tensor, which: list[bool]) -> Any:
+    g_s = g_y @ _cast(weight, g_y.dtype) if which[0] else None
+    g_weight = g_y.t() @ _cast(trace, g_y.dtype) if which[1] else None
+    return g_s, g_weight, g_y.sum(0, dtype=weight.dtype) if which[2] else None
+
+
+def _conv_gradients(
+    stride: tuple[int, ...],
+    padding: tuple[int, ...],
+    dilation: tuple[int, ...],
+    groups: int,
+    g_y: Tensor,
+    trace: Tensor,
+    weight: Tensor,
+    which: list[bool],
+) -> Any:
+    # the input gradient reads only W, the weight gradient only the input: so the input is the trace
+    return torch.ops.aten.convolution_backward(
+        g_y,
+        _cast(trace, g_y.dtype),
+        _cast(weight, g_y.dtype),
+        [weight.shape[0]] if which[2] else None,
+        stride,
+        padding,
+        dilation,
+        False,
+        [0] * len(stride),
+        groups,
+        which,
+    )
 
 
 class TracedLinear(torch.autograd.Function):
@@ -27,28 +178,22 @@ class TracedLinear(torch.autograd.Function):
     the neurons below, which the trace does not tell."""
 
     @staticmethod
-    def forward(ctx: Any, s: Tensor, trace: Tensor, weight: Tensor, bias: Tensor | None) -> Any:
+    def forward(ctx: Any, s: Tensor, trace: Tensor, weight: Tensor, bias: Tensor | None, steps: Steps | None) -> Any:
         trace = trace.detach()
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(trace, weight)
-        ctx.input_dtype = s.dtype
+        ctx.input_dtype, ctx.steps = s.dtype, steps
         return F.linear(s, weight, bias), trace
 
     @staticmethod
     @first_order
     def backward(ctx: Any, g_y: Tensor | None, _: None) -> Any:
         if g_y is None:
-            return None, None, None, None
+            return (None,) * 5
         trace, weight = ctx.saved_tensors
-        g_s = g_weight = g_bias = None
-        if ctx.needs_input_grad[0] and not ends_at_neurons():
-            g_s = (g_y @ _cast(weight, g_y)).to(ctx.input_dtype)
         flat = g_y.reshape(-1, g_y.shape[-1])
-        if ctx.needs_input_grad[2]:
-            g_weight = (flat.t() @ _cast(trace, g_y).reshape(-1, trace.shape[-1])).to(weight.dtype)
-        if ctx.needs_input_grad[3]:
-            g_bias = flat.sum(0, dtype=weight.dtype)
-        return g_s, None, g_weight, g_bias
+        g_s, *others = _learn(ctx, flat, trace.reshape(-1, trace.shape[-1]), weight, _linear_gradients)
+        return None if g_s is None else g_s.view(trace.shape), *others, None
 
 
 class TracedConv(torch.autograd.Function):
@@ -62,48 +207,22 @@ class TracedConv(torch.autograd.Function):
         trace: Tensor,
         weight: Tensor,
         bias: Tensor | None,
-        stride: list[int],
-        padding: list[int],
-        dilation: list[int],
-        groups: int,
+        geometry: tuple[Any, ...],
+        steps: Steps | None,
     ) -> Any:
         trace = trace.detach()
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(trace, weight)
-        ctx.input_dtype = s.dtype
-        ctx.geometry = (stride, padding, dilation, groups)
-        return CONV[weight.dim() - 2](s, weight, bias, stride, padding, dilation, groups), trace
+        ctx.input_dtype, ctx.geometry, ctx.steps = s.dtype, geometry, steps
+        return CONV[weight.dim() - 2](s, weight, bias, *geometry), trace
 
     @staticmethod
     @first_order
     def backward(ctx: Any, g_y: Tensor | None, _: None) -> Any:
         if g_y is None:
-            return (None,) * 8
+            return (None,) * 6
         trace, weight = ctx.saved_tensors
-        stride, padding, dilation, groups = ctx.geometry
-        wants = ctx.needs_input_grad
-
-        def backward(g: Tensor, mask: list[bool]) -> Any:
-            # the input gradient reads only W, the weight gradient only the input: so the input is the trace
-            return torch.ops.aten.convolution_backward(
-                g,
-                _cast(trace, g),
-                _cast(weight, g),
-                [weight.shape[0]] if wants[3] else None,
-                stride,
-                padding,
-                dilation,
-                False,
-                [0] * len(stride),
-                groups,
-                mask,
-            )
-
-        g_s, g_weight, g_bias = backward(g_y, [wants[0] and not ends_at_neurons(), wants[2], wants[3]])
-        g_s = g_s if g_s is None else g_s.to(ctx.input_dtype)
-        g_weight = g_weight if g_weight is None else g_weight.to(weight.dtype)
-        g_bias = g_bias if g_bias is None else g_bias.to(weight.dtype)
-        return g_s, None, g_weight, g_bias, None, None, None, None
+        return *_learn(ctx, g_y, trace, weight, partial(_conv_gradients, *ctx.geometry)), None, None
 
 
 class TwoPass(torch.autograd.Function):
@@ -125,11 +244,11 @@ def two_pass(y: Tensor, of_trace: Tensor) -> Tensor:
 
 def linear(s: Tensor, trace: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """F.linear(s, weight, bias) whose weight gradient is taken with `trace` ([*, in], as s) in place of s."""
-    return TracedLinear.apply(s, trace, weight, bias)[0]
+    return TracedLinear.apply(s, trace, weight, bias, _steps_of(weight, bias, _linear_gradients))[0]
 
 
-def _tuple(value: Any, dims: int) -> list[int]:
-    return [value] * dims if isinstance(value, int) else list(value) * (dims if len(value) == 1 else 1)
+def _tuple(value: Any, dims: int) -> tuple[int, ...]:
+    return (value,) * dims if isinstance(value, int) else tuple(value) * (dims if len(value) == 1 else 1)
 
 
 def conv(
@@ -154,18 +273,19 @@ def conv(
     unbatched = s.dim() == dims + 1
     if unbatched:
         s, trace = s.unsqueeze(0), trace.unsqueeze(0)
-    y, _ = TracedConv.apply(s, trace, weight, bias, stride, _tuple(padding, dims), dilation, groups)
+    geometry = (stride, _tuple(padding, dims), dilation, groups)
+    y, _ = TracedConv.apply(s, trace, weight, bias, geometry, _steps_of(weight, bias, _conv_gradients, *geometry))
     return y.squeeze(0) if unbatched else y
 
 
 def _named_padding(
-    s: Tensor, trace: Tensor, padding: str, kernel: torch.Size, dilation: list[int]
-) -> tuple[Tensor, Tensor, list[int]]:
+    s: Tensor, trace: Tensor, padding: str, kernel: torch.Size, dilation: tuple[int, ...]
+) -> tuple[Tensor, Tensor, tuple[int, ...]]:
     """'valid' and 'same' as numbers; an odd total of 'same' is padded at the end first, as torch does."""
     if padding == "valid":
-        return s, trace, [0] * len(dilation)
+        return s, trace, (0,) * len(dilation)
     total = [d * (k - 1) for d, k in zip(dilation, kernel, strict=True)]
     if any(p % 2 for p in total):
         ends = [side for p in reversed(total) for side in (0, p % 2)]
         s, trace = F.pad(s, ends), F.pad(trace, ends)
-    return s, trace, [p // 2 for p in total]
+    return s, trace, tuple(p // 2 for p in total)

@@ -10,6 +10,7 @@ from torch import nn
 from torch.autograd.graph import saved_tensors_hooks
 
 import fastsnn
+from fastsnn import online
 from fastsnn.ops import memory
 from fastsnn.types import RULES
 
@@ -88,6 +89,59 @@ def test_what_nothing_holds_is_used_again(rule):
         neuron(current(LARGE).requires_grad_()).sum().backward()
         addresses.add(neuron.state.potential.data_ptr())
     assert len(addresses) == 2  # of the state and of the one before
+
+
+def steps(neuron, inputs, look=lambda neuron: None):
+    """Spikes and gradients of steps with a backward each; look: between two of them."""
+    found = []
+    for x in inputs:
+        x = x.clone().requires_grad_()
+        spikes = fastsnn.nn.plain(neuron(x))
+        spikes.sum().backward()
+        found += [spikes.detach(), x.grad]
+        look(neuron)
+    return found
+
+
+@pytest.mark.parametrize("rule", ONLINE)
+@pytest.mark.parametrize("dropout", [0.0, 0.4])
+def test_in_place_a_state_stays_in_its_memory(rule, dropout):
+    inputs, addresses = current(6, LARGE), set()
+    neuron, other = (fastsnn.LIF.for_rule(rule, dropout=dropout) for _ in range(2))
+    torch.manual_seed(3)
+    expected = steps(other, inputs)
+    torch.manual_seed(3)
+    with memory.in_place():
+        found = steps(neuron, inputs, lambda neuron: addresses.add(neuron.state.potential.data_ptr()))
+    assert len(addresses) == 1
+    assert_same(found, expected)
+    assert_same(neuron.state, other.state)
+
+
+@pytest.mark.parametrize("rule", TRACED)
+def test_in_place_what_others_hold_is_never_overwritten(rule):
+    inputs, held = current(6, LARGE), []
+    neuron, other = fastsnn.LIF.for_rule(rule), fastsnn.LIF.for_rule(rule)
+    expected = steps(other, inputs)
+
+    def hold(neuron):
+        held.append((neuron.trace, neuron.trace.clone(), neuron.v, neuron.v.clone()))
+
+    with memory.in_place():
+        assert_same(steps(neuron, inputs, hold), expected)
+    for trace, its_values, v, of_v in held:
+        assert_same(trace, its_values)
+        assert_same(v, of_v)
+
+
+@pytest.mark.parametrize("mode", ["O", "A"])
+def test_training_keeps_states_in_place(mode):
+    neuron, addresses = fastsnn.LIF.for_rule("ottt"), set()
+    net = nn.Sequential(nn.Linear(8, LARGE // 4), neuron, nn.Linear(LARGE // 4, 3))
+    net[2].register_forward_pre_hook(lambda *_: addresses.add(neuron.state.potential.data_ptr()))
+    x, y = torch.randn(6, 4, 8), torch.tensor([0, 1, 2, 0])
+    online.train_batch(net, x, y, torch.optim.SGD(net.parameters(), 0.1), mode=mode)
+    assert len(addresses) == 1
 
 
 class Interrupted(BaseException):
