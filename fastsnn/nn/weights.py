@@ -53,7 +53,7 @@ class _Standardized(nn.Module):
         if by_operators(self.weight, self.gain) or self.weight.device.type != "cpu":
             return op.standardize(*self._operands())
         if self._once is not None and self._once.serves():
-            return self._once.value
+            return self._once.value()
         given = self._operands()
         return op.standardize(*given, done=self._computed(*given)[1])
 
@@ -88,13 +88,12 @@ def _alike(before: Tensor, now: Tensor) -> bool:
 
 
 class _Once:
-    """A layer's W_hat for a batch: a leaf, at which the gradients of all calls are summed."""
+    """A layer's W_hat for a batch, from its first call on: a leaf, at which the gradients of all calls are summed."""
 
     def __init__(self, layer: _Standardized) -> None:
         self.layer, self.operands, self.factor = layer, (layer.weight, layer.gain), layer.factor
         self.seen = self._stamps()
-        self.given, self.done = layer._computed(*layer._operands())
-        self.value = self.done.value.detach().requires_grad_(any(p.requires_grad for p in self.operands))
+        self._value: Tensor | None = None
 
     def serves(self) -> bool:
         """Whether the layer's weight and gain are those that W_hat is of."""
@@ -104,15 +103,23 @@ class _Once:
     def _stamps(self) -> list[tuple[int, int]]:
         return [(p._version, p.data_ptr()) for p in self.operands]
 
+    def value(self) -> Tensor:
+        if self._value is None:
+            self.given, self.done = self.layer._computed(*self.layer._operands())
+            self._value = self.done.value.detach().requires_grad_(any(p.requires_grad for p in self.operands))
+        return self._value
+
     def spread(self) -> None:
         """The sum of the gradients to weight and gain. Raises RuntimeError for a write that left no trace."""
+        if self._value is None:
+            return
         if self.serves() and not all(map(_alike, self.given, self.layer._operands())):
             raise RuntimeError(
                 f"weight or gain of {self.layer} was written through .data between the steps of a batch, after which "
                 "steps went on with the weight of before; no update was made. Write in place under torch.no_grad() "
                 "instead, without .data, or after the batch"
             )
-        total, self.value.grad = self.value.grad, None
+        total, self._value.grad = self._value.grad, None
         if total is not None:
             g_weight, g_gain = op.gradient(*self.given, self.done, total)
             for p, g in zip(self.operands, (g_weight, self.factor * g_gain), strict=True):

@@ -289,6 +289,13 @@ def test_standardised_once_for_all_steps_of_a_batch(layer, computed, gradients, 
     assert layer._once is None
 
 
+def test_a_layer_that_is_not_called_in_a_batch_computes_nothing(layer, computed):
+    with standardized_once(layer):
+        pass
+    computed.assert_not_called()
+    assert layer.weight.grad is None
+
+
 def test_of_a_batch_gradients_that_were_there_are_added_to(layer):
     layer(layer.example).square().sum().backward()
     grads = gradients_of(layer)
