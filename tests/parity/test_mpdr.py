@@ -6,6 +6,7 @@ import torch
 import fastsnn
 from fastsnn import backends, surrogate
 from fastsnn.online import MPDR
+from fastsnn.ops import memory
 
 from ..cases import (
     CHARGES,
@@ -151,3 +152,23 @@ def test_no_elements(variant, rule):
     spikes, g_x, moments = gradients({"rule": rule, "v_reset": None}, torch.randn(2, 0), torch.randn(2, 0))
     assert spikes.shape == g_x.shape == (2, 0)
     assert moments.isnan().all()
+
+
+def steps_in_place(rule, x):
+    """Spikes and moments of steps whose state stays in its memory, and how many places that has."""
+    layer, rows, places = fastsnn.LIF.for_rule(rule, mpdr=MPDR(**TARGET)), [], set()
+    with memory.in_place(), torch.no_grad():
+        for x_t in x:
+            rows.append((fastsnn.nn.plain(layer(x_t)), layer.moments))
+            places.add(layer.state.potential.data_ptr())
+    return torch.stack([s for s, _ in rows]), torch.cat([m for _, m in rows]), len(places)
+
+
+@pytest.mark.parametrize("rule", ONLINE)
+def test_a_state_in_place(backend, rule):
+    x = current(3, memory.WORTH_ASKING + 13)
+    spikes, moments, places = steps_in_place(rule, x)
+    expected, of_truth, _ = on_reference(steps_in_place, rule, x)
+    assert places == 1
+    assert_same(spikes, expected)
+    assert_same(moments, of_truth, **MOMENTS)

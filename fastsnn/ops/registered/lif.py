@@ -35,9 +35,8 @@ from . import (
 
 __all__ = ["NAME", "forward"]
 
-MORE_AT = (
-    20  # where MORE begins in a call of lif_forward, behind ten operands and the parameters; defaults are left out
-)
+# where MORE begins in a call of lif_forward, behind ten operands and the parameters; defaults are left out
+MORE_AT = 20
 MORE_BACK = MORE_GIVEN + "".join(f", Tensor? g_{name}=None" for name in MORE)
 
 
