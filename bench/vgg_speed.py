@@ -11,10 +11,10 @@ network of torch's layers, these convolutions and poolings with ReLU in the neur
 standardisation or factor.
 
 Each runs as it is and with channels last (`net.to(memory_format=torch.channels_last)`, the images too), all in turn,
-in a process whose allocator keeps what is freed; ratios are medians of the rounds'. Then fastsnn and SpikingJelly run
-alone, in processes that alternate, with the C library's own allocator and with that one. Two threads. Refuses to time
-where the weights differ after a batch in float64. Writes vgg_speed.csv (one row a round), vgg_alone.csv (one row a
-process) and a table of each into bench/results.
+in a process whose allocator keeps what is freed; ratios are medians of the rounds'. Then the first three with smaller
+batches, and fastsnn and SpikingJelly alone, in processes that alternate, with the C library's own allocator and with
+that one. Two threads. Refuses to time where the weights differ after a batch in float64. Writes vgg_speed.csv and
+vgg_small.csv (one row a round), vgg_alone.csv (one row a process) and a table of each into bench/results.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from functools import partial
 from typing import Any
 
@@ -43,6 +43,7 @@ from .launch import ALLOCATORS, root
 from .training_speed import Learn, Times, check, same_weights, spikingjelly_learner, spikingjelly_neuron, step_by_step
 
 ROUNDS, BATCH, STEPS, LR = 9, 16, 6, 0.1
+SMALL = (1, 4)  # batches
 PROCESSES, BATCHES = 5, 8  # alone
 SHOWN = {
     "fastsnn": "fastsnn",
@@ -53,6 +54,7 @@ SHOWN = {
 }
 LAYOUTS = {"": torch.contiguous_format, ", channels last": torch.channels_last}
 ALONE = ("fastsnn", "spikingjelly")
+OF_SMALL = (*ALONE, "dense")
 # float32. Each step, a neuron: x, u, trace read and s, u, trace written, then g, u read and the gradient of x written;
 # a weight: its gradient read beside the sum of those before, and written. Each batch, a weight: W read and W_hat
 # written; its gradient and W read, and a gradient written; both read, and W written
@@ -185,10 +187,10 @@ def seconds(learn: Learn, x: Tensor, y: Tensor) -> float:
     return time.perf_counter() - start
 
 
-def rounds() -> Iterator[Row]:
-    """Samples a second of each, in turn."""
+def rounds(batch: int, shown: Collection[str]) -> Iterator[Row]:
+    """Samples a second of each that is shown, in turn."""
     torch.manual_seed(0)
-    x, y = torch.randn(BATCH, 3, 32, 32), torch.randint(10, (BATCH,))
+    x, y = torch.randn(batch, 3, 32, 32), torch.randint(10, (batch,))
     turns: list[tuple[str, Learn, Tensor]] = []
     for name, layout in LAYOUTS.items():
         exact, ours, theirs = contenders(x.double(), layout)
@@ -197,11 +199,11 @@ def rounds() -> Iterator[Row]:
         check(ours, theirs)
         learners, _, _ = contenders(x, layout)
         images = x.contiguous(memory_format=layout)
-        turns += [(each + name, learn, images) for each, learn in learners.items()]
+        turns += [(each + name, learn, images) for each, learn in learners.items() if each in shown]
     for _, learn, images in turns:
         learn(images, y)
     for i in range(ROUNDS):
-        yield {"round": i} | {name: round(BATCH / seconds(learn, images, y), 3) for name, learn, images in turns}
+        yield {"round": i} | {name: round(batch / seconds(learn, images, y), 3) for name, learn, images in turns}
 
 
 def alone(name: str) -> float:
@@ -215,19 +217,35 @@ def alone(name: str) -> float:
 
 
 def table(rows: list[Row]) -> str:
-    """Medians of the samples a second, and of the ratios to SpikingJelly's and of the time to the dense floor's, both
-    with torch's own layout."""
+    """Medians of the samples a second, of the ratios to SpikingJelly's with torch's own layout, and of the time to the
+    dense floor's with torch's own layout and with its own."""
     lines = [
-        "| | samples/s | times SpikingJelly's (range over rounds) | time over the dense floor's |",
-        "|---|---|---|---|",
+        "| | samples/s | times SpikingJelly's (range over rounds) | over the dense floor's | over its layout's |",
+        "|---|---|---|---|---|",
     ]
     for name in [name for name in rows[0] if name != "round"]:
         each, _, layout = name.partition(",")
         ratios = [row[name] / row["spikingjelly"] for row in rows]
-        floor = statistics.median(row["dense"] / row[name] for row in rows)
+        floor, own = (
+            statistics.median(row["dense" + of] / row[name] for row in rows) for of in ("", name[len(each) :])
+        )
         times = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} - {max(ratios):.2f})"
         shown = SHOWN[each] + ("," + layout if layout else "")
-        lines.append(f"| {shown} | {statistics.median(row[name] for row in rows):.3g} | {times} | {floor:.2f} |")
+        speed = statistics.median(row[name] for row in rows)
+        lines.append(f"| {shown} | {speed:.3g} | {times} | {floor:.2f} | {own:.2f} |")
+    return "\n".join(lines) + "\n"
+
+
+def table_small(rows: list[Row]) -> str:
+    """fastsnn's medians for each batch, and its ratios to SpikingJelly and the dense floor of the same layout."""
+    lines = ["| batch | samples/s | times SpikingJelly's | time over the dense floor's |", "|---|---|---|---|"]
+    for batch in SMALL:
+        of_batch = [row for row in rows if row["batch"] == batch]
+        for layout in LAYOUTS:
+            ours, theirs, floor = ([row[name + layout] for row in of_batch] for name in OF_SMALL)
+            times = statistics.median(a / b for a, b in zip(ours, theirs, strict=True))
+            over = statistics.median(b / a for a, b in zip(ours, floor, strict=True))
+            lines.append(f"| {batch}{layout} | {statistics.median(ours):.3g} | {times:.2f} | {over:.2f} |")
     return "\n".join(lines) + "\n"
 
 
@@ -250,23 +268,30 @@ def process(allocator: str, *words: str) -> list[Any]:
     return [json.loads(line) for line in subprocess.check_output(command, env=environment, cwd=root()).splitlines()]
 
 
-def measured() -> tuple[list[Row], list[Row]]:
-    """The rounds, and the processes of each alone."""
-    found = process("warm", "rounds")
-    order = [(i, allocator) for i in range(PROCESSES) for allocator in ALLOCATORS]
-    return found, [
+def measured() -> dict[str, tuple[list[Row], str]]:
+    """By their name: the rounds, those of small batches and the processes of each alone, and their tables."""
+    found = process("warm", "rounds", str(BATCH), *SHOWN)
+    small = [{"batch": batch} | row for batch in SMALL for row in process("warm", "rounds", str(batch), *OF_SMALL)]
+    apart = [
         {"allocator": allocator, "process": i} | {name: process(allocator, name)[0] for name in ALONE}
-        for i, allocator in order
+        for i in range(PROCESSES)
+        for allocator in ALLOCATORS
     ]
+    return {
+        "vgg_speed": (found, table(found)),
+        "vgg_small": (small, table_small(small)),
+        "vgg_alone": (apart, table_alone(apart)),
+    }
 
 
 if __name__ == "__main__":
     torch.set_num_threads(2)
-    asked = sys.argv[1:]
-    if asked:
-        for line in rounds() if asked == ["rounds"] else [round(alone(*asked), 3)]:
-            print(json.dumps(line), flush=True)
-    else:
-        together, apart = measured()
-        write("vgg_speed", together, table(together))
-        write("vgg_alone", apart, table_alone(apart))
+    match sys.argv[1:]:
+        case []:
+            for name, (rows, shown) in measured().items():
+                write(name, rows, shown)
+        case ["rounds", batch, *shown]:
+            for line in rounds(int(batch), shown):
+                print(json.dumps(line), flush=True)
+        case [name]:
+            print(json.dumps(round(alone(name), 3)))

@@ -119,7 +119,7 @@ def test_the_tables_of_the_vgg_have_medians():
     rows = [{"round": i} | {name: 3.0 + j + i for j, name in enumerate(names)} for i in range(3)]
     lines = vgg_speed.table(rows).splitlines()
     assert len(lines) == 2 + len(names)
-    assert lines[2] == "| fastsnn | 4 | 0.80 (0.75 - 0.83) | 1.50 |"
+    assert lines[2] == "| fastsnn | 4 | 0.80 (0.75 - 0.83) | 1.50 | 1.50 |"
     assert lines[7].startswith("| fastsnn, channels last | 9 | 1.80 (")
     apart = [
         {"allocator": allocator, "process": i, "fastsnn": speed + i, "spikingjelly": speed}
@@ -128,6 +128,19 @@ def test_the_tables_of_the_vgg_have_medians():
     ]
     lines = vgg_speed.table_alone(apart).splitlines()
     assert lines[2:] == ["| fastsnn | 11 (10 - 12) | 21 (20 - 22) |", "| SpikingJelly | 10 (10 - 10) | 20 (20 - 20) |"]
+
+
+def test_the_table_of_small_batches_has_medians_of_ratios():
+    rows = [
+        {"batch": batch, "round": i}
+        | {name + layout: value * batch + i for name, value in speeds for layout in vgg_speed.LAYOUTS}
+        for speeds in [(("fastsnn", 6.0), ("spikingjelly", 3.0), ("dense", 9.0))]
+        for batch in vgg_speed.SMALL
+        for i in range(3)
+    ]
+    lines = vgg_speed.table_small(rows).splitlines()
+    assert lines[2:4] == ["| 1 | 7 | 1.75 | 1.43 |", "| 1, channels last | 7 | 1.75 | 1.43 |"]
+    assert len(lines) == 2 + 2 * len(vgg_speed.SMALL)
 
 
 def test_the_dense_floor_is_of_every_convolution():
