@@ -15,7 +15,7 @@ from torch.utils._pytree import tree_leaves
 
 import fastsnn
 from fastsnn.nn import plain
-from fastsnn.ops.dispatch import straight
+from fastsnn.ops.common.dispatch import straight
 
 from .cases import CASES, Provider, T, Workload, missing, product, release
 from .record import Row, row

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from fastsnn import data, models, online
-from fastsnn.ops.dispatch import straight
+from fastsnn.ops.common.dispatch import straight
 
 from .accuracy import Row, write
 from .counts import PeakMemory

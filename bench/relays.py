@@ -18,10 +18,10 @@ from pathlib import Path
 PLACES = {
     "bindings": r"csrc/bindings/",
     "stubs": r"fastsnn/_\w+\.pyi$",
-    "Python's calls": r"fastsnn/(kernels|native|backends/native)/.*\.py$",
+    "Python's calls": r"fastsnn/(ops/\w+/(kernels|interface)|(kernels|native|backends/native)/.*)\.py$",
     "Triton's launches": r"triton_kernels/\w+\.py$",
     "CUDA's launch": r"csrc/cuda/launch\.h$",
-    "registered operators": r"fastsnn/ops/registered/.*\.py$",
+    "registered operators": r"fastsnn/ops/(\w+/graph|common/library|registered/.*)\.py$",
 }
 WORK = (
     *(ast.BinOp, ast.BoolOp, ast.Compare, ast.UnaryOp, ast.IfExp, ast.Slice, ast.comprehension, ast.JoinedStr),

@@ -10,8 +10,8 @@ class LifParams:
 
 # by name, in the order of their codes: slots as (name, drives, every_step), and the number of parameters
 rules: dict[str, tuple[tuple[tuple[str, bool, bool], ...], int]]
-# name -> what the kernel takes, as its argument struct in csrc/core declares it and fastsnn/kernels/interface.py too:
-# `name: type`; > is written, ? may be None, * is a tuple of as many as the rule says; where: threads, or (device,
+# name -> what the kernel takes, as its argument struct in csrc/core declares it and fastsnn/ops/common/interface.py
+# too: `name: type`; > is written, ? may be None, * is a tuple of as many as the rule says; where: threads, or (device,
 # stream)
 kernels: dict[str, str]
 

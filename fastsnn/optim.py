@@ -13,7 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim import SGD, Optimizer
 
 from . import backends
-from .ops.layout import is_dense, like
+from .ops.common.layout import is_dense, like
 from .types import flag, number
 
 __all__ = ["STGR", "rho"]

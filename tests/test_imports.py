@@ -11,7 +11,7 @@ import pytest
 ORDER = (
     *("_cpu", "_cuda", "errors", "files", "rules", "names", "threads", "allocator", "graphs", "_version"),
     *("surrogate", "types", "stats", "reference"),
-    *("backends", "kernels", "ops", "functional"),
+    *("backends", "ops", "functional"),
     *("nn", "optim", "online", "models", "data", "deploy", "figures", "recorder", "summaries", "fastsnn"),
     *("recipes", "train", "commands", "cli", "__main__"),
 )

@@ -15,7 +15,7 @@ from torch.compiler import is_dynamo_compiling
 from .. import backends, surrogate
 from ..ops import lif as op
 from ..ops import ots
-from ..ops.dispatch import by_operators
+from ..ops.common.dispatch import by_operators
 from ..ops.mpdr import MPDR, Apart, apart_of
 from ..reference.lif import settled
 from ..reference.mpdr import z_score

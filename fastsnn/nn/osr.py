@@ -12,7 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from ..ops import lif as op_lif
 from ..ops import osr as op
 from ..ops import ots
-from ..ops.passes.osr import Pending
+from ..ops.osr.passes import Pending
 from ..stats import Moments, Running, Sequence, Settled, fold, merge, pooled
 from ..types import flag, map_tensors, number
 from .lif import LIF, defaults_of

@@ -37,8 +37,9 @@ from torch._guards import TracingContext
 from torch.compiler import is_dynamo_compiling
 
 from .. import graphs
-from ..ops import memory, synapse
-from ..ops.autograd import Refusal
+from ..ops import synapse
+from ..ops.common import memory
+from ..ops.common.autograd import Refusal
 from .traced_names import (
     AT_GRAPH,
     CREATION,

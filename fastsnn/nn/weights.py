@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..ops import standardize as op
-from ..ops.dispatch import by_operators
+from ..ops.common.dispatch import by_operators
 from ..ops.synapse import may_wait
 
 __all__ = ["SIGMA_H_INVERSE", "Scale", "WSConv2d", "WSLinear"]

@@ -17,7 +17,7 @@ from ..nn import EMPF, LIF, plain, reset
 from ..nn.neuron import Neuron
 from ..nn.osr import OSR
 from ..nn.weights import standardized_once
-from ..ops import memory
+from ..ops.common import memory
 from ..ops.synapse import backward, steps_together
 from ..optim import STGR
 from ..types import number

@@ -13,7 +13,7 @@ from torch.autograd.graph import get_gradient_edge
 from ..reference import mpdr as formulas
 from ..types import flag, number
 from . import empf, lif, osr, ots
-from .autograd import up_to_neurons
+from .common.autograd import up_to_neurons
 
 __all__ = ["MPDR", "Apart", "apart_of"]
 

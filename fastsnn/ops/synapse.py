@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.compiler import is_dynamo_compiling
 
-from .autograd import ends_at_neurons, first_order
+from .common.autograd import ends_at_neurons, first_order
 
 CONV = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 MOST_STEPS = 3  # of one product

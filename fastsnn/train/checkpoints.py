@@ -23,7 +23,7 @@ from torch import Tensor
 
 from ..errors import RunError
 from ..files import write_whole
-from ..ops.layout import is_dense
+from ..ops.common.layout import is_dense
 from ..recipes import Recipe
 from .config import Config
 

@@ -12,8 +12,8 @@ import torch
 
 import fastsnn
 from fastsnn import backends
-from fastsnn.kernels import lif
-from fastsnn.kernels.interface import INTERFACE
+from fastsnn.ops.common.interface import INTERFACE
+from fastsnn.ops.lif import kernels as lif
 
 from ..gpuless import cuda_host, toolkit
 from ..safety import calls

@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_mod
 
 import fastsnn
 from fastsnn import backends
-from fastsnn.ops.dispatch import straight
+from fastsnn.ops.common.dispatch import straight
 
 from . import cuda_host
 

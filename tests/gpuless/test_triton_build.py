@@ -18,7 +18,7 @@ triton = pytest.importorskip("triton")
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 OTHER_ARCHS = ("75", "80", "86", "89", "100", "120")
-# bytes of a thread: the assembler that comes with older Triton keeps two registers of some kernels of OSR and MPDR there
+# bytes of a thread: the assembler that older Triton has keeps two registers of some kernels of OSR and MPDR there
 SPILLED = 0 if tuple(map(int, triton.__version__.split(".")[:2])) >= (3, 8) else 8
 # every kernel and dtype, the longest rule, both directions
 REPRESENTATIVE = (

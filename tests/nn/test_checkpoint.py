@@ -8,7 +8,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint as torch_checkpoint
 
 import fastsnn
-from fastsnn.ops import memory
+from fastsnn.ops.common import memory
 from fastsnn.types import RULES
 
 from ..cases import assert_same, current

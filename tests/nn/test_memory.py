@@ -11,7 +11,7 @@ from torch.autograd.graph import saved_tensors_hooks
 
 import fastsnn
 from fastsnn import online
-from fastsnn.ops import memory
+from fastsnn.ops.common import memory
 from fastsnn.types import RULES
 
 from ..cases import ONLINE, TRACED, assert_same, current

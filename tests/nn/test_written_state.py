@@ -10,7 +10,7 @@ from spikingjelly.activation_based import neuron as sj
 from torch import nn
 
 import fastsnn
-from fastsnn.ops import memory
+from fastsnn.ops.common import memory
 from fastsnn.types import RULES
 
 from ..cases import ONLINE, TRACED, assert_same, current

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from fastsnn.ops import layout
+from fastsnn.ops.common import layout
 
 from ..cases import LAYOUTS, assert_same
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from fastsnn.ops import memory
+from fastsnn.ops.common import memory
 
 
 def test_a_fresh_tensor_has_one_owner():

@@ -12,9 +12,9 @@ import fastsnn
 from fastsnn import backends, surrogate, types
 from fastsnn.ops import lif
 from fastsnn.ops import standardize as ws
-from fastsnn.ops.registered import define
-from fastsnn.ops.registered import lif as registered
-from fastsnn.ops.registered.standardize import standardize_backward, standardize_forward
+from fastsnn.ops.common.library import define
+from fastsnn.ops.lif import graph as registered
+from fastsnn.ops.standardize.graph import standardize_backward, standardize_forward
 from fastsnn.types import EMPTY, RULES, LIFParams, LIFState, params_of, state_dtype
 
 from ..cases import DTYPES, LAYOUTS, assert_same, current, dtype_id, keep_of, resets_of

@@ -6,7 +6,7 @@ from torch.library import opcheck
 
 import fastsnn
 from fastsnn.ops import binary
-from fastsnn.ops.registered import binary as registered
+from fastsnn.ops.binary import graph as registered
 from fastsnn.reference.binary import Geometry
 
 from ..cases import DTYPES, assert_same, dtype_id

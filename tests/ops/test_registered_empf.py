@@ -6,7 +6,7 @@ from torch.library import opcheck
 
 import fastsnn
 from fastsnn.ops import empf
-from fastsnn.ops.registered import empf as registered
+from fastsnn.ops.empf import graph as registered
 from fastsnn.types import state_dtype
 
 from ..cases import DTYPES, LAYOUTS, assert_same, current, dtype_id

@@ -7,7 +7,7 @@ from torch.library import opcheck
 import fastsnn
 from fastsnn import types
 from fastsnn.ops import osr, ots
-from fastsnn.ops.registered import osr as registered
+from fastsnn.ops.osr import graph as registered
 from fastsnn.stats import Running
 from fastsnn.types import EMPTY, LIFParams, state_dtype
 

@@ -6,7 +6,7 @@ import torch
 import fastsnn
 from fastsnn import backends, surrogate
 from fastsnn.online import MPDR
-from fastsnn.ops import memory
+from fastsnn.ops.common import memory
 
 from ..cases import (
     CHARGES,

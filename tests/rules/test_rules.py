@@ -12,7 +12,7 @@ import torch
 
 import fastsnn
 from fastsnn import backends
-from fastsnn.kernels.family import check_rules
+from fastsnn.ops.common.kernels import check_rules
 from fastsnn.ops.lif import run
 from fastsnn.reference import lif as reference
 from fastsnn.rules import RULES, SLOTS

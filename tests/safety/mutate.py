@@ -13,7 +13,7 @@ import sys
 import torch
 
 import fastsnn
-from fastsnn.ops.layout import is_dense
+from fastsnn.ops.common.layout import is_dense
 
 from . import calls, sanitized
 from .guarded import guarded

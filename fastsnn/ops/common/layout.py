@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..types import LIFState, Saved
+from ...types import LIFState, Saved
 
 
 def is_dense(x: Tensor) -> bool:

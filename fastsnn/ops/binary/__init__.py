@@ -7,15 +7,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .. import backends
-from ..reference import binary as reference
-from ..reference.binary import OUTPUTS, Geometry, output_shape
-from ..types import FLOATING
-from .autograd import first_order
-from .dispatch import by_operators
-from .passes import binary as passes
-from .registered import binary as registered
-from .registered import call
+from ... import backends
+from ...reference import binary as reference
+from ...reference.binary import OUTPUTS, Geometry, output_shape
+from ...types import FLOATING
+from ..common.autograd import first_order
+from ..common.dispatch import by_operators
+from ..common.library import call
+from . import graph, passes
 
 SPIKES = (torch.float32, torch.bfloat16, torch.float16)  # what packed weights multiply
 LARGEST = 2**31 - 1  # fan-in
@@ -53,7 +52,7 @@ def binarize(weight: Tensor, scaled: bool = True) -> Tensor:
     through = by_operators(weight)
     _check_weight(weight)
     if through:
-        return call(registered.binarize, weight, scaled)
+        return call(graph.binarize, weight, scaled)
     return Binarize.apply(weight, scaled)
 
 
@@ -121,7 +120,7 @@ def _check_product(x: Tensor, packed: Packed, bias: Tensor | None) -> None:
 
 def _product(x: Tensor, packed: Packed, bias: Tensor | None, geometry: Geometry) -> Tensor:
     given = x, packed.words, packed.bits, packed.shape, packed.scale, bias, *geometry
-    return call(registered.packed_product, *given) if by_operators(x, bias) else passes.product(*given)
+    return call(graph.packed_product, *given) if by_operators(x, bias) else passes.product(*given)
 
 
 def packed_linear(x: Tensor, packed: Packed, bias: Tensor | None = None) -> Tensor:

@@ -10,10 +10,9 @@ from torch import Tensor
 from ... import backends
 from ...stats import Moments, Running, Used, group_of_all
 from ...types import Forward, LIFParams, LIFState, params_of
-from .. import layout
-from ..autograd import first_order
-from ..passes import osr as passes
-from . import (
+from ..common import layout
+from ..common.autograd import first_order
+from ..common.library import (
     MORE_GIVEN,
     MORE_RETURNED,
     NAME,
@@ -29,6 +28,7 @@ from . import (
     rule_of,
     slots_of,
 )
+from . import passes
 
 __all__ = ["NAME", "renormalize", "renormalized_lif"]
 

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..backends import register
-from ..reference import standardize as reference
-from .family import DTYPES, Family
+from ...backends import register
+from ...reference import standardize as reference
+from ..common.kernels import DTYPES, Family
 
 
 class StandardizeKernels(Family):

@@ -9,11 +9,11 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from ..backends.core import Core
-from ..errors import BackendError
-from ..rules import RULES
-from ..surrogate.formulas import SHAPES
-from ..types import LIFParams
+from ...backends.core import Core
+from ...errors import BackendError
+from ...rules import RULES
+from ...surrogate.formulas import SHAPES
+from ...types import LIFParams
 from .interface import INTERFACE
 
 

@@ -7,17 +7,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .. import backends
-from ..reference import osr as reference
-from ..reference.lif import settled
-from ..stats import Moments, Running, Settled, group_of_all
-from ..types import FLOATING, LIFParams, LIFState, slots_at, state_of
-from . import layout, ots
-from .autograd import first_order, of_neuron
-from .dispatch import by_operators
-from .lif import LIFOutput
-from .passes import osr as passes
-from .registered import osr as registered
+from ... import backends
+from ...reference import osr as reference
+from ...reference.lif import settled
+from ...stats import Moments, Running, Settled, group_of_all
+from ...types import FLOATING, LIFParams, LIFState, slots_at, state_of
+from .. import ots
+from ..common import layout
+from ..common.autograd import first_order, of_neuron
+from ..common.dispatch import by_operators
+from ..lif import LIFOutput
+from . import graph, passes
 
 
 def check_input(x: Tensor, channels: int, dims: tuple[int, ...] | None) -> None:
@@ -158,7 +158,7 @@ def renormalize(
     where strict, BackendError where no backend runs.
     """
     if by_operators(x, weight, bias):
-        return registered.renormalize(x, weight, bias, running)
+        return graph.renormalize(x, weight, bias, running)
     out: list[Any] = []
     y = Renormalize.apply(passes.laid_out(x), weight, bias, running, out)
     return y, passes.told(out[0])
@@ -171,8 +171,8 @@ def renormalized_lif(
     of the moments of x. Errors as there."""
     moments: Moments | passes.Pending | Settled
     if by_operators(x, weight, bias, state.potential, state.keep, *slots_at(p.places, state)):
-        done, moments = registered.renormalized_lif(p, x, weight, bias, running, state)
-        spikes, name = done.spikes, registered.NAME
+        done, moments = graph.renormalized_lif(p, x, weight, bias, running, state)
+        spikes, name = done.spikes, graph.NAME
     else:
         x = passes.laid_out(x)
         state = state.map(lambda tensor: layout.like(tensor, x))
@@ -196,7 +196,7 @@ def stabilized_lif(
     """One step under OTS (`ops.ots.run`) on `renormalize(x, ...)`, in two passes over memory, and what that returns of
     the moments of x. In a graph the two, one after the other. Errors as there."""
     if by_operators(x, weight, bias, state.potential, state.keep, *slots_at(p.places, state)):
-        y, moments = registered.renormalize(x, weight, bias, running)
+        y, moments = graph.renormalize(x, weight, bias, running)
         return ots.run(p, y, state, stabilize), moments
     x = passes.laid_out(x)
     state = settled(p, state.map(lambda tensor: layout.like(tensor, x)))

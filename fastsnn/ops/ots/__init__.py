@@ -8,15 +8,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .. import backends
-from ..reference.lif import settled
-from ..stats import Moments
-from ..types import LIFParams, LIFState
-from . import layout
-from .autograd import of_neuron
-from .dispatch import by_operators
-from .lif import LIFOutput, check_input, check_state
-from .registered import ots as registered
+from ... import backends
+from ...reference.lif import settled
+from ...stats import Moments
+from ...types import LIFParams, LIFState
+from ..common import layout
+from ..common.autograd import of_neuron
+from ..common.dispatch import by_operators
+from ..lif import LIFOutput, check_input, check_state
+from . import graph
 
 RULES = ("sltt", "ottt")
 
@@ -76,9 +76,9 @@ def run(p: LIFParams, x: Tensor, state: LIFState, stabilize: Stabilize) -> LIFOu
     through = by_operators(x, state=state)
     check_state(x, state, False)
     if through:
-        u, moments = registered.charge(p, x, settled(p, state).potential)
-        spikes, v, trace = registered.fire(p, x, u, stabilize(moments), state.trace, state.keep)
-        name = registered.NAME
+        u, moments = graph.charge(p, x, settled(p, state).potential)
+        spikes, v, trace = graph.fire(p, x, u, stabilize(moments), state.trace, state.keep)
+        name = graph.NAME
     else:
         x, state = layout.aligned(x, state, False)
         state = settled(p, state)

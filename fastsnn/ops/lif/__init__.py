@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .. import backends, graphs, surrogate
-from ..reference import mpdr as formulas
-from ..reference.lif import settled, settled_drive
-from ..rules import RULES, SLOTS, Rule
-from ..types import (
+from ... import backends, graphs, surrogate
+from ...reference import mpdr as formulas
+from ...reference.lif import settled, settled_drive
+from ...rules import RULES, SLOTS, Rule
+from ...types import (
     EMPTY,
     FIELDS,
     FLOATING,
@@ -31,11 +31,11 @@ from ..types import (
     state_dtype,
     state_of,
 )
-from . import layout, memory
-from .autograd import of_neuron
-from .dispatch import by_operators, traced_by_jit
-from .passes.mpdr import empty_moments
-from .registered import lif as registered
+from ..common import layout, memory
+from ..common.autograd import of_neuron
+from ..common.dispatch import by_operators, traced_by_jit
+from . import graph
+from .moments import empty_moments
 
 __all__ = ["LIFResult", "lif_sequence", "lif_step", "run"]
 
@@ -279,10 +279,11 @@ def _run_through_time(
     v_first: Any = start.potential
     given = slots_at(p.drive, start)
     held = any(value is not None and value.requires_grad for value in (v_first, *given))
-    graph = torch.is_grad_enabled() and (x.requires_grad or held)
-    out = kernels.forward(p, x, start, sequence, v_seq, EMPTY, graph and sequence and _saves_u(p, kernels), **wanted)
+    differentiable = torch.is_grad_enabled() and (x.requires_grad or held)
+    u_seq = differentiable and sequence and _saves_u(p, kernels)
+    out = kernels.forward(p, x, start, sequence, v_seq, EMPTY, u_seq, **wanted)
     spikes, v_after, drive = out.spikes, out.v, settled_drive(p, out, sequence)
-    if graph:
+    if differentiable:
         call = (p, kernels, start, sequence, v_seq, out, moments, None)
         spikes, v_after, moments, _, *drive = BPTTLIF.apply(x, v_first, call, *given)
     return _through_time(p, spikes, v_after, drive, state, v_seq, kernels.NAME, moments)
@@ -345,10 +346,10 @@ def _by_operators(
         _check_export(state, sequence)
     if not p.online:
         state = settled(p, state)
-    out, moments = registered.forward(p, x, state, sequence, v_seq, mpdr)
+    out, moments = graph.forward(p, x, state, sequence, v_seq, mpdr)
     if p.online:
-        return _online(p, out.spikes, out.u, out, state, sequence, registered.NAME, moments)
-    return _through_time(p, out.spikes, out.v, out.slots, state, v_seq, registered.NAME, moments)
+        return _online(p, out.spikes, out.u, out, state, sequence, graph.NAME, moments)
+    return _through_time(p, out.spikes, out.v, out.slots, state, v_seq, graph.NAME, moments)
 
 
 @graphs.constant

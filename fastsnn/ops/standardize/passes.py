@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from .. import layout
+from ..common import layout
 
 
 def forward(kernels: Any, weight: Tensor, gain: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:

@@ -11,7 +11,7 @@ from torch import Tensor
 from ...reference import osr as formulas
 from ...stats import Gathering, Moments, Running, Settled, Used, sum_over
 from ...types import Forward, LIFParams, LIFState
-from .. import layout
+from ..common import layout
 
 Out = TypeVar("Out")
 

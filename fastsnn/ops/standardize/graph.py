@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from ... import backends
-from .. import layout
-from ..autograd import first_order
-from ..passes import standardize as passes
-from . import call, contiguous_like, define, differentiate
+from ..common import layout
+from ..common.autograd import first_order
+from ..common.library import call, contiguous_like, define, differentiate
+from . import passes
 
 
 def _fake_standardize_forward(weight: Tensor, gain: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..backends import register
-from ..reference import binary as reference
-from ..reference.binary import Geometry, output_shape
-from .family import DTYPES, Family
+from ...backends import register
+from ...reference import binary as reference
+from ...reference.binary import Geometry, output_shape
+from ..common.kernels import DTYPES, Family
 
 POINT = (1, 1)  # a plane, or a kernel, of one pixel
 

@@ -7,11 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..backends import register
-from ..reference import ots
-from ..stats import Moments
-from ..types import LIFParams, state_dtype
-from .family import DTYPES, NeuronFamily
+from ...backends import register
+from ...reference import ots
+from ...stats import Moments
+from ...types import LIFParams, state_dtype
+from ..common.kernels import DTYPES, NeuronFamily
 
 
 class OTSKernels(NeuronFamily):

@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..backends import register
-from ..reference import osr
-from ..stats import Moments, Running, Settled, Used
-from ..types import Forward, LIFParams, LIFState, slots_at, state_dtype
-from .family import DTYPES, NeuronFamily
+from ...backends import register
+from ...reference import osr
+from ...stats import Moments, Running, Settled, Used
+from ...types import Forward, LIFParams, LIFState, slots_at, state_dtype
+from ..common.kernels import DTYPES, NeuronFamily
 
 # of a call that takes no statistics
 NO_STEP: dict[str, Any] = {"limit": math.inf, "own_share": 0.0, "step": 0}

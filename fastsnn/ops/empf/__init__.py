@@ -7,14 +7,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .. import backends
-from ..types import LIFState
-from . import layout
-from .autograd import of_neuron
-from .dispatch import by_operators
-from .lif import check_input, check_state
-from .passes import empf as passes
-from .registered import empf as registered
+from ... import backends
+from ...types import LIFState
+from ..common import layout
+from ..common.autograd import of_neuron
+from ..common.dispatch import by_operators
+from ..lif import check_input, check_state
+from . import graph, passes
 
 __all__ = ["EMPFNormResult", "EMPFResult", "empf_norm_step", "empf_sequence", "empf_step"]
 
@@ -129,7 +128,7 @@ def _fire(x: Tensor, v: Tensor | None, leak: Tensor | None, threshold: Tensor, s
     v, every = None if leak is None else v, learns or not sequence
     if through:
         v = None if v is None else _checked(v, x[0] if sequence else x)
-        spikes, after = registered.fire(x, v, leak, threshold, channels, sequence, every)
+        spikes, after = graph.fire(x, v, leak, threshold, channels, sequence, every)
     else:
         x, view = passes.viewed(x, channels, sequence)
         kernels, v = backends.select("empf", x), None if v is None else _fitted(v, x[0] if sequence else x)
@@ -190,7 +189,7 @@ def empf_norm_step(
     _check_parameters(x, False, **dict(zip(names, parameters, strict=True)))
     if by_operators(x, v, *parameters):
         v = None if v is None else _checked(v, x)
-        return EMPFNormResult(*registered.norm_fire(x, v, parameters, running, eps))
+        return EMPFNormResult(*graph.norm_fire(x, v, parameters, running, eps))
     x, view = passes.step_viewed(x)
     kernels, v = backends.select("empf", x), None if v is None else _fitted(v, x)
     spikes, after, *batch = NormFire.apply(x, v, running, eps, (kernels, view), *parameters)

@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, empty_like
 
-from ..backends import register
-from ..backends.core import Core
-from ..reference import lif, mpdr
-from ..types import EMPTY, Forward, LIFParams, LIFState, MPDRGradient, Saved, new, state_dtype
-from .family import DTYPES, NeuronFamily
+from ...backends import register
+from ...backends.core import Core
+from ...reference import lif, mpdr
+from ...types import EMPTY, Forward, LIFParams, LIFState, MPDRGradient, Saved, new, state_dtype
+from ..common.kernels import DTYPES, NeuronFamily
 
 
 def _empty_float(x: Tensor) -> Tensor:

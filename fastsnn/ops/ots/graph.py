@@ -10,9 +10,9 @@ from torch import Tensor
 from ... import backends
 from ...stats import Moments
 from ...types import LIFParams, LIFState, params_of
-from .. import layout
-from ..autograd import first_order
-from . import NAME, PARAMS, call, define, differentiate, empty_like, rule_of
+from ..common import layout
+from ..common.autograd import first_order
+from ..common.library import NAME, PARAMS, call, define, differentiate, empty_like, rule_of
 
 __all__ = ["NAME", "charge", "fire"]
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ...reference.empf import Norm
 from ...types import state_dtype
-from .. import layout
+from ..common import layout
 
 View = tuple[int, int, int, int]
 

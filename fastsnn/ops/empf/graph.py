@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from ... import backends
-from .. import layout
-from ..autograd import first_order
-from ..passes import empf as passes
-from . import call, contiguous_like, define, differentiate, empty_like
+from ..common import layout
+from ..common.autograd import first_order
+from ..common.library import call, contiguous_like, define, differentiate, empty_like
+from . import passes
 
 PARAMETERS = "Tensor leak, Tensor threshold, Tensor alpha, Tensor beta, Tensor gamma, Tensor bias"
 COUNT = PARAMETERS.count("Tensor")
@@ -88,7 +88,7 @@ differentiate("empf_fire", _fire_gradient, _keep_fired)
 def fire(
     x: Tensor, v: Tensor | None, leak: Tensor | None, threshold: Tensor, channels: int, sequence: bool, v_seq: bool
 ) -> tuple[Tensor, Tensor | None]:
-    """As `passes.empf.fire`; inside a graph and, with v of every step, with gradient."""
+    """As `passes.fire`; inside a graph and, with v of every step, with gradient."""
     spikes, after = call(_fire, x, v, leak, threshold, channels, sequence, v_seq)
     return spikes, None if leak is None else after
 
@@ -165,6 +165,6 @@ def norm_fire(
     running: tuple[Tensor, Tensor] | None,
     eps: float,
 ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
-    """Spikes, v and the batch's statistics of `passes.empf.norm_fire`, inside a graph and with gradient."""
+    """Spikes, v and the batch's statistics of `passes.norm_fire`, inside a graph and with gradient."""
     spikes, after, _, mean, var = call(_norm_fire, x, v, *parameters, *(running or (None, None)), eps)
     return (spikes, after, mean, var) if running is None else (spikes, after, None, None)

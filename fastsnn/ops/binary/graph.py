@@ -9,9 +9,9 @@ from torch import Tensor
 
 from ... import backends
 from ...reference.binary import Geometry, output_shape
-from ..autograd import first_order
-from ..passes import binary as passes
-from . import call, contiguous_like, define, differentiate
+from ..common.autograd import first_order
+from ..common.library import call, contiguous_like, define, differentiate
+from . import passes
 
 
 def _fake_binarize(weight: Tensor, *_: Any) -> Tensor:

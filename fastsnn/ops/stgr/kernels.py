@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from ..backends import cpu, register
-from .family import DTYPES, Family
+from ...backends import cpu, register
+from ..common.kernels import DTYPES, Family
 
 
 class STGRKernels(Family):

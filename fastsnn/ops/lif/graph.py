@@ -12,10 +12,9 @@ from ...reference import mpdr as formulas
 from ...reference.lif import settled_drive
 from ...rules import Rule
 from ...types import EMPTY, Forward, LIFParams, LIFState, MPDRGradient, Saved, params_of
-from .. import layout
-from ..autograd import first_order
-from ..passes.mpdr import empty_moments
-from . import (
+from ..common import layout
+from ..common.autograd import first_order
+from ..common.library import (
     MORE,
     MORE_GIVEN,
     MORE_RETURNED,
@@ -32,6 +31,7 @@ from . import (
     rule_of,
     slots_of,
 )
+from .moments import empty_moments
 
 __all__ = ["NAME", "forward"]
 

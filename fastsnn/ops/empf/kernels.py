@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..backends import register
-from ..reference import empf as reference
-from ..reference.empf import Norm
-from ..types import state_dtype
-from .family import DTYPES, Family
+from ...backends import register
+from ...reference import empf as reference
+from ...reference.empf import Norm
+from ...types import state_dtype
+from ..common.kernels import DTYPES, Family
 
 
 class EMPFKernels(Family):

@@ -1,0 +1,1 @@
+"""STGR's step around SGD; `fastsnn.optim` is its entry."""
