@@ -292,7 +292,7 @@ def evaluate(net: nn.Module, batches: Iterable[tuple[Any, Tensor]], loss: Loss =
     """
     sums: Any = 0
     samples = 0
-    with evaluating(net):
+    with evaluating(net), memory.in_place():
         for x, y in batches:
             reset(net)
             outputs = [*_each_step(net, x)]

@@ -142,6 +142,9 @@ def test_training_keeps_states_in_place(mode):
     x, y = torch.randn(6, 4, 8), torch.tensor([0, 1, 2, 0])
     online.train_batch(net, x, y, torch.optim.SGD(net.parameters(), 0.1), mode=mode)
     assert len(addresses) == 1
+    addresses.clear()
+    online.evaluate(net, [(x, y)])
+    assert len(addresses) == 1
 
 
 class Interrupted(BaseException):
