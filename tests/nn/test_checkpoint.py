@@ -8,6 +8,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint as torch_checkpoint
 
 import fastsnn
+from fastsnn import online
 from fastsnn.ops.common import memory
 from fastsnn.types import RULES
 
@@ -166,6 +167,31 @@ def test_large_states_are_kept_for_the_second_run(rule):
         sum(losses).backward()
         results.append(net[0].weight.grad)
     assert_same(results[1], results[0])
+
+
+class Checkpointed(nn.Module):
+    def __init__(self, block):
+        super().__init__()
+        self.block = block
+
+    def forward(self, x):
+        return fastsnn.checkpoint(self.block, x)
+
+
+@pytest.mark.parametrize("mode", ["O", "A"])
+def test_training_repeats_a_segment_from_the_state_that_its_step_had(mode):
+    x, y = current(4, 2, 8).double(), torch.tensor([0, 1])
+    found = []
+    for wrap in (Checkpointed, nn.Identity()):
+        torch.manual_seed(0)
+        neurons = fastsnn.LIF.for_rule("ottt", dropout=0.1), fastsnn.LIF.for_rule("ndot")
+        block = nn.Sequential(
+            nn.Linear(8, memory.WORTH_ASKING), neurons[0], nn.Linear(memory.WORTH_ASKING, 9), neurons[1]
+        )
+        net = nn.Sequential(wrap(block), nn.Linear(9, 3)).double()
+        online.train_batch(net, x, y, torch.optim.SGD(net.parameters(), 0.5), mode=mode)
+        found.append([p.detach() for p in net.parameters()])
+    assert_same(*found)
 
 
 def test_the_second_run_saves_memory():
