@@ -60,7 +60,7 @@ def test_lif_forward_passes_opcheck(rule, sequence, kind, backend):
     if not RULES[rule].online and kind != "none":
         state.potential.requires_grad_()
     with fastsnn.use_backend(backend):
-        opcheck(registered.lif_forward, forward_arguments(x, state, params(rule), sequence, v_seq=sequence))
+        opcheck(registered.lif_forward.op, forward_arguments(x, state, params(rule), sequence, v_seq=sequence))
 
 
 @BOTH
@@ -69,7 +69,7 @@ def test_lif_forward_passes_opcheck(rule, sequence, kind, backend):
 def test_a_bptt_sequence_passes_opcheck_from_x_and_from_u(dtype, u_seq, backend):
     x = inputs(True, dtype)
     with fastsnn.use_backend(backend):
-        opcheck(registered.lif_forward, forward_arguments(x, EMPTY, params("bptt"), True, u_seq=u_seq))
+        opcheck(registered.lif_forward.op, forward_arguments(x, EMPTY, params("bptt"), True, u_seq=u_seq))
 
 
 @pytest.mark.parametrize("layout", ["channels_last", "transposed", "with_gaps", "expanded"])
@@ -79,12 +79,12 @@ def test_layouts_pass_opcheck(layout, sequence, backend):
     x = LAYOUTS[layout](inputs(sequence).detach()).requires_grad_()
     state = state_of(x[0] if sequence else x, "ndot", "full")
     with fastsnn.use_backend(backend):
-        opcheck(registered.lif_forward, forward_arguments(x, state, params("ndot"), sequence))
+        opcheck(registered.lif_forward.op, forward_arguments(x, state, params("ndot"), sequence))
 
 
 @pytest.mark.parametrize("T", [1, 4])
 def test_a_sequence_of_one_step_passes_opcheck(T):
-    opcheck(registered.lif_forward, forward_arguments(inputs(True, T=T), EMPTY, params("ottt"), True))
+    opcheck(registered.lif_forward.op, forward_arguments(inputs(True, T=T), EMPTY, params("ottt"), True))
 
 
 @BOTH
@@ -100,11 +100,11 @@ def test_lif_backward_passes_opcheck(rule, given, backend):
     keep = keep_of(x[0]) if has_keep else None
     flags = (torch.float32, True, True, False, rule == "bptt", None)
     with fastsnn.use_backend(backend):
-        opcheck(registered.lif_backward, (g_s, g_v, None, x, potential, keep, *flags, *params(rule).arguments))
+        opcheck(registered.lif_backward.op, (g_s, g_v, None, x, potential, keep, *flags, *params(rule).arguments))
         u = torch.randn_like(x[0])
         g_s = None if g_s is None else g_s[0].to(torch.bfloat16)
         flags = (torch.bfloat16, False, False, False, rule == "bptt", None)
-        opcheck(registered.lif_backward, (g_s, g_v, u, None, None, keep, *flags, *params(rule).arguments))
+        opcheck(registered.lif_backward.op, (g_s, g_v, u, None, None, keep, *flags, *params(rule).arguments))
 
 
 @BOTH
@@ -114,12 +114,12 @@ def test_lif_backward_passes_opcheck(rule, given, backend):
 def test_mpdr_passes_opcheck(rule, sequence, dtype, backend):
     x = inputs(sequence, dtype)
     with fastsnn.use_backend(backend):
-        opcheck(registered.lif_forward, forward_arguments(x, EMPTY, params(rule), sequence, mpdr=True))
+        opcheck(registered.lif_forward.op, forward_arguments(x, EMPTY, params(rule), sequence, mpdr=True))
         u = torch.randn_like(x, dtype=state_dtype(dtype)).detach()
         saved = (None, x.detach(), None, None) if sequence else (u, None, None, None)
         flags = (dtype, False, sequence, False, rule == "bptt", torch.rand(x.shape[0] if sequence else 1, 3).double())
         g_s = torch.randn_like(x).detach()
-        opcheck(registered.lif_backward, (g_s, None, *saved, *flags, *params(rule).arguments))
+        opcheck(registered.lif_backward.op, (g_s, None, *saved, *flags, *params(rule).arguments))
 
 
 @BOTH
@@ -130,9 +130,9 @@ def test_standardize_passes_opcheck(channels_last, dtype, backend):
     weight = weight.to(memory_format=torch.channels_last) if channels_last else weight
     gain = torch.rand(5, 1, 1, 1, dtype=dtype)
     with fastsnn.use_backend(backend):
-        _, mean, inverse = standardize_forward(weight, gain, 1e-4)
-        opcheck(standardize_backward, (weight, gain, mean, inverse, torch.randn_like(weight), 1e-4))
-        opcheck(standardize_forward, (weight.requires_grad_(), gain.requires_grad_(), 1e-4))
+        _, mean, inverse = standardize_forward.op(weight, gain, 1e-4)
+        opcheck(standardize_backward.op, (weight, gain, mean, inverse, torch.randn_like(weight), 1e-4))
+        opcheck(standardize_forward.op, (weight.requires_grad_(), gain.requires_grad_(), 1e-4))
 
 
 def tensors(values):
@@ -206,7 +206,7 @@ def test_outputs_do_not_share_memory(backend):
     x = inputs(True).detach()
     state = state_of(x[0], "ndot", "full")
     with fastsnn.use_backend(backend):
-        out = registered.lif_forward(*forward_arguments(x, state, params("ndot"), True, v_seq=True))
+        out = registered.lif_forward.op(*forward_arguments(x, state, params("ndot"), True, v_seq=True))
     addresses = [t.data_ptr() for t in (x, *tensors(state), *out) if t.numel()]
     assert len(set(addresses)) == len(addresses)
 
@@ -214,7 +214,7 @@ def test_outputs_do_not_share_memory(backend):
 def test_a_forced_backend_holds_inside_an_operator():
     x = inputs(False).detach()
     with fastsnn.use_backend("cuda"), pytest.raises(fastsnn.BackendError, match="forced"):
-        registered.lif_forward(*forward_arguments(x, EMPTY, params("sltt"), False))
+        registered.lif_forward.op(*forward_arguments(x, EMPTY, params("sltt"), False))
 
 
 @pytest.mark.parametrize("rule", ["bptt", "sltt"])

@@ -13,7 +13,6 @@ from ...reference.binary import OUTPUTS, Geometry, output_shape
 from ...types import FLOATING
 from ..common.autograd import first_order
 from ..common.dispatch import by_operators
-from ..common.library import call
 from . import graph, passes
 
 SPIKES = (torch.float32, torch.bfloat16, torch.float16)  # what packed weights multiply
@@ -52,7 +51,7 @@ def binarize(weight: Tensor, scaled: bool = True) -> Tensor:
     through = by_operators(weight)
     _check_weight(weight)
     if through:
-        return call(graph.binarize, weight, scaled)
+        return graph.binarize(weight=weight, scaled=scaled)
     return Binarize.apply(weight, scaled)
 
 
@@ -119,8 +118,10 @@ def _check_product(x: Tensor, packed: Packed, bias: Tensor | None) -> None:
 
 
 def _product(x: Tensor, packed: Packed, bias: Tensor | None, geometry: Geometry) -> Tensor:
-    given = x, packed.words, packed.bits, packed.shape, packed.scale, bias, *geometry
-    return call(graph.packed_product, *given) if by_operators(x, bias) else passes.product(*given)
+    given: dict[str, Any] = {"words": packed.words, "bits": packed.bits, "shape": packed.shape, "scale": packed.scale}
+    product = graph.packed_product if by_operators(x, bias) else passes.product
+    given |= {"bias": bias, **geometry._asdict()}
+    return product(x=x, **given)
 
 
 def packed_linear(x: Tensor, packed: Packed, bias: Tensor | None = None) -> Tensor:

@@ -9,33 +9,36 @@ from torch import Tensor
 
 from ... import backends
 from ...reference.binary import Geometry, output_shape
-from ..common.autograd import first_order
-from ..common.library import call, contiguous_like, define, differentiate
+from ..common.library import contiguous_like, define, differentiate, named
 from . import passes
 
 
-def _fake_binarize(weight: Tensor, *_: Any) -> Tensor:
-    return contiguous_like(weight)
+def _fake_binarize(k: Any) -> Tensor:
+    return contiguous_like(k.weight)
 
 
 @define("binarize", "(Tensor weight, bool scaled) -> Tensor", _fake_binarize)
-def binarize(weight: Tensor, scaled: bool) -> Tensor:
+def binarize(k: Any) -> Tensor:
     """Binary weights."""
-    return passes.binarize(backends.select("binary", weight), weight, scaled)
+    return passes.binarize(backends.select("binary", k.weight), k.weight, k.scaled)
 
 
 @define("binarize_backward", "(Tensor weight, Tensor g_out) -> Tensor", _fake_binarize)
-def binarize_backward(weight: Tensor, g_out: Tensor) -> Tensor:
+def binarize_backward(k: Any) -> Tensor:
     """Their straight-through gradient."""
-    return passes.binarize_gradient(backends.select("binary", weight), weight, g_out)
+    return passes.binarize_gradient(backends.select("binary", k.weight), k.weight, k.g_out)
 
 
-@first_order
-def _binarize_gradient(ctx: Any, g_out: Tensor) -> tuple[Tensor, None]:
-    return call(binarize_backward, *ctx.saved_tensors, g_out), None
+def _keep_weight(ctx: Any, k: Any, output: Tensor) -> None:
+    ctx.save_for_backward(k.weight)
 
 
-differentiate("binarize", _binarize_gradient, lambda ctx, inputs, output: ctx.save_for_backward(inputs[0]))
+def _binarize_gradient(ctx: Any, g_out: Tensor) -> dict[str, Tensor]:
+    (weight,) = ctx.saved_tensors
+    return {"weight": binarize_backward(weight=weight, g_out=g_out)}
+
+
+differentiate(binarize, _binarize_gradient, _keep_weight)
 
 
 def _laid_out(y: Tensor, x: Tensor) -> Tensor:
@@ -44,8 +47,9 @@ def _laid_out(y: Tensor, x: Tensor) -> Tensor:
     return y.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
 
 
-def _fake_product(x: Tensor, words: Tensor, bits: int, shape: Any, scale: Any, bias: Any, *geometry: Any) -> Tensor:
-    return _laid_out(x.new_empty(output_shape(x.shape, shape, Geometry(*geometry))), x)
+def _fake_product(k: Any) -> Tensor:
+    geometry = Geometry(**named(k, Geometry._fields))
+    return _laid_out(k.x.new_empty(output_shape(k.x.shape, k.shape, geometry)), k.x)
 
 
 @define(
@@ -54,6 +58,6 @@ def _fake_product(x: Tensor, words: Tensor, bits: int, shape: Any, scale: Any, b
     "int[] dilation) -> Tensor",
     _fake_product,
 )
-def packed_product(x: Tensor, *given: Any) -> Tensor:
+def packed_product(k: Any) -> Tensor:
     """The product of spikes with packed weights."""
-    return _laid_out(passes.product(x, *given), x)
+    return _laid_out(passes.product(*k), k.x)

@@ -30,8 +30,16 @@ def _float(value: Tensor | None) -> Tensor | None:
 
 
 def product(
-    x: Tensor, words: Tensor, bits: int, shape: Any, scale: Tensor | None, bias: Tensor | None, *geometry: Any
+    x: Tensor,
+    words: Tensor,
+    bits: int,
+    shape: Any,
+    scale: Tensor | None,
+    bias: Tensor | None,
+    stride: Any,
+    padding: Any,
+    dilation: Any,
 ) -> Tensor:
-    """W_b x + bias of packed weights; geometry: stride, padding and dilation of a convolution."""
-    kernels, over = backends.select("binary", x), Geometry(*map(tuple, geometry))
+    """W_b x + bias of packed weights, over planes where they are a convolution's."""
+    kernels, over = backends.select("binary", x), Geometry(*map(tuple, (stride, padding, dilation)))
     return kernels.product(x, words.contiguous(), bits, torch.Size(shape), _float(scale), _float(bias), over)

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Callable, Sequence
+from collections import namedtuple
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -18,7 +19,8 @@ from torch import Tensor
 
 from ... import backends, graphs
 from ...rules import RULES, SLOTS, Rule
-from ...types import LIFParams, LIFState, slots_at, state_dtype
+from ...types import LIFParams, LIFState, params_of, slots_at, state_dtype
+from .autograd import first_order
 
 NAME = "torch.compile"
 
@@ -27,32 +29,47 @@ PARAMS = (  # LIFParams.arguments
     "float tau, bool decay_input, float v_threshold, float? v_reset, str shape, float height, float slope, "
     "bool detach_reset, str rule, float[] of_rule=[]"
 )
+PARAMETERS = tuple(parameter.split("=")[0].split()[1] for parameter in PARAMS.split(", "))
 NAMED = ("trace", "ratio")  # slots that every schema names; those of later rules follow the parameters
 MORE = tuple(name for name in SLOTS if name not in NAMED)
 MORE_GIVEN = "".join(f", Tensor? {name}=None" for name in MORE)
 MORE_RETURNED = "".join(f", Tensor {name}_after" for name in MORE)
 
 
-def apart(given: tuple[Any, ...]) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
-    """What follows PARAMS[0]: the parameters, and the rest. An operator leaves out defaults at the end."""
-    return given[:10], given[10:]
+def of_params(p: LIFParams) -> dict[str, Any]:
+    """The operands PARAMS."""
+    return dict(zip(PARAMETERS, p.arguments, strict=True))
 
 
-def rule_of(params: tuple[Any, ...]) -> Rule:
-    """The rule that LIFParams.arguments name."""
-    return RULES[params[8]]
+def read_params(k: Any) -> LIFParams:
+    """Of the operands PARAMS."""
+    return params_of(*named(k, PARAMETERS).values())
 
 
-def operands_state(given: Sequence[Any], more: Sequence[Any]) -> LIFState:
-    """A state of the operands STATE and MORE_GIVEN."""
-    potential, trace, ratio, keep, is_v = given
-    return LIFState(potential, is_v, trace, ratio, keep, **dict(zip(MORE, more)))  # noqa: B905 (defaults are left out)
+def rule_of(k: Any) -> Rule:
+    """The rule that the operands PARAMS name."""
+    return RULES[k.rule]
+
+
+def of_state(state: LIFState) -> dict[str, Any]:
+    """The operands STATE and MORE_GIVEN."""
+    return dict(zip(LIFState._fields, state, strict=True))
+
+
+def read_state(k: Any) -> LIFState:
+    """Of the operands STATE and MORE_GIVEN."""
+    return LIFState(*named(k, LIFState._fields).values())
+
+
+def named(k: Any, names: tuple[str, ...]) -> dict[str, Any]:
+    """Some operands."""
+    return {name: getattr(k, name) for name in names}
 
 
 def slots_of(p: LIFParams, returned: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     """The rule's slots among those of NAMED and MORE."""
-    state = (None, False, *returned[:2], None, *returned[2:])  # as LIFState has them
-    return tuple(slots_at(p.places, state))
+    after = (None, False, *returned[:2], None, *returned[2:])  # as LIFState has them
+    return tuple(slots_at(p.places, after))
 
 
 def all_slots(rule: Rule, slots: Any, absent: Any) -> list[Any]:
@@ -101,27 +118,50 @@ def _refuse_repetition() -> None:
         frame = frame.f_back
 
 
-def define(name: str, schema: str, fake: Callable[..., Any], of_state: bool = False) -> Callable[..., Any]:
-    """Decorator: the operator `fastsnn::name` that runs the decorated function, with `backend` as another argument.
-    of_state: layers call it with what they keep between calls, so that a repeated call raises RuntimeError.
+class Operator:
+    """An operator of torch.library, called by the names of its operands, under the override of this context.
+
+    op: itself, whose arguments are the operands in their order, and the backend. operands: a tuple of them by name.
+    """
+
+    def __init__(self, name: str, schema: str) -> None:
+        arguments = torch._C.parse_schema(f"{name}{schema}").arguments
+        # an operator leaves out defaults at the end
+        self.places = tuple((argument.name, argument.default_value) for argument in arguments)
+        names = [argument.name for argument in arguments]
+        defaults = [default for _, default in self.places]
+        self.operands: Any = namedtuple(name, names, defaults=defaults)  # type: ignore[misc]
+        self.name = name
+        self.op: Any = None
+
+    def __call__(self, **operands: Any) -> Any:
+        given = [operands.get(name, default) for name, default in self.places]
+        return self.op(*given, _override(backends._last))
+
+
+def define(name: str, schema: str, fake: Callable[[Any], Any], of_state: bool = False) -> Callable[..., Operator]:
+    """Decorator: the operator `fastsnn::name` that runs the decorated function on its operands by name, as `fake` does
+    on those without memory; `backend` is another argument. of_state: layers call it with what they keep between calls,
+    so that a repeated call raises RuntimeError.
 
     Raises ImportError where another version of fastsnn has defined it in this process.
     """
-    count = len(torch._C.parse_schema(f"{name}{schema}").arguments)
+    operator = Operator(name, schema)
+    count = len(operator.places)
     arguments, _, results = schema.partition(") -> ")
     schema = f"{arguments}, str? backend=None) -> {results}"
 
-    def register(run: Callable[..., Any]) -> Any:
+    def register(run: Callable[[Any], Any]) -> Operator:
         @functools.wraps(run)
         def under(*given: Any) -> Any:
             if of_state:
                 _refuse_repetition()
             (backend,) = given[count:] or (None,)  # torch leaves a default out
             with backends.under(backend or backends.override()):
-                return run(*given[:count])
+                return run(operator.operands(*given[:count]))
 
         def faked(*given: Any) -> Any:
-            return fake(*given[:count])
+            return fake(operator.operands(*given[:count]))
 
         known = _latest.setdefault(f"{name} schema", schema)
         if known != schema:
@@ -135,39 +175,44 @@ def define(name: str, schema: str, fake: Callable[..., Any], of_state: bool = Fa
             torch.library.define(f"fastsnn::{name}", schema)
             torch.library.impl(f"fastsnn::{name}", "default", calls)
             torch.library.register_fake(f"fastsnn::{name}", fakes)
-        return getattr(torch.ops.fastsnn, name).default
+        operator.op = getattr(torch.ops.fastsnn, name).default
+        return operator
 
     return register
 
 
-def differentiate(name: str, gradient: Callable[..., Any], keep: Callable[..., Any]) -> None:
-    """The gradient of `fastsnn::name`, from what `keep` put into its context."""
-    count = len(getattr(torch.ops.fastsnn, name).default._schema.arguments) - 1
+def differentiate(operator: Operator, gradient: Callable[..., dict[str, Any]], keep: Callable[..., None]) -> None:
+    """The gradient of an operator, first order: of some operands by name, from what `keep` put into its context of the
+    operands and the outputs. `ctx.needs` has by name which are needed."""
+    names = operator.operands._fields
 
     def kept(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-        (ctx.backend,) = inputs[count:] or (None,)
-        keep(ctx, inputs[:count], output)
+        (ctx.backend,) = inputs[len(names) :] or (None,)
+        ctx.set_materialize_grads(False)
+        keep(ctx, operator.operands(*inputs[: len(names)]), output)
 
     def gradients(ctx: Any, *grads: Any) -> tuple[Any, ...]:
-        with backends.under(ctx.backend or backends.override()):
-            given = gradient(ctx, *grads)
-        return *(given if isinstance(given, tuple) else (given,)), None
+        needed = ctx.needs_input_grad
+        ctx.needs = operator.operands(*needed[: len(names)])
+        found = {} if all(g is None for g in grads) else gradient(ctx, *grads)
+        return tuple(found.get(name) for name in (*names, "backend")[: len(needed)])
 
-    new = f"{name} gradient" not in _latest
-    backward, setup = _through(f"{name} gradient", gradients), _through(f"{name} context", kept)
+    first = first_order(gradients)
+
+    def under(ctx: Any, *grads: Any) -> Any:
+        with backends.under(ctx.backend or backends.override()):
+            return first(ctx, *grads)
+
+    new = f"{operator.name} gradient" not in _latest
+    backward, setup = _through(f"{operator.name} gradient", under), _through(f"{operator.name} context", kept)
     if new:
-        torch.library.register_autograd(f"fastsnn::{name}", backward, setup_context=setup)
+        torch.library.register_autograd(f"fastsnn::{operator.name}", backward, setup_context=setup)
 
 
 @graphs.constant
 def _override(last: str | None) -> str | None:
     """The override; `last` makes a graph depend on it."""
     return backends.override()
-
-
-def call(operator: Any, *given: Any) -> Any:
-    """The operator, under the override of this context."""
-    return operator(*given, _override(backends._last))
 
 
 def contiguous_like(x: Tensor) -> Tensor:

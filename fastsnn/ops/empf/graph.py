@@ -9,19 +9,16 @@ from torch import Tensor
 
 from ... import backends
 from ..common import layout
-from ..common.autograd import first_order
-from ..common.library import call, contiguous_like, define, differentiate, empty_like
+from ..common.library import contiguous_like, define, differentiate, empty_like, named
 from . import passes
 
-PARAMETERS = "Tensor leak, Tensor threshold, Tensor alpha, Tensor beta, Tensor gamma, Tensor bias"
-COUNT = PARAMETERS.count("Tensor")
+LEARNED = ("leak", "threshold", "alpha", "beta", "gamma", "bias")
+PARAMETERS = ", ".join(f"Tensor {name}" for name in LEARNED)
 
 
-def _fake_fire(
-    x: Tensor, v: Tensor | None, leak: Tensor | None, threshold: Tensor, channels: int, sequence: bool, v_seq: bool
-) -> tuple[Tensor, Tensor]:
-    x, _ = passes.viewed(x, channels, sequence)
-    return torch.empty_like(x), empty_like(x, None if leak is None else x if v_seq else x[0])
+def _fake_fire(k: Any) -> tuple[Tensor, Tensor]:
+    x, _ = passes.viewed(k.x, k.channels, k.sequence)
+    return torch.empty_like(x), empty_like(x, None if k.leak is None else x if k.v_seq else x[0])
 
 
 @define(
@@ -31,21 +28,17 @@ def _fake_fire(
     _fake_fire,
     of_state=True,
 )
-def _fire(
-    x: Tensor, v: Tensor | None, leak: Tensor | None, threshold: Tensor, channels: int, sequence: bool, v_seq: bool
-) -> tuple[Tensor, Tensor]:
-    x, view = passes.viewed(x, channels, sequence)
-    v = layout.like_or_none(v, x[0] if sequence else x)
-    spikes, after = passes.fire(backends.select("empf", x), view, x, v, leak, threshold, v_seq)
+def _fire(k: Any) -> tuple[Tensor, Tensor]:
+    x, view = passes.viewed(k.x, k.channels, k.sequence)
+    v = layout.like_or_none(k.v, x[0] if k.sequence else x)
+    spikes, after = passes.fire(backends.select("empf", x), view, x, v, k.leak, k.threshold, k.v_seq)
     return spikes, empty_like(x, None) if after is None else after
 
 
-def _fake_fire_backward(
-    g_s: Tensor, after: Tensor, v: Tensor | None, leak: Tensor | None, threshold: Tensor, channels: int, sequence: bool
-) -> tuple[Tensor, Tensor, Tensor]:
-    after, _ = passes.viewed(after, channels, sequence)
-    g_leak = g_s.new_empty(0) if leak is None else contiguous_like(leak)
-    return torch.empty_like(after, dtype=g_s.dtype), g_leak, contiguous_like(threshold)
+def _fake_fire_backward(k: Any) -> tuple[Tensor, Tensor, Tensor]:
+    after, _ = passes.viewed(k.after, k.channels, k.sequence)
+    g_leak = k.g_s.new_empty(0) if k.leak is None else contiguous_like(k.leak)
+    return torch.empty_like(after, dtype=k.g_s.dtype), g_leak, contiguous_like(k.threshold)
 
 
 @define(
@@ -54,47 +47,44 @@ def _fake_fire_backward(
     "(Tensor g_x, Tensor g_leak, Tensor g_threshold)",
     _fake_fire_backward,
 )
-def _fire_backward(
-    g_s: Tensor, after: Tensor, v: Tensor | None, leak: Tensor | None, threshold: Tensor, channels: int, sequence: bool
-) -> tuple[Tensor, Tensor, Tensor]:
-    after, view = passes.viewed(after, channels, sequence)
-    v = layout.like_or_none(v, after[0] if sequence else after)
-    kernels = backends.select("empf", after)
-    g_x, g_leak, g_threshold = passes.fire_gradient(kernels, view, g_s, after, v, leak, threshold)
-    return g_x, g_s.new_empty(0) if g_leak is None else g_leak, g_threshold
+def _fire_backward(k: Any) -> tuple[Tensor, Tensor, Tensor]:
+    after, view = passes.viewed(k.after, k.channels, k.sequence)
+    v, kernels = layout.like_or_none(k.v, after[0] if k.sequence else after), backends.select("empf", after)
+    g_x, g_leak, g_threshold = passes.fire_gradient(kernels, view, k.g_s, after, v, k.leak, k.threshold)
+    return g_x, k.g_s.new_empty(0) if g_leak is None else g_leak, g_threshold
 
 
-def _keep_fired(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    x, v, leak, threshold, channels, sequence, v_seq = inputs
-    if not (v_seq or leak is None):
+def _keep_fired(ctx: Any, k: Any, output: tuple[Tensor, ...]) -> None:
+    _, after = output
+    if not (k.v_seq or k.leak is None):
         raise RuntimeError("the gradient of empf_fire needs v of every step: v_seq=True")
-    ctx.set_materialize_grads(False)
-    ctx.mark_non_differentiable(output[1])
-    ctx.save_for_backward(x if leak is None else output[1], v, leak, threshold)
-    ctx.kept = channels, sequence
+    ctx.mark_non_differentiable(after)
+    ctx.save_for_backward(k.x if k.leak is None else after, k.v, k.leak, k.threshold)
+    ctx.kept = named(k, ("channels", "sequence"))
 
 
-@first_order
-def _fire_gradient(ctx: Any, g_s: Tensor | None, _: None) -> tuple[Tensor | None, ...]:
-    if g_s is None:
-        return (None,) * 7
-    g_x, g_leak, g_threshold = call(_fire_backward, g_s, *ctx.saved_tensors, *ctx.kept)
-    return g_x, None, g_leak if ctx.needs_input_grad[2] else None, g_threshold, None, None, None
+def _fire_gradient(ctx: Any, g_s: Tensor, _: None) -> dict[str, Tensor]:
+    after, v, leak, threshold = ctx.saved_tensors
+    given = {"after": after, "v": v, "leak": leak, "threshold": threshold}
+    g_x, g_leak, g_threshold = _fire_backward(g_s=g_s, **given, **ctx.kept)
+    gradients = {"x": g_x, "threshold": g_threshold}
+    return gradients | ({"leak": g_leak} if ctx.needs.leak else {})
 
 
-differentiate("empf_fire", _fire_gradient, _keep_fired)
+differentiate(_fire, _fire_gradient, _keep_fired)
 
 
 def fire(
     x: Tensor, v: Tensor | None, leak: Tensor | None, threshold: Tensor, channels: int, sequence: bool, v_seq: bool
 ) -> tuple[Tensor, Tensor | None]:
     """As `passes.fire`; inside a graph and, with v of every step, with gradient."""
-    spikes, after = call(_fire, x, v, leak, threshold, channels, sequence, v_seq)
+    flags = {"channels": channels, "sequence": sequence, "v_seq": v_seq}
+    spikes, after = _fire(x=x, v=v, leak=leak, threshold=threshold, **flags)
     return spikes, None if leak is None else after
 
 
-def _fake_norm_fire(x: Tensor, v: Tensor | None, *given: Any) -> tuple[Tensor, ...]:
-    x, view = passes.step_viewed(x)
+def _fake_norm_fire(k: Any) -> tuple[Tensor, ...]:
+    x, view = passes.step_viewed(k.x)
     after = empty_like(x, x)
     mean = x.new_empty(x.shape[1], dtype=torch.float64)
     return torch.empty_like(x), after, after.new_empty(view[1:]), mean, torch.empty_like(mean)
@@ -107,22 +97,23 @@ def _fake_norm_fire(x: Tensor, v: Tensor | None, *given: Any) -> tuple[Tensor, .
     _fake_norm_fire,
     of_state=True,
 )
-def _norm_fire(x: Tensor, v: Tensor | None, *given: Any) -> tuple[Any, ...]:
-    *parameters, mean, var, eps = given
+def _norm_fire(k: Any) -> tuple[Any, ...]:
+    mean, var = k.running_mean, k.running_var
     if (mean is None) != (var is None):
         raise TypeError("empf_norm_fire: running_mean and running_var are needed together, or neither")
-    x, view = passes.step_viewed(x)
+    x, view = passes.step_viewed(k.x)
     running = None if mean is None else (mean, var)
-    out = passes.norm_fire(backends.select("empf", x), view, x, layout.like_or_none(v, x), parameters, running, eps)
+    kernels, learned = backends.select("empf", x), [*named(k, LEARNED).values()]
+    out = passes.norm_fire(kernels, view, x, layout.like_or_none(k.v, x), learned, running, k.eps)
     if mean is None:
         return out.spikes, out.v, out.m, out.batch_mean, out.batch_var
     # an output may not share an input's memory
     return out.spikes, out.v, out.m, mean.to(torch.float64, copy=True), var.to(torch.float64, copy=True)
 
 
-def _fake_norm_fire_backward(g_s: Tensor, v: Tensor | None, after: Tensor, *given: Any) -> tuple[Tensor, ...]:
-    after, _ = passes.step_viewed(after)
-    return torch.empty_like(after, dtype=g_s.dtype), *map(contiguous_like, given[3 : 3 + COUNT])
+def _fake_norm_fire_backward(k: Any) -> tuple[Tensor, ...]:
+    after, _ = passes.step_viewed(k.after)
+    return torch.empty_like(after, dtype=k.g_s.dtype), *map(contiguous_like, named(k, LEARNED).values())
 
 
 @define(
@@ -131,31 +122,27 @@ def _fake_norm_fire_backward(g_s: Tensor, v: Tensor | None, after: Tensor, *give
     "(Tensor g_x, Tensor g_leak, Tensor g_threshold, Tensor g_alpha, Tensor g_beta, Tensor g_gamma, Tensor g_bias)",
     _fake_norm_fire_backward,
 )
-def _norm_fire_backward(g_s: Tensor, v: Tensor | None, after: Tensor, *given: Any) -> tuple[Tensor, ...]:
-    m, mean, var, *parameters, batch, eps = given
-    after, view = passes.step_viewed(after)
-    done = after, m, mean, passes.inverse_of(var, eps)
-    kernels = backends.select("empf", m)
-    return passes.norm_fire_gradient(kernels, view, g_s, layout.like_or_none(v, after), done, parameters, batch)
+def _norm_fire_backward(k: Any) -> tuple[Tensor, ...]:
+    after, view = passes.step_viewed(k.after)
+    done = after, k.m, k.mean, passes.inverse_of(k.var, k.eps)
+    kernels, learned = backends.select("empf", k.m), [*named(k, LEARNED).values()]
+    return passes.norm_fire_gradient(kernels, view, k.g_s, layout.like_or_none(k.v, after), done, learned, k.batch)
 
 
-def _keep_norm_fired(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    _, v, *parameters, running_mean, _, ctx.eps = inputs
-    ctx.batch = running_mean is None
-    ctx.set_materialize_grads(False)
-    ctx.mark_non_differentiable(*output[1:])
-    ctx.save_for_backward(v, *output[1:], *parameters)
+def _keep_norm_fired(ctx: Any, k: Any, output: tuple[Tensor, ...]) -> None:
+    _, after, m, mean, var = output
+    ctx.mark_non_differentiable(after, m, mean, var)
+    ctx.save_for_backward(k.v, after, m, mean, var, *named(k, LEARNED).values())
+    ctx.kept = {"batch": k.running_mean is None, "eps": k.eps}
 
 
-@first_order
-def _norm_fire_gradient(ctx: Any, g_s: Tensor | None, *_: None) -> tuple[Tensor | None, ...]:
-    if g_s is None:
-        return (None,) * (COUNT + 5)
-    g_x, *learned = call(_norm_fire_backward, g_s, *ctx.saved_tensors, ctx.batch, ctx.eps)
-    return g_x, None, *learned, None, None, None
+def _norm_fire_gradient(ctx: Any, g_s: Tensor, *_: None) -> dict[str, Tensor]:
+    given = dict(zip(("v", "after", "m", "mean", "var", *LEARNED), ctx.saved_tensors, strict=True))
+    g_x, *learned = _norm_fire_backward(g_s=g_s, **given, **ctx.kept)
+    return {"x": g_x, **dict(zip(LEARNED, learned, strict=True))}
 
 
-differentiate("empf_norm_fire", _norm_fire_gradient, _keep_norm_fired)
+differentiate(_norm_fire, _norm_fire_gradient, _keep_norm_fired)
 
 
 def norm_fire(
@@ -166,5 +153,7 @@ def norm_fire(
     eps: float,
 ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
     """Spikes, v and the batch's statistics of `passes.norm_fire`, inside a graph and with gradient."""
-    spikes, after, _, mean, var = call(_norm_fire, x, v, *parameters, *(running or (None, None)), eps)
+    mean, var = running or (None, None)
+    learned = dict(zip(LEARNED, parameters, strict=True))
+    spikes, after, _, mean, var = _norm_fire(x=x, v=v, **learned, running_mean=mean, running_var=var, eps=eps)
     return (spikes, after, mean, var) if running is None else (spikes, after, None, None)

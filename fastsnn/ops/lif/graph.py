@@ -10,24 +10,26 @@ from torch import Tensor
 from ... import backends, graphs
 from ...reference import mpdr as formulas
 from ...reference.lif import settled_drive
-from ...rules import Rule
-from ...types import EMPTY, Forward, LIFParams, LIFState, MPDRGradient, Saved, params_of
+from ...rules import RULES
+from ...types import EMPTY, Forward, LIFParams, LIFState, MPDRGradient, Saved
 from ..common import layout
-from ..common.autograd import first_order
 from ..common.library import (
     MORE,
     MORE_GIVEN,
     MORE_RETURNED,
     NAME,
+    PARAMETERS,
     PARAMS,
     STATE,
     all_slots,
-    apart,
-    call,
     define,
     differentiate,
     empty_like,
-    operands_state,
+    named,
+    of_params,
+    of_state,
+    read_params,
+    read_state,
     rule_of,
     slots_of,
 )
@@ -35,8 +37,6 @@ from .moments import empty_moments
 
 __all__ = ["NAME", "forward"]
 
-# where MORE begins in a call of lif_forward, behind ten operands and the parameters; defaults are left out
-MORE_AT = 20
 MORE_BACK = MORE_GIVEN + "".join(f", Tensor? g_{name}=None" for name in MORE)
 
 
@@ -44,16 +44,13 @@ def _family(mpdr: bool) -> str:
     return "mpdr" if mpdr else "lif"
 
 
-def _fake_lif_forward(x: Tensor, *given: Any) -> tuple[Tensor, ...]:
-    sequence, v_seq, u_seq, mpdr = given[5:9]
-    params, more = apart(given[9:])
-    x, _ = layout.aligned(x, operands_state(given[:5], more), sequence)
-    one, rule = x[0] if sequence else x, rule_of(params)
-    steps = (x.shape[0] if sequence else 1) if mpdr else 0
+def _fake_lif_forward(k: Any) -> tuple[Tensor, ...]:
+    x, _ = layout.aligned(k.x, read_state(k), k.sequence)
+    one, rule = x[0] if k.sequence else x, rule_of(k)
+    steps = (x.shape[0] if k.sequence else 1) if k.mpdr else 0
+    v = x if k.v_seq else None if rule.online else one
     slots = all_slots(rule, [x if slot.every_step else one for slot in rule.slots], None)
-    u, v, trace, ratio, *others = (
-        empty_like(x, model) for model in (x if u_seq else one, x if v_seq else None if rule.online else one, *slots)
-    )
+    u, v, trace, ratio, *others = (empty_like(x, model) for model in (x if k.u_seq else one, v, *slots))
     return torch.empty_like(x), u, v, trace, ratio, x.new_empty(steps, 2, dtype=torch.float64), *others
 
 
@@ -64,19 +61,18 @@ def _fake_lif_forward(x: Tensor, *given: Any) -> tuple[Tensor, ...]:
     _fake_lif_forward,
     of_state=True,
 )
-def lif_forward(x: Tensor, *given: Any) -> tuple[Tensor, ...]:
+def lif_forward(k: Any) -> tuple[Tensor, ...]:
     """A backend's LIF forward. u and v are those of the last step, or of every step with u_seq, v_seq; moments those of
     u of every step with mpdr."""
-    sequence, v_seq, u_seq, mpdr = given[5:9]
-    params, more = apart(given[9:])
-    p = params_of(*params)
-    x, state = layout.aligned(x, operands_state(given[:5], more), sequence)
-    moments = empty_moments(x, sequence) if mpdr else x.new_empty(0, 2, dtype=torch.float64)
-    wanted = {"moments_out": moments} if mpdr else {}
-    out = backends.select(_family(mpdr), x).forward(p, x, state, sequence, v_seq, EMPTY, u_seq, **wanted)
-    v = None if p.online and not v_seq else out.v
-    one = x[0] if sequence else x
-    slots = out.slots if p.online else settled_drive(p, out, sequence)
+    p = read_params(k)
+    x, state = layout.aligned(k.x, read_state(k), k.sequence)
+    moments = empty_moments(x, k.sequence) if k.mpdr else x.new_empty(0, 2, dtype=torch.float64)
+    wanted = {"moments_out": moments} if k.mpdr else {}
+    kernels = backends.select(_family(k.mpdr), x)
+    out = kernels.forward(p, x, state, k.sequence, k.v_seq, EMPTY, k.u_seq, **wanted)
+    v = None if p.online and not k.v_seq else out.v
+    one = x[0] if k.sequence else x
+    slots = out.slots if p.online else settled_drive(p, out, k.sequence)
     spikes, u, v, trace, ratio, *others = (
         empty_like(x, None) if value is None else layout.like(value, x if value.dim() == x.dim() else one)
         for value in (out.spikes, out.u, v, *all_slots(p.kind, slots, None))
@@ -84,16 +80,13 @@ def lif_forward(x: Tensor, *given: Any) -> tuple[Tensor, ...]:
     return spikes, u, v, trace, ratio, moments, *others
 
 
-def _fake_lif_backward(g_s: Tensor | None, g_v: Tensor | None, *given: Any) -> tuple[Tensor, ...]:
-    u, x, potential, keep, dtype, is_v, sequence, _, want_v = given[:9]
-    params, more = apart(given[10:])
-    rule = rule_of(params)
-    model = _model(_saved(rule, u, x, potential, keep, dtype, is_v, sequence, more))
-    one = model[0] if sequence else model
-    g_x = torch.empty_like(model, dtype=dtype)
-    drive = [one if want_v and slot.drives else None for slot in rule.slots]
+def _fake_lif_backward(k: Any) -> tuple[Tensor, ...]:
+    rule, model = rule_of(k), _model(_saved(k))
+    one = model[0] if k.sequence else model
+    g_x = torch.empty_like(model, dtype=k.dtype)
+    drive = [one if k.want_v and slot.drives else None for slot in rule.slots]
     _, _, *others = all_slots(rule, drive, None)
-    return g_x, *(empty_like(g_x, like) for like in (one if want_v else None, *others))
+    return g_x, *(empty_like(g_x, like) for like in (one if k.want_v else None, *others))
 
 
 @define(
@@ -103,53 +96,35 @@ def _fake_lif_backward(g_s: Tensor | None, g_v: Tensor | None, *given: Any) -> t
     f"(Tensor g_x, Tensor g_potential{''.join(f', Tensor g_{name}' for name in MORE)})",
     _fake_lif_backward,
 )
-def lif_backward(g_s: Tensor | None, g_v: Tensor | None, *given: Any) -> tuple[Tensor, ...]:
+def lif_backward(k: Any) -> tuple[Tensor, ...]:
     """A backend's LIF backward, from u of every step, or from x of a sequence and the potential before it;
     coefficients: the rows of `MPDRGradient`."""
-    u, x, potential, keep, dtype, is_v, sequence, v_seq, want_v, coefficients = given[:10]
-    params, more = apart(given[10:])
-    p = params_of(*params)
-    saved = _saved(p.kind, u, x, potential, keep, dtype, is_v, sequence, more)
+    p, saved = read_params(k), _saved(k)
     model = _model(saved)
-    g_s, g_v = layout.fitted(g_s, saved, sequence), layout.fitted(g_v, saved, v_seq)
-    last, every = (None, g_v) if v_seq else (g_v, None)
-    further: dict[str, Any] = {} if coefficients is None else {"mpdr": MPDRGradient(coefficients, False)}
+    g_s, g_v = layout.fitted(k.g_s, saved, k.sequence), layout.fitted(k.g_v, saved, k.v_seq)
+    last, every = (None, g_v) if k.v_seq else (g_v, None)
+    further: dict[str, Any] = {} if k.coefficients is None else {"mpdr": MPDRGradient(k.coefficients, False)}
     if p.drive:
-        further["g_drive"] = [layout.fitted(g, saved, False) for g in _drive(p.kind, more[len(MORE) :])]
-    kernels = backends.select(_family(coefficients is not None), model)
-    g_x, g_potential, g_drive, _ = kernels.backward(p, saved, g_s, last, every, want_v, **further)
-    one, slots = model[0] if sequence else model, iter(g_drive)
+        given = [getattr(k, f"g_{slot.name}") for slot in p.kind.slots if slot.drives]
+        further["g_drive"] = [layout.fitted(g, saved, False) for g in given]
+    kernels = backends.select(_family(k.coefficients is not None), model)
+    g_x, g_potential, g_drive, _ = kernels.backward(p, saved, g_s, last, every, k.want_v, **further)
+    one, slots = model[0] if k.sequence else model, iter(g_drive)
     _, _, *others = all_slots(p.kind, [next(slots, None) if slot.drives else None for slot in p.kind.slots], None)
     firsts = (empty_like(g_x, None) if g is None else layout.like(g, one) for g in (g_potential, *others))
     return layout.like(g_x, model), *firsts
 
 
-def _drive(rule: Rule, given: tuple[Tensor | None, ...]) -> list[Tensor | None]:
-    """Those of MORE that spikes depend on."""
-    by_name = dict(zip(MORE, given))  # noqa: B905 (defaults are left out)
-    return [by_name.get(slot.name) for slot in rule.slots if slot.drives]
-
-
-def _saved(
-    rule: Rule,
-    u: Tensor | None,
-    x: Tensor | None,
-    potential: Tensor | None,
-    keep: Tensor | None,
-    dtype: torch.dtype,
-    is_v: bool,
-    sequence: bool,
-    more: tuple[Tensor | None, ...],
-) -> Saved:
-    if u is not None:
-        u = layout.dense(u, sequence)
-        return Saved(dtype, sequence, u, keep=layout.like_or_none(keep, u[0] if sequence else u))
-    if x is None:
+def _saved(k: Any) -> Saved:
+    if k.u is not None:
+        u = layout.dense(k.u, k.sequence)
+        return Saved(k.dtype, k.sequence, u, keep=layout.like_or_none(k.keep, u[0] if k.sequence else u))
+    if k.x is None:
         raise TypeError("lif_backward: one of u and x must be a tensor")
-    state = LIFState(potential, is_v, keep=keep, **dict(zip(MORE, more)))  # noqa: B905 (defaults are left out)
-    x, state = layout.aligned(x, state, sequence)
-    drive = [getattr(state, slot.name) for slot in rule.slots if slot.drives]
-    return Saved(dtype, sequence, None, x, state.potential, is_v, state.keep, drive)
+    state = LIFState(k.potential, k.is_v, keep=k.keep, **named(k, MORE))
+    x, state = layout.aligned(k.x, state, k.sequence)
+    drive = [getattr(state, slot.name) for slot in rule_of(k).slots if slot.drives]
+    return Saved(k.dtype, k.sequence, None, x, state.potential, k.is_v, state.keep, drive)
 
 
 def _model(saved: Saved) -> Tensor:
@@ -157,22 +132,18 @@ def _model(saved: Saved) -> Tensor:
     return saved.u if saved.x is None else saved.x  # type: ignore[return-value]
 
 
-def _keep_for_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    x, potential, _, _, keep, is_v, sequence, v_seq, u_seq, _ = inputs[:10]
-    params, more = apart(inputs[10:])
+def _keep(ctx: Any, k: Any, output: tuple[Tensor, ...]) -> None:
     _, u, v, trace, ratio, moments, *others = output
-    ctx.set_materialize_grads(False)
     # the moments, of no elements without MPDR, are saved for `first_order` too
-    ctx.mark_non_differentiable(u, trace, ratio, *([v, *others] if rule_of(params).online else []))
-    if sequence and not u_seq:
-        ctx.save_for_backward(None, x, potential, keep, moments, *more)
+    ctx.mark_non_differentiable(u, trace, ratio, *([v, *others] if rule_of(k).online else []))
+    if k.sequence and not k.u_seq:
+        ctx.save_for_backward(moments, None, k.x, k.potential, k.keep, *named(k, MORE).values())
     else:
-        ctx.save_for_backward(u, None, None, keep, moments, *[None] * len(more))
-    ctx.kept, ctx.inputs = (x.dtype, is_v, sequence, v_seq, params), len(inputs)
+        ctx.save_for_backward(moments, u, None, None, k.keep, *[None] * len(MORE))
+    ctx.kept = {"dtype": k.x.dtype, **named(k, ("is_v", "sequence", "v_seq", *PARAMETERS))}
 
 
-@first_order
-def _lif_gradient(
+def _gradient(
     ctx: Any,
     g_s: Tensor | None,
     _: None,
@@ -181,29 +152,26 @@ def _lif_gradient(
     ___: None,
     g_moments: Tensor | None,
     *g_slots: Tensor | None,
-) -> tuple[Tensor | None, ...]:
-    dtype, is_v, sequence, v_seq, params = ctx.kept
-    g: list[Tensor | None] = [None] * ctx.inputs
-    if all(given is None for given in (g_s, g_v, g_moments, *g_slots)):
-        return tuple(g)
-    needs = ctx.needs_input_grad
-    want_v = (needs[1] or any(needs[MORE_AT:])) and not rule_of(params).online
-    *saved, moments = ctx.saved_tensors[:5]
-    more = (*ctx.saved_tensors[5:], *[None] * len(MORE))[: len(MORE)]  # defaults may be left out
-    flags = is_v, sequence, v_seq, want_v
+) -> dict[str, Tensor]:
+    needs, sequence = ctx.needs, ctx.kept["sequence"]
+    want_v = (needs.potential or any(named(needs, MORE).values())) and not RULES[ctx.kept["rule"]].online
+    moments, *saved = ctx.saved_tensors
+    given = dict(zip(("u", "x", "potential", "keep", *MORE), saved, strict=True))
     rows = None
     if g_moments is not None and moments.shape[0]:
-        model: Any = saved[0] if saved[1] is None else saved[1]
+        model: Any = given["u"] if given["x"] is None else given["x"]
         rows = formulas.coefficients(moments, g_moments, model[0].numel() if sequence else model.numel())
-    g[0], g_potential, *g_first = call(lif_backward, g_s, g_v, *saved, dtype, *flags, rows, *params, *more, *g_slots)
+    after = {f"g_{name}": g for name, g in zip(MORE, g_slots, strict=True)}
+    found = lif_backward(g_s=g_s, g_v=g_v, **given, **after, want_v=want_v, coefficients=rows, **ctx.kept)
+    g_x, g_potential, *g_first = found
+    gradients = {"x": g_x}
     if want_v:
-        g[1] = g_potential
-        for at, (first, needed) in enumerate(zip(g_first, needs[MORE_AT:]), MORE_AT):  # noqa: B905 (as they are given)
-            g[at] = first if needed and first.numel() == g_potential.numel() else None
-    return tuple(g)
+        firsts = {name: g for name, g in zip(MORE, g_first, strict=True) if g.numel() == g_potential.numel()}
+        gradients |= {"potential": g_potential, **firsts}
+    return gradients
 
 
-differentiate("lif_forward", _lif_gradient, _keep_for_backward)
+differentiate(lif_forward, _gradient, _keep)
 
 
 @graphs.constant
@@ -216,14 +184,13 @@ def forward(
     p: LIFParams, x: Tensor, state: LIFState, sequence: bool, v_seq: bool, mpdr: bool
 ) -> tuple[Forward, Tensor | None]:
     """As a backend's forward, and with mpdr the moments of u; inside a graph and with gradient."""
-    more: list[Any]
-    potential, is_v, trace, ratio, keep, *more = state
     differentiable = torch.is_grad_enabled() and any(
-        tensor is not None and tensor.requires_grad for tensor in (x, potential, *more)
+        isinstance(value, Tensor) and value.requires_grad for value in (x, *state)
     )
     through_time = differentiable and sequence and not p.online
     u_seq = through_time and _saves_u(_family(mpdr), x.device, backends._last)
-    operands = (potential, trace, ratio, keep, is_v, sequence, v_seq, u_seq, mpdr, *p.arguments, *more)
-    spikes, u, v, trace, ratio, moments, *others = call(lif_forward, x, *operands)
+    flags = {"sequence": sequence, "v_seq": v_seq, "u_seq": u_seq, "mpdr": mpdr}
+    found = lif_forward(x=x, **of_state(state), **flags, **of_params(p))
+    spikes, u, v, trace, ratio, moments, *others = found
     slots = slots_of(p, (trace, ratio, *others))
     return Forward(spikes, u, None if p.online and not v_seq else v, slots), moments if mpdr else None

@@ -9,22 +9,24 @@ from torch import Tensor
 
 from ... import backends
 from ...stats import Moments, Running, Used, group_of_all
-from ...types import Forward, LIFParams, LIFState, params_of
+from ...types import Forward, LIFParams, LIFState
 from ..common import layout
-from ..common.autograd import first_order
 from ..common.library import (
     MORE_GIVEN,
     MORE_RETURNED,
     NAME,
+    PARAMETERS,
     PARAMS,
     STATE,
     all_slots,
-    apart,
-    call,
     define,
     differentiate,
     empty_like,
-    operands_state,
+    named,
+    of_params,
+    of_state,
+    read_params,
+    read_state,
     rule_of,
     slots_of,
 )
@@ -35,6 +37,17 @@ __all__ = ["NAME", "renormalize", "renormalized_lif"]
 AFFINE = "Tensor weight, Tensor bias"
 RUNNING = "Tensor running_mean, Tensor running_var, float eps, float? max_ratio, bool strict"
 USED = "Tensor statistics, Tensor n"
+GRADIENTS = "(Tensor g_x, Tensor g_weight, Tensor g_bias)"
+
+
+def _of_running(running: Running) -> dict[str, Any]:
+    """The operands RUNNING."""
+    names = ("running_mean", "running_var", "eps", "max_ratio", "strict")
+    return dict(zip(names, running[: len(names)], strict=True))
+
+
+def _read_running(k: Any) -> Running:
+    return Running(k.running_mean, k.running_var, k.eps, k.max_ratio, k.strict)
 
 
 def _used(left: Any) -> Used:
@@ -46,62 +59,53 @@ def _fake_used(x: Tensor) -> tuple[Tensor, Tensor]:
     return statistics, statistics.new_empty(())
 
 
-def _fake_normalize(x: Tensor, *_: Any) -> tuple[Tensor, ...]:
-    return torch.empty_like(passes.laid_out(x)), *_fake_used(x)
+def _fake_normalize(k: Any) -> tuple[Tensor, ...]:
+    return torch.empty_like(passes.laid_out(k.x)), *_fake_used(k.x)
 
 
 @define("osr_normalize", f"(Tensor x, {AFFINE}, {RUNNING}) -> (Tensor y, {USED})", _fake_normalize, of_state=True)
-def _normalize(x: Tensor, weight: Tensor, bias: Tensor, *running: Any) -> tuple[Tensor, ...]:
-    x = passes.laid_out(x)
-    y, left = passes.renormalize(backends.select("osr", x), x, weight, bias, Running(*running), group_of_all())
+def _normalize(k: Any) -> tuple[Tensor, ...]:
+    x = passes.laid_out(k.x)
+    kernels, running = backends.select("osr", x), _read_running(k)
+    y, left = passes.renormalize(kernels, x, k.weight, k.bias, running, group_of_all())
     return y, *_used(left)
 
 
-def _fake_gradients(g: Tensor, x: Tensor, *given: Any) -> tuple[Tensor, Tensor, Tensor]:
-    dtype = next(value for value in given if isinstance(value, torch.dtype))
-    g_weight = x.new_empty(x.shape[1], dtype=dtype)
-    return torch.empty_like(passes.laid_out(x)), g_weight, torch.empty_like(g_weight)
-
-
-GRADIENTS = "(Tensor g_x, Tensor g_weight, Tensor g_bias)"
+def _fake_gradients(k: Any) -> tuple[Tensor, Tensor, Tensor]:
+    g_weight = k.x.new_empty(k.x.shape[1], dtype=k.dtype)
+    return torch.empty_like(passes.laid_out(k.x)), g_weight, torch.empty_like(g_weight)
 
 
 @define("osr_normalize_backward", f"(Tensor g, Tensor x, {USED}, ScalarType dtype) -> {GRADIENTS}", _fake_gradients)
-def _normalize_backward(
-    g: Tensor, x: Tensor, statistics: Tensor, n: Tensor, dtype: torch.dtype
-) -> tuple[Tensor, Tensor, Tensor]:
-    x, used = passes.laid_out(x), Used(statistics, n)
-    return passes.renormalize_gradient(backends.select("osr", x), x, g, used, group_of_all(), dtype)
+def _normalize_backward(k: Any) -> tuple[Tensor, Tensor, Tensor]:
+    x, used = passes.laid_out(k.x), Used(k.statistics, k.n)
+    return passes.renormalize_gradient(backends.select("osr", x), x, k.g, used, group_of_all(), k.dtype)
 
 
-def _keep_normalized(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    x, weight, *_ = inputs
+def _keep_normalized(ctx: Any, k: Any, output: tuple[Tensor, ...]) -> None:
     _, statistics, n = output
-    ctx.set_materialize_grads(False)
     ctx.mark_non_differentiable(statistics, n)
-    ctx.save_for_backward(x, statistics, n)
-    ctx.dtype, ctx.inputs = weight.dtype, len(inputs)
+    ctx.save_for_backward(k.x, statistics, n)
+    ctx.dtype = k.weight.dtype
 
 
-@first_order
-def _normalize_gradient(ctx: Any, g: Tensor | None, *_: None) -> tuple[Tensor | None, ...]:
-    if g is None:
-        return (None,) * ctx.inputs
-    gradients = call(_normalize_backward, g, *ctx.saved_tensors, ctx.dtype)
-    return *gradients, *(None,) * (ctx.inputs - len(gradients))
+def _normalize_gradient(ctx: Any, g: Tensor, *_: None) -> dict[str, Tensor]:
+    x, statistics, n = ctx.saved_tensors
+    g_x, g_weight, g_bias = _normalize_backward(g=g, x=x, statistics=statistics, n=n, dtype=ctx.dtype)
+    return {"x": g_x, "weight": g_weight, "bias": g_bias}
 
 
-differentiate("osr_normalize", _normalize_gradient, _keep_normalized)
+differentiate(_normalize, _normalize_gradient, _keep_normalized)
 
 
 def renormalize(x: Tensor, weight: Tensor, bias: Tensor, running: Running) -> tuple[Tensor, Moments]:
     """y and the moments of x, inside a graph and with gradient."""
-    y, statistics, n = call(_normalize, x, weight, bias, *running[:5])
+    y, statistics, n = _normalize(x=x, weight=weight, bias=bias, **_of_running(running))
     return y, Used(statistics, n).moments
 
 
-def _fake_lif_forward(x: Tensor, *given: Any) -> tuple[Tensor, ...]:
-    x, rule = passes.laid_out(x), rule_of(given[12:])
+def _fake_lif_forward(k: Any) -> tuple[Tensor, ...]:
+    x, rule = passes.laid_out(k.x), rule_of(k)
     trace, ratio, *others = (empty_like(x, model) for model in all_slots(rule, [x] * len(rule.slots), None))
     return torch.empty_like(x), empty_like(x, x), trace, ratio, *_fake_used(x), *others
 
@@ -113,12 +117,11 @@ def _fake_lif_forward(x: Tensor, *given: Any) -> tuple[Tensor, ...]:
     _fake_lif_forward,
     of_state=True,
 )
-def _lif_forward(x: Tensor, weight: Tensor, bias: Tensor, *given: Any) -> tuple[Any, ...]:
-    running, (params, more) = given[:5], apart(given[10:])
-    x = passes.laid_out(x)
-    state = operands_state(given[5:10], more).map(lambda tensor: layout.like(tensor, x))
-    kernels, p, group = backends.select("osr", x), params_of(*params), group_of_all()
-    out, left = passes.renormalized_lif(kernels, p, x, weight, bias, Running(*running), state, group)
+def _lif_forward(k: Any) -> tuple[Any, ...]:
+    x = passes.laid_out(k.x)
+    state = read_state(k).map(lambda tensor: layout.like(tensor, x))
+    kernels, p, running = backends.select("osr", x), read_params(k), _read_running(k)
+    out, left = passes.renormalized_lif(kernels, p, x, k.weight, k.bias, running, state, group_of_all())
     slots = all_slots(p.kind, out.slots, None)
     trace, ratio, *others = (empty_like(x, None) if slot is None else slot for slot in slots)
     return out.spikes, out.u, trace, ratio, *_used(left), *others
@@ -129,49 +132,35 @@ def _lif_forward(x: Tensor, weight: Tensor, bias: Tensor, *given: Any) -> tuple[
     f"(Tensor g_s, Tensor x, Tensor u, Tensor? keep, {USED}, ScalarType dtype, {PARAMS}) -> {GRADIENTS}",
     _fake_gradients,
 )
-def _lif_backward(
-    g_s: Tensor,
-    x: Tensor,
-    u: Tensor,
-    keep: Tensor | None,
-    statistics: Tensor,
-    n: Tensor,
-    dtype: torch.dtype,
-    *params: Any,
-) -> tuple[Tensor, Tensor, Tensor]:
-    x, used = passes.laid_out(x), Used(statistics, n)
-    u, keep = layout.like(u, x), layout.like_or_none(keep, x)
-    kernels, p = backends.select("osr", x), params_of(*params)
-    return passes.renormalized_lif_gradient(kernels, p, x, g_s, u, keep, used, group_of_all(), dtype)
+def _lif_backward(k: Any) -> tuple[Tensor, Tensor, Tensor]:
+    x, used = passes.laid_out(k.x), Used(k.statistics, k.n)
+    u, keep = layout.like(k.u, x), layout.like_or_none(k.keep, x)
+    kernels, p = backends.select("osr", x), read_params(k)
+    return passes.renormalized_lif_gradient(kernels, p, x, k.g_s, u, keep, used, group_of_all(), k.dtype)
 
 
-def _keep_lif(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    (x, weight), keep, params = inputs[:2], inputs[11], inputs[13:23]
+def _keep_lif(ctx: Any, k: Any, output: tuple[Tensor, ...]) -> None:
     u, _, _, statistics, n = output[1:6]
-    ctx.set_materialize_grads(False)
     ctx.mark_non_differentiable(*output[1:])
-    ctx.save_for_backward(x, u, keep, statistics, n)
-    ctx.kept, ctx.inputs = (weight.dtype, *params), len(inputs)
+    ctx.save_for_backward(k.x, u, k.keep, statistics, n)
+    ctx.kept = {"dtype": k.weight.dtype, **named(k, PARAMETERS)}
 
 
-@first_order
-def _lif_gradient(ctx: Any, g_s: Tensor | None, *_: None) -> tuple[Tensor | None, ...]:
-    if g_s is None:
-        return (None,) * ctx.inputs
-    gradients = call(_lif_backward, g_s, *ctx.saved_tensors, *ctx.kept)
-    return *gradients, *(None,) * (ctx.inputs - len(gradients))
+def _lif_gradient(ctx: Any, g_s: Tensor, *_: None) -> dict[str, Tensor]:
+    x, u, keep, statistics, n = ctx.saved_tensors
+    given = {"x": x, "u": u, "keep": keep, "statistics": statistics, "n": n}
+    g_x, g_weight, g_bias = _lif_backward(g_s=g_s, **given, **ctx.kept)
+    return {"x": g_x, "weight": g_weight, "bias": g_bias}
 
 
-differentiate("osr_lif_forward", _lif_gradient, _keep_lif)
+differentiate(_lif_forward, _lif_gradient, _keep_lif)
 
 
 def renormalized_lif(
     p: LIFParams, x: Tensor, weight: Tensor, bias: Tensor, running: Running, state: LIFState
 ) -> tuple[Forward, Moments]:
     """A step of the neuron and the moments of x, inside a graph and with gradient."""
-    more: list[Any]
-    potential, is_v, trace, ratio, keep, *more = state
-    operands = (potential, trace, ratio, keep, is_v, *p.arguments, *more)
-    spikes, u, trace, ratio, statistics, n, *others = call(_lif_forward, x, weight, bias, *running[:5], *operands)
+    found = _lif_forward(x=x, weight=weight, bias=bias, **_of_running(running), **of_state(state), **of_params(p))
+    spikes, u, trace, ratio, statistics, n, *others = found
     done = Forward(spikes, u, None, slots_of(p, (trace, ratio, *others)))
     return done, Used(statistics, n).moments

@@ -9,10 +9,20 @@ from torch import Tensor
 
 from ... import backends
 from ...stats import Moments
-from ...types import LIFParams, LIFState, params_of
+from ...types import LIFParams, LIFState
 from ..common import layout
-from ..common.autograd import first_order
-from ..common.library import NAME, PARAMS, call, define, differentiate, empty_like, rule_of
+from ..common.library import (
+    NAME,
+    PARAMETERS,
+    PARAMS,
+    define,
+    differentiate,
+    empty_like,
+    named,
+    of_params,
+    read_params,
+    rule_of,
+)
 
 __all__ = ["NAME", "charge", "fire"]
 
@@ -22,29 +32,29 @@ def _aligned(x: Tensor, potential: Tensor | None) -> tuple[Tensor, Tensor | None
     return x, state.potential
 
 
-def _fake_charge(x: Tensor, potential: Tensor | None, *_: Any) -> tuple[Tensor, Tensor]:
-    x = _aligned(x, potential)[0]
+def _fake_charge(k: Any) -> tuple[Tensor, Tensor]:
+    x, _ = _aligned(k.x, k.potential)
     return empty_like(x, x), x.new_empty(len(Moments._fields), dtype=torch.float64)
 
 
 @define(
     "ots_charge", f"(Tensor x, Tensor? potential, {PARAMS}) -> (Tensor u, Tensor moments)", _fake_charge, of_state=True
 )
-def _charge(x: Tensor, potential: Tensor | None, *params: Any) -> tuple[Tensor, Tensor]:
-    x, potential = _aligned(x, potential)
-    u, moments = backends.select("ots", x).charge(params_of(*params), x, potential)
+def _charge(k: Any) -> tuple[Tensor, Tensor]:
+    x, potential = _aligned(k.x, k.potential)
+    u, moments = backends.select("ots", x).charge(read_params(k), x, potential)
     return u, torch.stack(moments)
 
 
 def charge(p: LIFParams, x: Tensor, potential: Tensor | None) -> tuple[Tensor, Moments]:
     """u and its moments, inside a graph and without gradient."""
-    u, moments = call(_charge, x.detach(), potential, *p.arguments)
+    u, moments = _charge(x=x.detach(), potential=potential, **of_params(p))
     return u, Moments(*moments.unbind())
 
 
-def _fake_fire(x: Tensor, u: Tensor, threshold: Tensor, trace: Any, keep: Any, *params: Any) -> tuple[Tensor, ...]:
-    after = u if rule_of(params).traced() else None
-    return torch.empty_like(u, dtype=x.dtype), torch.empty_like(u), empty_like(x, after)
+def _fake_fire(k: Any) -> tuple[Tensor, ...]:
+    after = k.u if rule_of(k).traced() else None
+    return torch.empty_like(k.u, dtype=k.x.dtype), torch.empty_like(k.u), empty_like(k.x, after)
 
 
 @define(
@@ -53,16 +63,15 @@ def _fake_fire(x: Tensor, u: Tensor, threshold: Tensor, trace: Any, keep: Any, *
     "(Tensor spikes, Tensor v, Tensor trace_after)",
     _fake_fire,
 )
-def _fire(
-    x: Tensor, u: Tensor, threshold: Tensor, trace: Tensor | None, keep: Tensor | None, *params: Any
-) -> tuple[Tensor, ...]:
-    trace, keep = layout.like_or_none(trace, u), layout.like_or_none(keep, u)
-    spikes, v, after = backends.select("ots", u).fire(params_of(*params), u, threshold, trace, keep, x.dtype)
-    return spikes, v, empty_like(x, None) if after is None else after
+def _fire(k: Any) -> tuple[Tensor, ...]:
+    trace, keep = layout.like_or_none(k.trace, k.u), layout.like_or_none(k.keep, k.u)
+    kernels = backends.select("ots", k.u)
+    spikes, v, after = kernels.fire(read_params(k), k.u, k.threshold, trace, keep, k.x.dtype)
+    return spikes, v, empty_like(k.x, None) if after is None else after
 
 
-def _fake_backward(g_s: Tensor, u: Tensor, threshold: Tensor, keep: Any, dtype: torch.dtype, *_: Any) -> Tensor:
-    return torch.empty_like(u, dtype=dtype)
+def _fake_backward(k: Any) -> Tensor:
+    return torch.empty_like(k.u, dtype=k.dtype)
 
 
 @define(
@@ -70,33 +79,28 @@ def _fake_backward(g_s: Tensor, u: Tensor, threshold: Tensor, keep: Any, dtype: 
     f"(Tensor g_s, Tensor u, Tensor threshold, Tensor? keep, ScalarType dtype, {PARAMS}) -> Tensor",
     _fake_backward,
 )
-def _backward(
-    g_s: Tensor, u: Tensor, threshold: Tensor, keep: Tensor | None, dtype: torch.dtype, *params: Any
-) -> Tensor:
-    g_s, keep = layout.like(g_s, u), layout.like_or_none(keep, u)
-    return backends.select("ots", u).backward(params_of(*params), u, threshold, keep, g_s, dtype)
+def _backward(k: Any) -> Tensor:
+    g_s, keep = layout.like(k.g_s, k.u), layout.like_or_none(k.keep, k.u)
+    return backends.select("ots", k.u).backward(read_params(k), k.u, k.threshold, keep, g_s, k.dtype)
 
 
-def _keep_fired(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    x, u, threshold, _, keep, *params = inputs
-    ctx.set_materialize_grads(False)
+def _keep(ctx: Any, k: Any, output: tuple[Tensor, ...]) -> None:
     ctx.mark_non_differentiable(*output[1:])
-    ctx.save_for_backward(u, threshold, keep)
-    ctx.kept = (x.dtype, *params)
+    ctx.save_for_backward(k.u, k.threshold, k.keep)
+    ctx.kept = {"dtype": k.x.dtype, **named(k, PARAMETERS)}
 
 
-@first_order
-def _gradient(ctx: Any, g_s: Tensor | None, *_: None) -> tuple[Tensor | None, ...]:
-    g_x = None if g_s is None else call(_backward, g_s, *ctx.saved_tensors, *ctx.kept)
-    return g_x, *(None,) * (3 + len(ctx.kept))
+def _gradient(ctx: Any, g_s: Tensor, *_: None) -> dict[str, Tensor]:
+    u, threshold, keep = ctx.saved_tensors
+    return {"x": _backward(g_s=g_s, u=u, threshold=threshold, keep=keep, **ctx.kept)}
 
 
-differentiate("ots_fire", _gradient, _keep_fired)
+differentiate(_fire, _gradient, _keep)
 
 
 def fire(
     p: LIFParams, x: Tensor, u: Tensor, threshold: Tensor, trace: Tensor | None, keep: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """Spikes, v and trace at the threshold, inside a graph; the gradient goes to x, which u was charged from."""
-    spikes, v, after = call(_fire, x, u, threshold, trace, keep, *p.arguments)
+    spikes, v, after = _fire(x=x, u=u, threshold=threshold, trace=trace, keep=keep, **of_params(p))
     return spikes, v, after if p.traced else None

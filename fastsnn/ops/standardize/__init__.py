@@ -11,7 +11,6 @@ from ... import backends
 from ...types import FLOATING
 from ..common.autograd import first_order
 from ..common.dispatch import by_operators
-from ..common.library import call
 from . import graph, passes
 
 EPS = 1e-4
@@ -81,7 +80,7 @@ def standardize(weight: Tensor, gain: Tensor, eps: float = EPS, done: Standardiz
     """
     if done is None and by_operators(weight, gain):
         check(weight, gain)
-        return call(graph.standardize_forward, weight, gain, eps)[0]
+        return graph.standardize_forward(weight=weight, gain=gain, eps=eps)[0]
     if done is not None and (done.value.shape != weight.shape or len(done.mean) != len(weight)):
         raise ValueError(
             f"done holds a W_hat of shape {tuple(done.value.shape)} for weight's {tuple(weight.shape)}; it must be "

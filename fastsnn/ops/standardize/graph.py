@@ -9,55 +9,52 @@ from torch import Tensor
 
 from ... import backends
 from ..common import layout
-from ..common.autograd import first_order
-from ..common.library import call, contiguous_like, define, differentiate
+from ..common.library import contiguous_like, define, differentiate
 from . import passes
 
 
-def _fake_standardize_forward(weight: Tensor, gain: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
-    mean = weight.new_empty(weight.shape[0], dtype=torch.float64)
-    return torch.empty_like(layout.rows(weight)), mean, torch.empty_like(mean)
+def _fake_forward(k: Any) -> tuple[Tensor, Tensor, Tensor]:
+    mean = k.weight.new_empty(k.weight.shape[0], dtype=torch.float64)
+    return torch.empty_like(layout.rows(k.weight)), mean, torch.empty_like(mean)
 
 
 @define(
     "standardize_forward",
     "(Tensor weight, Tensor gain, float eps) -> (Tensor value, Tensor mean, Tensor inverse)",
-    _fake_standardize_forward,
+    _fake_forward,
 )
-def standardize_forward(weight: Tensor, gain: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
+def standardize_forward(k: Any) -> tuple[Tensor, Tensor, Tensor]:
     """A backend's standardisation: W_hat, mean and 1/sqrt(var*N + eps)."""
-    return passes.forward(backends.select("standardize", weight), weight, gain, eps)
+    return passes.forward(backends.select("standardize", k.weight), k.weight, k.gain, k.eps)
 
 
-def _fake_standardize_backward(
-    weight: Tensor, gain: Tensor, mean: Tensor, inverse: Tensor, g_out: Tensor, eps: float
-) -> tuple[Tensor, Tensor]:
-    return torch.empty_like(layout.rows(weight)), contiguous_like(gain)
+def _fake_backward(k: Any) -> tuple[Tensor, Tensor]:
+    return torch.empty_like(layout.rows(k.weight)), contiguous_like(k.gain)
 
 
 @define(
     "standardize_backward",
     "(Tensor weight, Tensor gain, Tensor mean, Tensor inverse, Tensor g_out, float eps) -> "
     "(Tensor g_weight, Tensor g_gain)",
-    _fake_standardize_backward,
+    _fake_backward,
 )
-def standardize_backward(
-    weight: Tensor, gain: Tensor, mean: Tensor, inverse: Tensor, g_out: Tensor, eps: float
-) -> tuple[Tensor, Tensor]:
+def standardize_backward(k: Any) -> tuple[Tensor, Tensor]:
     """A backend's gradient of the standardisation."""
-    return passes.gradient(backends.select("standardize", weight), weight, gain, mean, inverse, g_out, eps)
+    return passes.gradient(backends.select("standardize", k.weight), *k)
 
 
-def _keep_statistics(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    weight, gain, ctx.eps = inputs
+def _keep(ctx: Any, k: Any, output: tuple[Tensor, ...]) -> None:
     _, mean, inverse = output
     ctx.mark_non_differentiable(mean, inverse)
-    ctx.save_for_backward(weight, gain, mean, inverse)
+    ctx.save_for_backward(k.weight, k.gain, mean, inverse)
+    ctx.eps = k.eps
 
 
-@first_order
-def _standardize_gradient(ctx: Any, g_value: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
-    return *call(standardize_backward, *ctx.saved_tensors, g_value, ctx.eps), None
+def _gradient(ctx: Any, g_value: Tensor, *_: Any) -> dict[str, Tensor]:
+    weight, gain, mean, inverse = ctx.saved_tensors
+    given = {"weight": weight, "gain": gain, "mean": mean, "inverse": inverse}
+    g_weight, g_gain = standardize_backward(**given, g_out=g_value, eps=ctx.eps)
+    return {"weight": g_weight, "gain": g_gain}
 
 
-differentiate("standardize_forward", _standardize_gradient, _keep_statistics)
+differentiate(standardize_forward, _gradient, _keep)
