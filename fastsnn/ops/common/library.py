@@ -12,6 +12,7 @@ import functools
 import sys
 from collections import namedtuple
 from collections.abc import Callable
+from operator import attrgetter
 from typing import Any
 
 import torch
@@ -36,14 +37,24 @@ MORE_GIVEN = "".join(f", Tensor? {name}=None" for name in MORE)
 MORE_RETURNED = "".join(f", Tensor {name}_after" for name in MORE)
 
 
+_parameters = attrgetter(*PARAMETERS)
+_fields = attrgetter(*LIFState._fields)
+
+
+@graphs.constant
+def _names() -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Of the parameters and of a state: a graph does not look at each of them at every call."""
+    return PARAMETERS, LIFState._fields
+
+
 def of_params(p: LIFParams) -> dict[str, Any]:
     """The operands PARAMS."""
-    return dict(zip(PARAMETERS, p.arguments, strict=True))
+    return dict(zip(_names()[0], p.arguments, strict=True))
 
 
 def read_params(k: Any) -> LIFParams:
     """Of the operands PARAMS."""
-    return params_of(*named(k, PARAMETERS).values())
+    return params_of(*_parameters(k))
 
 
 def rule_of(k: Any) -> Rule:
@@ -53,12 +64,12 @@ def rule_of(k: Any) -> Rule:
 
 def of_state(state: LIFState) -> dict[str, Any]:
     """The operands STATE and MORE_GIVEN."""
-    return dict(zip(LIFState._fields, state, strict=True))
+    return dict(zip(_names()[1], state, strict=True))
 
 
 def read_state(k: Any) -> LIFState:
     """Of the operands STATE and MORE_GIVEN."""
-    return LIFState(*named(k, LIFState._fields).values())
+    return LIFState(*_fields(k))
 
 
 def named(k: Any, names: tuple[str, ...]) -> dict[str, Any]:
@@ -126,17 +137,15 @@ class Operator:
 
     def __init__(self, name: str, schema: str) -> None:
         arguments = torch._C.parse_schema(f"{name}{schema}").arguments
-        # an operator leaves out defaults at the end
-        self.places = tuple((argument.name, argument.default_value) for argument in arguments)
         names = [argument.name for argument in arguments]
-        defaults = [default for _, default in self.places]
+        defaults = [argument.default_value for argument in arguments if argument.has_default_value()]
+        # defaults are the last, and torch leaves them out
         self.operands: Any = namedtuple(name, names, defaults=defaults)  # type: ignore[misc]
         self.name = name
         self.op: Any = None
 
     def __call__(self, **operands: Any) -> Any:
-        given = [operands.get(name, default) for name, default in self.places]
-        return self.op(*given, _override(backends._last))
+        return self.op(*self.operands(**operands), _override(backends._last))
 
 
 def define(name: str, schema: str, fake: Callable[[Any], Any], of_state: bool = False) -> Callable[..., Operator]:
@@ -147,7 +156,7 @@ def define(name: str, schema: str, fake: Callable[[Any], Any], of_state: bool = 
     Raises ImportError where another version of fastsnn has defined it in this process.
     """
     operator = Operator(name, schema)
-    count = len(operator.places)
+    count = len(operator.operands._fields)
     arguments, _, results = schema.partition(") -> ")
     schema = f"{arguments}, str? backend=None) -> {results}"
 

@@ -184,13 +184,15 @@ def forward(
     p: LIFParams, x: Tensor, state: LIFState, sequence: bool, v_seq: bool, mpdr: bool
 ) -> tuple[Forward, Tensor | None]:
     """As a backend's forward, and with mpdr the moments of u; inside a graph and with gradient."""
+    more: list[Any]
+    potential, _, _, _, _, *more = state
     differentiable = torch.is_grad_enabled() and any(
-        isinstance(value, Tensor) and value.requires_grad for value in (x, *state)
+        tensor is not None and tensor.requires_grad for tensor in (x, potential, *more)
     )
     through_time = differentiable and sequence and not p.online
     u_seq = through_time and _saves_u(_family(mpdr), x.device, backends._last)
-    flags = {"sequence": sequence, "v_seq": v_seq, "u_seq": u_seq, "mpdr": mpdr}
-    found = lif_forward(x=x, **of_state(state), **flags, **of_params(p))
-    spikes, u, v, trace, ratio, moments, *others = found
+    spikes, u, v, trace, ratio, moments, *others = lif_forward(
+        x=x, sequence=sequence, v_seq=v_seq, u_seq=u_seq, mpdr=mpdr, **of_state(state), **of_params(p)
+    )
     slots = slots_of(p, (trace, ratio, *others))
     return Forward(spikes, u, None if p.online and not v_seq else v, slots), moments if mpdr else None
