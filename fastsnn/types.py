@@ -138,7 +138,7 @@ class LIFParams:
 
     @cached_property
     def arguments(self) -> tuple[Any, ...]:
-        """All of this as an operator's arguments, in the order of `registered.PARAMS`."""
+        """All of this as an operator's arguments, in the order of `ops.common.library.PARAMS`."""
         v_reset = None if self.v_reset is None else self.v_start
         neuron = (float(self.tau), bool(self.decay_input), self.threshold, v_reset)
         return *neuron, self.shape, self.height, self.slope, bool(self.detach_reset), self.rule, [*self.of_rule]
