@@ -1,6 +1,7 @@
 """No circle among the files that import each other, and in fastsnn none against the order of its packages."""
 
 import ast
+import importlib
 from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -13,7 +14,7 @@ ORDER = (
     *("surrogate", "types", "stats", "reference"),
     *("backends", "ops", "functional"),
     *("nn", "optim", "online", "models", "data", "deploy", "figures", "recorder", "summaries", "fastsnn"),
-    *("recipes", "train", "commands", "cli", "__main__"),
+    *("recipes", "train", "experiment", "plots", "potentials", "commands", "cli", "__main__"),
 )
 ROOT = Path(__file__).parents[1]
 if not (ROOT / "setup.py").exists():
@@ -88,3 +89,8 @@ def test_a_circle_would_show(tmp_path, monkeypatch):
     monkeypatch.setitem(globals(), "ROOT", tmp_path)
     with pytest.raises(CycleError):
         TopologicalSorter(graph("package")).prepare()
+
+
+@pytest.mark.parametrize("name", ["experiment", "plots", "potentials"])
+def test_modules_of_0_1_have_their_names(name):
+    assert importlib.import_module(f"fastsnn.{name}") is importlib.import_module(f"fastsnn.train.{name}")
