@@ -118,10 +118,10 @@ def _check_product(x: Tensor, packed: Packed, bias: Tensor | None) -> None:
 
 
 def _product(x: Tensor, packed: Packed, bias: Tensor | None, geometry: Geometry) -> Tensor:
-    given: dict[str, Any] = {"words": packed.words, "bits": packed.bits, "shape": packed.shape, "scale": packed.scale}
-    product = graph.packed_product if by_operators(x, bias) else passes.product
-    given |= {"bias": bias, **geometry._asdict()}
-    return product(x=x, **given)
+    product: Any = graph.packed_product if by_operators(x, bias) else passes.product
+    given = {"words": packed.words, "bits": packed.bits, "shape": packed.shape, "scale": packed.scale, "bias": bias}
+    stride, padding, dilation = geometry
+    return product(x=x, **given, stride=stride, padding=padding, dilation=dilation)
 
 
 def packed_linear(x: Tensor, packed: Packed, bias: Tensor | None = None) -> Tensor:
