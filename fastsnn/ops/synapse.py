@@ -29,30 +29,39 @@ Gradients = Callable[[Tensor, Tensor, Tensor, "list[bool]"], "tuple[Tensor | Non
 
 
 class Steps:
-    """Of a synapse whose steps have a backward each: output gradients and traces of the last ones, and the sums of the
-    gradients of weight and bias before them."""
+    """Of a synapse whose steps have a backward each: copies of the output gradients and traces of the last ones, and
+    the sums of the gradients of weight and bias before them."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None, gradients: Gradients) -> None:
         self._learned, self._gradients = (weight, bias), gradients
-        self._kept: list[tuple[Tensor, Tensor]] = []
+        self._operands: tuple[Tensor, ...] = ()
+        self._form: Any = None
+        self._rows = 0
         self._sums: list[Tensor | None] = [None, None]
 
-    def take(self, g_y: Tensor, trace: Tensor) -> bool:
-        """Whether the step's gradients come with those of others, in a pass of `backward`: where the operands of two or
-        more take no more memory than the weight."""
-        most = min(MOST_STEPS, self._learned[0].numel() // max(g_y.numel() + trace.numel(), 1))
-        if most < 2 or not _together.waits or ends_at_neurons():
+    def take(self, *given: Tensor) -> bool:
+        """Whether the gradients of a step, of g_y and trace, come with those of others, in a pass of `backward`: where
+        the operands of two or more take no more memory than the weight."""
+        most = min(MOST_STEPS, self._learned[0].numel() // max(sum(each.numel() for each in given), 1))
+        n = len(given[0])
+        if n == 0 or most < 2 or not _together.waits or ends_at_neurons():
             return False
-        if self._kept and not all(map(_is_alike, self._kept[0], (g_y, trace))):
+        form = [(each.shape, each.dtype) for each in given]
+        if form != self._form:
             self._multiply()
-        self._kept.append((g_y, trace.clone()))  # a later step may take the trace's memory
-        if len(self._kept) >= most:
+            self._form, self._operands = form, tuple(torch.cat([each] * most) for each in given)  # in its layout
+        for kept, each in zip(self._operands, given, strict=True):
+            kept.narrow(0, self._rows, n).copy_(each)
+        self._rows += n
+        if self._rows == most * n:
             self._multiply()
         return True
 
     def _multiply(self) -> None:
-        g_y, trace = map(torch.cat, zip(*self._kept, strict=True))
-        self._kept.clear()
+        if self._rows == 0:
+            return
+        g_y, trace = (kept.narrow(0, 0, self._rows) for kept in self._operands)
+        self._rows = 0
         which = [False, *(p is not None and p.requires_grad for p in self._learned)]
         _, *found = self._gradients(g_y, trace, self._learned[0], which)
         for i, (p, g) in enumerate(zip(self._learned, found, strict=True)):
@@ -62,8 +71,7 @@ class Steps:
 
     def arrive(self) -> None:
         """Put the sums into `.grad`, as autograd would."""
-        if self._kept:
-            self._multiply()
+        self._multiply()
         for p, total in zip(self._learned, self._sums, strict=True):
             if p is None or total is None:
                 continue
@@ -71,10 +79,6 @@ class Steps:
                 p.grad.add_(total)
             else:
                 p.grad = total if total.stride() == p.stride() else torch.empty_like(p).copy_(total)
-
-
-def _is_alike(before: Tensor, now: Tensor) -> bool:
-    return before.shape[1:] == now.shape[1:] and before.dtype == now.dtype
 
 
 class _Together(threading.local):

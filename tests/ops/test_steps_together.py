@@ -14,6 +14,8 @@ from fastsnn import TracedSpikes, online
 from fastsnn.ops import synapse
 from fastsnn.ops.synapse import MOST_STEPS, backward, steps_together
 
+from ..cases import assert_same
+
 F64 = torch.float64
 SYNAPSES = {
     "linear": (lambda: nn.Linear(60, 50), (2, 60)),
@@ -123,7 +125,13 @@ def test_batches_that_differ_and_a_weight_in_two_places(products):
     expected = run(False)
     products.clear()
     torch.testing.assert_close(run(True), expected, rtol=1e-12, atol=1e-12)
-    assert len(products) == 2
+    assert products == [4, 2, 6]
+
+
+def test_an_empty_batch_has_a_gradient_of_zeros():
+    layer = nn.Linear(60, 50).double()
+    found, _ = learn(layer, inputs((0, 60), 2), once=True)
+    assert_same(found, [torch.zeros_like(p) for p in layer.parameters()])
 
 
 def test_gradients_that_were_there_are_added_to():
@@ -207,13 +215,30 @@ def test_who_asks_for_a_gradient_between_has_it(again, products):
     torch.testing.assert_close(layer.weight.grad, 2 * g)
 
 
-def test_a_trace_that_is_written_later_has_left_its_values():
+class Reused(torch.autograd.Function):
+    """The identity, whose gradients all lie in one memory."""
+
+    @staticmethod
+    def forward(ctx, y, memory):
+        ctx.memory = memory
+        return y.clone()
+
+    @staticmethod
+    def backward(ctx, g):
+        return ctx.memory.copy_(g), None
+
+
+def test_what_is_written_later_has_left_its_values():
     layer, given = nn.Linear(60, 50).double(), inputs((2, 60), 3)
     expected, _ = learn(layer, given)
     layer.zero_grad()
-    memory = torch.empty_like(given[0][1])
+    of_traces, of_gradients = torch.empty(2, 60, dtype=F64), torch.empty(2, 50, dtype=F64)
+
+    def one_memory(s):
+        return Reused.apply(layer(s), of_gradients)
+
     with steps_together():
-        steps(layer, ((s, memory.copy_(trace).detach()) for s, trace in given))
+        steps(one_memory, ((s, of_traces.copy_(trace).detach()) for s, trace in given))
     torch.testing.assert_close(layer.weight.grad, expected[0], rtol=1e-12, atol=1e-12)
 
 
