@@ -119,9 +119,18 @@ def _check_product(x: Tensor, packed: Packed, bias: Tensor | None) -> None:
 
 def _product(x: Tensor, packed: Packed, bias: Tensor | None, geometry: Geometry) -> Tensor:
     product: Any = graph.packed_product if by_operators(x, bias) else passes.product
-    given = {"words": packed.words, "bits": packed.bits, "shape": packed.shape, "scale": packed.scale, "bias": bias}
     stride, padding, dilation = geometry
-    return product(x=x, **given, stride=stride, padding=padding, dilation=dilation)
+    return product(
+        x=x,
+        words=packed.words,
+        bits=packed.bits,
+        shape=packed.shape,
+        scale=packed.scale,
+        bias=bias,
+        stride=stride,
+        padding=padding,
+        dilation=dilation,
+    )
 
 
 def packed_linear(x: Tensor, packed: Packed, bias: Tensor | None = None) -> Tensor:
