@@ -14,6 +14,7 @@ from ..cases import (
     NEURONS,
     ONLINE,
     RULES,
+    TORCH,
     TYPES,
     assert_same,
     current,
@@ -169,6 +170,7 @@ def test_a_state_in_place(backend, rule):
     x = current(3, memory.WORTH_ASKING + 13)
     spikes, moments, places = steps_in_place(rule, x)
     expected, of_truth, _ = on_reference(steps_in_place, rule, x)
-    assert places == 1 or backend == "triton"  # whose interpreter, before 3.6, holds what it was given
+    if backend != "triton" or TORCH >= (2, 11):  # the interpreter of Triton 3.4 holds what it was given
+        assert places == 1
     assert_same(spikes, expected)
     assert_same(moments, of_truth, **MOMENTS)
