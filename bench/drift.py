@@ -69,13 +69,13 @@ def network(case: str) -> nn.Sequential:
     return nn.Sequential(nn.Flatten(), *hidden, nn.Linear(WIDTH, 10))
 
 
-def trainer(case: str) -> online.Trainer:
+def trainer(case: str, graph: bool = False) -> online.Trainer:
     """Of a new network."""
     net = network(case)
     optimizer: Optimizer = SGD(net.parameters(), 0.1)
     if case == "rptt":
         optimizer = STGR(optimizer)
-    return online.Trainer(net, optimizer, mode="A" if through_time(case) else "O")
+    return online.Trainer(net, optimizer, mode="A" if through_time(case) else "O", graph=graph)
 
 
 def prepare(learner: online.Trainer, read: Dataset, order: Tensor) -> None:

@@ -1,10 +1,11 @@
 """Learning digits one by one against SpikingJelly: `python -m bench.drift_speed` (about a minute on a quiet machine).
 
 OTTT, mode O, batch 1, T = 4, the network of `bench.drift`, the same weights, loss and optimizer (torch's SGD): samples
-a second of `fastsnn.online.train_batch` and of SpikingJelly's OTTTSequential with a loop over the steps. What torch
-alone takes for the same layers with ReLU in the neurons' place, loss and optimizer included, is the floor of both. One
-thread; the three alternate, the ratio is the median of the rounds'. Refuses to time where the weights differ after the
-first digit. Writes drift_speed.csv (one row a round) and drift_speed.md into bench/results.
+a second of `fastsnn.online.train_batch` and of SpikingJelly's OTTTSequential with a loop over the steps, each as it
+is and the way that makes it fastest: the update as one graph, the network under torch.compile. What torch alone takes
+for the same layers with ReLU in the neurons' place, loss and optimizer included, is the floor of both without graphs.
+One thread; they alternate, the ratio is the median of the rounds'. Refuses to time where the weights differ after one
+of the first digits. Writes drift_speed.csv (one row a round) and drift_speed.md into bench/results.
 """
 
 from __future__ import annotations
@@ -29,8 +30,14 @@ from .training_speed import (
     table,
 )
 
-ROUNDS, SAMPLES = 15, 100
-SHOWN = {"fastsnn": "fastsnn", "spikingjelly": "SpikingJelly", "relu": "ReLU in torch: the floor"}
+ROUNDS, SAMPLES, FIRST = 15, 100, 5
+SHOWN = {
+    "graph": "fastsnn, `Trainer(graph=True)`",
+    "fastsnn": "fastsnn",
+    "spikingjelly": "SpikingJelly",
+    "compiled": "SpikingJelly, `net.compile()`",
+    "relu": "ReLU in torch: the floor of both without graphs",
+}
 
 
 def spikingjelly() -> nn.Sequential:
@@ -48,18 +55,25 @@ def spikingjelly() -> nn.Sequential:
     return OTTTSequential(nn.Flatten(), *hidden, nn.Linear(WIDTH, 10))
 
 
-def contenders() -> tuple[dict[str, Learn], nn.Module, nn.Module]:
-    """What learns one digit, and fastsnn's and SpikingJelly's network, with the same weights."""
-    ours, theirs = trainer("ottt"), spikingjelly().train()
-    ours.optimizer.param_groups[0]["lr"] = LR
-    same_weights(ours.net, theirs)
+def contenders() -> tuple[dict[str, Learn], dict[str, nn.Module]]:
+    """What learns one digit, and the networks of those that learn alike, with the same weights."""
+    ours, graphed = trainer("ottt"), trainer("ottt", graph=True)
+    nets = {"fastsnn": ours.net, "graph": graphed.net, "spikingjelly": spikingjelly(), "compiled": spikingjelly()}
+    for name, net in nets.items():
+        same_weights(ours.net, net)
+        if name == "compiled":
+            net.compile()
+    for each in (ours, graphed):
+        each.optimizer.param_groups[0]["lr"] = LR
     floor = nn.Sequential(*(nn.ReLU() if i in (2, 4) else part for i, part in enumerate(network("ottt"))))
-    learners = {
+    learners: dict[str, Learn] = {
         "fastsnn": lambda x, y: ours.train_batch(data.direct(x, STEPS), y),
-        "spikingjelly": spikingjelly_learner(theirs, LR, STEPS, "O"),
+        "graph": lambda x, y: graphed.train_batch(data.direct(x, STEPS), y),
         "relu": step_by_step(floor, LR, STEPS, "O", lambda: None),
     }
-    return learners, ours.net, theirs
+    for name in ("spikingjelly", "compiled"):
+        learners[name] = spikingjelly_learner(nets[name].train(), LR, STEPS, "O")
+    return learners, nets
 
 
 def seconds(learn: Learn, x: Tensor, y: Tensor) -> float:
@@ -74,10 +88,11 @@ def rounds() -> list[Row]:
     """Samples a second of each, in turn."""
     torch.manual_seed(0)
     read = data.load("digits")
-    learners, ours, theirs = contenders()
-    for name in ("fastsnn", "spikingjelly"):
-        learners[name](read.train_x[:1], read.train_y[:1])
-    check(ours, theirs)
+    learners, nets = contenders()
+    for i in range(FIRST):  # a graph is captured, and compared with the layers, in the last two
+        for name, net in nets.items():
+            learners[name](read.train_x[i : i + 1], read.train_y[i : i + 1])
+            check(nets["fastsnn"], net)
     found = []
     for i in range(ROUNDS):
         x, y = read.train_x[i * SAMPLES % 1300 :], read.train_y[i * SAMPLES % 1300 :]

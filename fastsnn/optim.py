@@ -13,7 +13,9 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim import SGD, Optimizer
 
 from . import backends
+from .ops.common.dispatch import by_operators
 from .ops.common.layout import is_dense, like
+from .ops.stgr.graph import stgr_sgd
 from .types import flag, number
 
 __all__ = ["STGR", "rho"]
@@ -152,7 +154,6 @@ class STGR(Optimizer):
 
     def _fused(self) -> None:
         """SGD with momentum and all of this in one pass."""
-        kernels = backends.select("stgr", torch.empty(0, device="cpu"))
         for group in self.param_groups:
             numbers = {"lam": group["a2"] * group["lam"], "gam": group["a2"] * group["gam"], "rho": rho(self.epoch)}
             numbers |= {"lr": float(group["lr"]), "momentum": group["momentum"], "undamped": 1 - group["dampening"]}
@@ -161,7 +162,11 @@ class STGR(Optimizer):
                 average, previous = self._state(p)
                 buffer, first = self._momentum(p)
                 tensors: Any = (p.grad, average, previous, buffer)
-                kernels.sgd(p, tensors, first=first, **numbers)
+                if by_operators(p, p.grad):
+                    named = dict(zip(("grad", "average", "previous", "momentum_buffer"), tensors, strict=True))
+                    stgr_sgd(weight=p, **named, first=first, **numbers)
+                else:
+                    backends.select("stgr", p).sgd(p, tensors, first=first, **numbers)
                 self.optimizer.state[p]["momentum_buffer"] = buffer
                 torch.autograd.graph.increment_version(p)
         # as a scheduler's wrapper of step does

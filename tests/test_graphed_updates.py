@@ -1,4 +1,4 @@
-"""`Trainer(graph=True)`: its logic with a stand-in for the device. tests/gpu runs it on one."""
+"""`Trainer(graph=True)`: its logic with a stand-in for a device. tests/gpu runs it on one, test_cpu_graphs.py here."""
 
 import copy
 import warnings
@@ -9,7 +9,7 @@ from torch import nn
 
 import fastsnn
 from fastsnn import online
-from fastsnn.online import graph
+from fastsnn.online import cuda_graph, graph
 
 T = 4
 
@@ -17,6 +17,7 @@ T = 4
 class Rehearsed:
     """A capture leaves everything as it was and a replay runs the captured call again, into the same outputs."""
 
+    RUNS = False
     captures = 0
     waits_at = None
 
@@ -33,21 +34,24 @@ class Rehearsed:
     def pool(self):
         return "a pool"
 
-    def capture(self, call, pool):
+    obstacle = staticmethod(cuda_graph.obstacle)
+
+    def capture(self, run, x, y, pool):
         assert pool == "a pool"
         self.captures += 1
-        net, optimizer = (copy.deepcopy(part.state_dict()) for part in (self.net, self.optimizer))
-        rng = torch.get_rng_state()
-        out = call()
-        self.net.load_state_dict(net)
-        self.optimizer.load_state_dict(optimizer)
-        torch.set_rng_state(rng)
+        before = graph.Before(self.net, self.optimizer)
+        x, y = [x_t.clone() for x_t in x], y.clone()
+        out = run(x, y)
+        before.restore()
 
-        def replay():
-            for mine, now in zip(out, call(), strict=True):
+        def replay(x_given, y_given):
+            for kept, given in zip((*x, y), (*x_given, y_given), strict=True):
+                kept.copy_(given)
+            for mine, now in zip(out, run(x, y), strict=True):
                 mine.copy_(now)
+            return out
 
-        return replay, out
+        return replay, None
 
 
 def network(dropout=0.3):
@@ -67,8 +71,9 @@ def trainers(make=lambda p: torch.optim.SGD(p, 0.1, momentum=0.9), **options):
     eager, net = network(), network()
     optimizer = make(net.parameters())
     graphed = online.Trainer(net, optimizer, graph=True, **options)
-    graphed._graphs.device = Rehearsed(net, optimizer)
-    return online.Trainer(eager, make(eager.parameters()), **options), graphed, graphed._graphs.device
+    device = Rehearsed(net, optimizer)
+    graphed._graphs.devices = {"cpu": device}
+    return online.Trainer(eager, make(eager.parameters()), **options), graphed, device
 
 
 def train(trainer, data, before=lambda i, trainer: None):
@@ -184,7 +189,7 @@ def test_an_update_that_waits_for_the_device_is_not_captured():
 def test_a_capture_that_fails_falls_back_with_its_first_error():
     eager, graphed, device = trainers()
 
-    def capture(call, pool):
+    def capture(run, x, y, pool):
         try:
             raise ValueError("operation not permitted")
         except ValueError:
@@ -218,19 +223,20 @@ def test_a_replay_is_seen_by_caches_of_the_weights():
     train(graphed, batches(4))
     versions = [p._version for p in graphed.net.parameters()]
 
-    def replay():
-        pass
+    def replay(x, y):
+        return torch.zeros(T), torch.zeros(1)
 
     next(iter(graphed._graphs._graphs.values())).replay = replay
     train(graphed, batches(1))
     assert all(p._version > before for p, before in zip(graphed.net.parameters(), versions, strict=True))
 
 
-def test_on_the_cpu_it_says_what_it_needs():
-    net = network()
+def test_another_device_says_what_is_needed():
+    net = network().to("meta")
     trainer = online.Trainer(net, torch.optim.SGD(net.parameters(), 0.1), graph=True)
-    with pytest.warns(RuntimeWarning, match="must be on one CUDA device and are on cpu"):
-        trainer.train_batch(*batches(1)[0])
+    x, y = batches(1)[0]
+    with pytest.warns(RuntimeWarning, match="must be on the CPU or one CUDA device and are on cpu, meta"):
+        assert trainer._graphs.run(lambda x, y: "ran", x, y, {}) == "ran"
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        trainer.train_batch(*batches(1)[0])
+        assert trainer._graphs.run(lambda x, y: "ran", x, y, {}) == "ran"

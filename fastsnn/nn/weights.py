@@ -10,6 +10,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.compiler import is_dynamo_compiling
 
 from ..ops import standardize as op
 from ..ops.common.dispatch import by_operators
@@ -50,18 +51,21 @@ class _Standardized(nn.Module):
 
     def _standardized(self) -> Tensor:
         """As `standardized_weight`, in memory that later calls share."""
-        if by_operators(self.weight, self.gain) or self.weight.device.type != "cpu":
+        if is_dynamo_compiling() or self.weight.device.type != "cpu":
             return op.standardize(*self._operands())
         if self._once is not None and self._once.serves():
             return self._once.value()
         given = self._operands()
-        return op.standardize(*given, done=self._computed(*given)[1])
+        done = None if by_operators(*given) else self._computed(*given)[1]
+        return op.standardize(*given, done=done)
 
     def _operands(self) -> tuple[Tensor, Tensor]:
         return self.weight, self.gain if self.factor == 1 else self.factor * self.gain
 
     def _computed(self, weight: Tensor, gain: Tensor) -> tuple[tuple[Tensor, Tensor], op.Standardized]:
-        """Copies of weight and gain, and what is computed of them."""
+        """Copies of weight and gain, and what is computed of them; anew where values are not to be read."""
+        if by_operators(weight, gain):
+            return (weight.detach(), gain.detach()), op.compute(weight, gain)
         if self._done is None or not all(map(_unchanged, self._done[0], (weight, gain))):
             # what is computed under inference_mode serves a training step, too
             with torch.inference_mode(False), torch.no_grad():
@@ -113,7 +117,8 @@ class _Once:
         """The sum of the gradients to weight and gain. Raises RuntimeError for a write that left no trace."""
         if self._value is None:
             return
-        if self.serves() and not all(map(_alike, self.given, self.layer._operands())):
+        now = self.layer._operands()
+        if self.serves() and not by_operators(*now) and not all(map(_alike, self.given, now)):
             raise RuntimeError(
                 f"weight or gain of {self.layer} was written through .data between the steps of a batch, after which "
                 "steps went on with the weight of before; no update was made. Write in place under torch.no_grad() "

@@ -1,111 +1,112 @@
-"""A batch's whole update as one CUDA graph: all steps forward and backward, and the optimizer."""
+"""A batch's whole update as one graph: all steps forward and backward, and the optimizer."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import _has_any_global_hook
 from torch.optim import Optimizer
+from torch.utils import _pytree as pytree
 
 from .. import backends
+from ..nn import LIF
+from ..types import LIFParams
+from . import cuda_graph, fx_graph
 
 __all__ = ["GraphedUpdates"]
 
 WARM_UP = 3  # batches that run eagerly first: optimizer state, libraries' workspaces, waits for the device
+NUMBERS = (bool, int, float, str, LIFParams)  # of a layer's attributes
 ANEW = 5  # captures in a row that other hyper-parameters may cause
 Run = Callable[[Any, Tensor], tuple[Tensor, Tensor]]
 
 
-class CUDA:
-    """What is asked of the device."""
-
-    @staticmethod
-    def aside(call: Callable[[], Any]) -> Any:
-        """call() on a side stream, as work is that a graph will hold."""
-        side = torch.cuda.Stream()
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):
-            out = call()
-        torch.cuda.current_stream().wait_stream(side)
-        return out
-
-    @staticmethod
-    def waits(call: Callable[[], Any]) -> tuple[Any, str | None]:
-        """call(), and where it waited for the device."""
-        before = torch.cuda.get_sync_debug_mode()
-        torch.cuda.set_sync_debug_mode("warn")
-        try:
-            with warnings.catch_warnings(record=True) as seen:
-                warnings.simplefilter("always")
-                out = call()
-        finally:
-            torch.cuda.set_sync_debug_mode(before)
-        found = [w for w in seen if "called a synchronizing" in str(w.message)]
-        for other in seen:
-            if other not in found:
-                warnings.warn_explicit(other.message, other.category, other.filename, other.lineno)
-        return out, f"{found[0].filename}, line {found[0].lineno}" if found else None
-
-    @staticmethod
-    def capture(call: Callable[[], Any], pool: Any) -> tuple[Callable[[], None], Any]:
-        """(replay, outputs of every replay). Raises what the capture raises, the generator as it was."""
-        generator = torch.cuda.default_generators[torch.cuda.current_device()]
-        state, graph = generator.get_state(), torch.cuda.CUDAGraph()
-        try:
-            with torch.cuda.graph(graph, pool=pool):
-                out = call()
-        except BaseException:
-            # a capture that fails leaves the generator in it
-            fresh = torch.Generator(generator.device)
-            fresh.set_state(state)
-            generator.graphsafe_set_state(fresh.graphsafe_get_state())
-            raise
-        return graph.replay, out
-
-    @staticmethod
-    def pool() -> Any:
-        return torch.cuda.graph_pool_handle()
-
-
 @dataclass
 class Graphed:
-    """One shape of batch. setting: hyper-parameters that the graph holds as numbers. anew: captures in a row."""
+    """One shape of batch. setting: what the graph holds as it was. anew: captures in a row. checked: whether a replay was
+    compared with what the layers give."""
 
     batches: int = 0
-    replay: Callable[[], None] | None = None
-    x: tuple[Tensor, ...] = ()
-    y: Tensor | None = None
-    out: Any = None
+    replay: Run | None = None
     setting: Any = None
     anew: int = 0
+    checked: bool = False
     refusal: str | None = None
+
+
+class Seen(NamedTuple):
+    """Of a network and its optimizer: parameters, buffers and the optimizer's tensors by name; what both are set to;
+    whether something has hooks."""
+
+    tensors: dict[str, Tensor]
+    numbers: list[Any]
+    hooked: bool
+
+    def addresses(self) -> list[int]:
+        return [tensor.data_ptr() for tensor in self.tensors.values()]
+
+
+def look(net: nn.Module, optimizer: Optimizer) -> Seen:
+    tensors: dict[str, Any] = {}
+    numbers: list[Any] = [getattr(optimizer, "epoch", None)]
+    hooks: list[Any] = [optimizer._optimizer_step_pre_hooks, optimizer._optimizer_step_post_hooks]
+    for prefix, module in net.named_modules():
+        numbers += [value for value in module.__dict__.values() if type(value) in NUMBERS]
+        hooks += [module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks]
+        for name, tensor in (*module._parameters.items(), *module._buffers.items()):
+            if tensor is not None:
+                tensors[f"{prefix}.{name}" if prefix else name] = tensor
+                numbers.append(tensor.requires_grad)
+                hooks += [tensor._backward_hooks, tensor._post_accumulate_grad_hooks]
+    for i, leaf in enumerate(pytree.tree_leaves(optimizer.state_dict())):
+        if isinstance(leaf, Tensor):
+            tensors[f"the optimizer's {i}"] = leaf
+        else:
+            numbers.append(leaf)
+    return Seen(tensors, numbers, any(hooks) or _has_any_global_hook())
+
+
+class Before:
+    """Copies of what an update writes: parameters, buffers, the optimizer's tensors, the CPU's generator."""
+
+    def __init__(self, net: nn.Module, optimizer: Optimizer) -> None:
+        self._written = [*look(net, optimizer).tensors.values()]
+        self.values, self._generator = [t.detach().clone() for t in self._written], torch.get_rng_state()
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        for tensor, value in zip(self._written, self.values, strict=True):
+            tensor.copy_(value)
+        torch.set_rng_state(self._generator)
 
 
 class GraphedUpdates:
     """Runs updates as graphs, one for each shape of batch; eagerly until it has one and where none can be."""
 
-    device: Any = CUDA
-
     def __init__(self, net: nn.Module, optimizer: Optimizer) -> None:
         self.net, self.optimizer = net, optimizer
         self.refusal: str | None = None
+        self.devices: dict[str, Any] = {"cuda": cuda_graph, "cpu": fx_graph}
+        self._device: Any = None
         self._graphs: dict[Any, Graphed] = {}
         self._pool: Any = None
         self._warned: set[str] = set()
 
-    def takes(self, x: Sequence[Tensor] | Tensor, y: Tensor, options: dict[str, Any]) -> bool:
-        """Whether a graph can be tried; else `refusal` says why not."""
-        self.refusal = self._obstacle(x, y, options)
+    def run(
+        self, run: Run, x: Sequence[Tensor] | Tensor, y: Tensor, options: dict[str, Any]
+    ) -> tuple[Tensor, Tensor]:
+        """run(x, y), which is of these options, or the replay that does the same; where it is the former though a
+        graph was asked for, `refusal` says why."""
+        seen = look(self.net, self.optimizer)
+        self.refusal = self._obstacle(seen, x, y, options)
         if self.refusal is not None:
             self._warn()
-        return self.refusal is None
-
-    def run(self, run: Run, x: Sequence[Tensor] | Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """run(x, y), or the replay that does the same."""
+            return run(x, y)
         found = self._graphs.setdefault(self._shape(x, y), Graphed())
         self.refusal = found.refusal
         if found.refusal is not None:
@@ -113,79 +114,100 @@ class GraphedUpdates:
             return run(x, y)
         if found.batches < WARM_UP:
             return self._warm_up(found, run, x, y)
-        if found.replay is None or found.setting != self._setting():
-            self._capture(found, run, x, y)
+        setting = (options, seen.numbers, seen.addresses())
+        if found.replay is None or found.setting != setting:
+            out = self._capture(found, setting, run, x, y)
+            if out is not None:
+                return out
         else:
             found.anew = 0
         if found.replay is None:
-            return self.run(run, x, y)
-        for mine, given in zip(found.x, x, strict=True):
-            mine.copy_(given)
-        found.y.copy_(y)  # type: ignore[union-attr]
-        found.replay()
+            return self.run(run, x, y, options)
+        if self._device.RUNS and not found.checked:
+            return self._check(found, run, x, y)
+        out = found.replay(x, y)
         # a replay writes what Python does not see: caches of the weights must ask again
-        torch.autograd.graph.increment_version([*self.net.parameters(), *self.net.buffers()])
-        return found.out
+        torch.autograd.graph.increment_version(seen.tensors.values())
+        return out
 
     def _warm_up(self, found: Graphed, run: Run, x: Sequence[Tensor] | Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         found.batches += 1
         if found.batches < WARM_UP:
-            return self.device.aside(lambda: run(x, y))
-        out, where = self.device.waits(lambda: self.device.aside(lambda: run(x, y)))
+            return self._device.aside(lambda: run(x, y))
+        out, where = self._device.waits(lambda: self._device.aside(lambda: run(x, y)))
         if where is not None:
             found.refusal = f"the update waits for the device ({where})"
         return out
 
-    def _capture(self, found: Graphed, run: Run, x: Sequence[Tensor] | Tensor, y: Tensor) -> None:
+    def _capture(
+        self, found: Graphed, setting: Any, run: Run, x: Sequence[Tensor] | Tensor, y: Tensor
+    ) -> tuple[Tensor, Tensor] | None:
+        """A graph for `found`, or why there is none; what the batch gave where it was run."""
         if found.replay is not None:
             found.anew += 1
-        found.replay, found.out = None, None
+        found.replay, found.checked = None, False
         if found.anew > ANEW:
             found.refusal = (
-                "the optimizer's hyper-parameters change at every batch and a graph holds them as numbers: give the "
-                "learning rate as a tensor, to an optimizer with fused=True or capturable=True"
+                "the optimizer's hyper-parameters, or a layer's, change at every batch and a graph holds them as "
+                "numbers: give the learning rate as a tensor, to an optimizer with fused=True or capturable=True"
             )
-            return
-        self._pool = self._pool or self.device.pool()
-        found.x, found.y, found.setting = tuple(x_t.clone() for x_t in x), y.clone(), self._setting()
-        before, mine = self._addresses(), (found.x, found.y)
+            return None
+        self._pool = self._pool or self._device.pool()
+        found.setting = setting
+        there = look(self.net, self.optimizer).tensors
+        before = Before(self.net, self.optimizer) if self._device.RUNS else None
         try:
-            found.replay, found.out = self.device.capture(lambda: run(*mine), self._pool)
+            found.replay, out = self._device.capture(run, x, y, self._pool)
+        except FloatingPointError:
+            raise
         except Exception as error:
+            if before is not None:
+                before.restore()
             found.refusal = f"it cannot be captured: {type(error).__name__}: {_first(error)}"
             self.optimizer.zero_grad()
-            return
-        moved = [name for name, address in self._addresses().items() if before.get(name) != address]
+            return None
+        now = look(self.net, self.optimizer).tensors
+        moved = [name for name, t in now.items() if name not in there or t.data_ptr() != there[name].data_ptr()]
         if moved:
             found.replay, found.refusal = None, f"{', '.join(moved[:3])} is another tensor after every batch"
+        return out
 
-    def _addresses(self) -> dict[str, int]:
-        named = [*self.net.named_parameters(), *self.net.named_buffers()]
-        return {name: tensor.data_ptr() for name, tensor in named}
+    def _check(self, found: Graphed, run: Run, x: Sequence[Tensor] | Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """What the layers give; no graph from here on where its replay gives anything else."""
+        before = Before(self.net, self.optimizer)
+        replayed = [*found.replay(x, y)]  # type: ignore[misc]
+        after = Before(self.net, self.optimizer)
+        before.restore()
+        out = run(x, y)
+        found.checked = True
+        try:
+            now = Before(self.net, self.optimizer)
+            torch.testing.assert_close([*replayed, *after.values], [*out, *now.values], equal_nan=True)
+        except AssertionError:
+            found.replay, found.refusal = None, (
+                "its graph gives other numbers than the layers: something in the network, the loss or the optimizer "
+                "decides in Python, or works past torch's operators (NumPy, an extension)"
+            )
+        return out
 
-    def _obstacle(self, x: Sequence[Tensor] | Tensor, y: Tensor, options: dict[str, Any]) -> str | None:
-        tensors = [*self.net.parameters(), *x, y]
-        homes = {str(tensor.device) for tensor in tensors}
-        if self.device is CUDA and (len(homes) > 1 or any(tensor.device.type != "cuda" for tensor in tensors)):
-            return f"network and batch must be on one CUDA device and are on {', '.join(sorted(homes))}"
+    def _obstacle(self, seen: Seen, x: Sequence[Tensor] | Tensor, y: Tensor, options: dict[str, Any]) -> str | None:
+        homes = {tensor.device for tensor in (*self.net.parameters(), *x, y)}
+        self._device = self.devices.get(y.device.type)
+        if len(homes) > 1 or self._device is None:
+            found = ", ".join(sorted(map(str, homes)))
+            return f"network and batch must be on the CPU or one CUDA device and are on {found}"
         if options.get("backward_steps") is not None:
             return "backward_steps draws other steps for every batch"
-        if any(group.get("capturable") is False for group in self.optimizer.param_groups):
-            return f"{type(self.optimizer).__name__} keeps numbers on the host; construct it with capturable=True"
-        return None
+        if seen.hooked:
+            return "hooks, of a module, a parameter or the optimizer, are Python, which no replay runs"
+        return self._device.obstacle(self.optimizer)
 
     def _shape(self, x: Sequence[Tensor] | Tensor, y: Tensor) -> Any:
         """What a graph is made for."""
         tensors = tuple((t.shape, t.stride(), t.dtype) for t in (*x, y))
-        kinds = tuple(p.requires_grad for p in self.net.parameters())
-        cast = torch.is_autocast_enabled("cuda"), torch.get_autocast_dtype("cuda")
-        return tensors, kinds, cast, backends.running("lif", y.device)
-
-    def _setting(self) -> str:
-        groups = [{k: v for k, v in group.items() if k != "params"} for group in self.optimizer.param_groups]
-        for group in groups:
-            group.update({k: f"a tensor at {v.data_ptr()}" for k, v in group.items() if isinstance(v, Tensor)})
-        return repr((groups, getattr(self.optimizer, "epoch", None)))
+        device = y.device
+        cast = torch.is_autocast_enabled(device.type), torch.get_autocast_dtype(device.type)
+        return tensors, cast, backends.override(), backends.running("lif", device)
 
     def _warn(self) -> None:
         if self.refusal not in self._warned:

@@ -53,8 +53,10 @@ def _cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
 
 def _shares(target: Tensor, logits: Tensor) -> Tensor:
     dim = _classes(logits)
-    shares = target if target.is_floating_point() else F.one_hot(target, logits.shape[dim]).movedim(-1, dim)
-    return shares.to(logits.dtype)
+    if target.is_floating_point():
+        return target.to(logits.dtype)
+    # F.one_hot reads values, which no graph holds
+    return torch.zeros_like(logits).scatter_(dim, target.unsqueeze(dim), 1)
 
 
 def _check(steps: int, share: float, name: str) -> None:

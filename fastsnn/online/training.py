@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
@@ -18,9 +17,11 @@ from ..nn.neuron import Neuron
 from ..nn.osr import OSR
 from ..nn.weights import standardized_once
 from ..ops.common import memory
+from ..ops.common.dispatch import by_operators
 from ..ops.synapse import backward, steps_together
 from ..optim import STGR
 from ..types import number
+from .finite import finite_loss, raise_unless_finite
 from .graph import GraphedUpdates
 from .losses import hits, predictions
 from .losses import loss as mixed_loss
@@ -141,11 +142,27 @@ def train_batch(
     raised in step t leaves weights and optimizer as the updates before t left them, in mode "A" as they were; running
     statistics keep what they saw, as torch's batch norm does.
     """
+    options = {"mode": mode, "backward_steps": backward_steps, "loss": loss, "clip": clip, "generator": generator}
+    return result(*checked_update(net, x, y, optimizer, **options), predictions(y))
+
+
+def checked_update(
+    net: nn.Module,
+    x: Sequence[Tensor] | Tensor,
+    y: Tensor,
+    optimizer: Optimizer,
+    *,
+    mode: str = "O",
+    backward_steps: int | None = None,
+    loss: Loss = mixed_loss,
+    clip: float | None = None,
+    generator: torch.Generator | None = None,
+) -> tuple[Tensor, Tensor]:
+    """`update`, of the steps that backward_steps draws. Raises ValueError as `train_batch`."""
     _check(net, x, mode, backward_steps, clip)
     steps = len(x)
     kept = range(steps) if backward_steps is None else torch.randperm(steps, generator=generator)[:backward_steps]
-    losses, correct = update(net, x, y, optimizer, {int(t) for t in kept}, mode=mode, loss=loss, clip=clip)
-    return result(losses, correct, predictions(y))
+    return update(net, x, y, optimizer, {int(t) for t in kept}, mode=mode, loss=loss, clip=clip)
 
 
 def update(
@@ -170,7 +187,7 @@ def update(
     if mode == "A":
         _update(net, optimizer, clip, finite, apart)
     reset(net)
-    return torch.stack([step_loss.detach() for step_loss in losses]), hits(logits_sum, y)
+    return losses, hits(logits_sum, y)
 
 
 @contextmanager
@@ -196,7 +213,7 @@ def _steps(
     mode: str,
     loss: Loss,
     clip: float | None,
-) -> tuple[list[Tensor], Any, Any]:
+) -> tuple[Tensor, Any, Any]:
     """Every step forward and backward, with its update in mode "O": losses, whether all are finite, and the sum of the
     logits."""
     steps, whole, regularised = len(x), _whole_sequences(net), _regularised(net)
@@ -206,6 +223,7 @@ def _steps(
     with torch.enable_grad():
         outputs = _each_step(net, x)
     losses: list[Tensor] = []
+    values: list[Tensor] = []
     finite: Any = True
     logits_sum: Any = 0
     for t in range(steps):
@@ -214,17 +232,19 @@ def _steps(
             step_loss = loss(logits, y, steps)
             if at_once and regularised and (t == 0 or not whole):
                 terms.append(regularisation(net))
-        losses.append(step_loss)
-        finite = _all_accepted(_still_finite(finite, step_loss, t, steps), norms)
+        value, finite = _finite(step_loss.detach(), finite, t, steps)
+        values.append(value)
+        finite = _all_accepted(finite, norms)
         logits_sum = logits_sum + logits.detach()
         if t in chosen and not at_once:
             _backward(step_loss, regularisation(net) if regularised else None, apart)
-            losses[t] = step_loss.detach()
             if mode == "O":
                 _update(net, optimizer, clip, finite, apart)
+        elif at_once:
+            losses.append(step_loss)
     if at_once:
         _backward(sum(losses), sum(terms) if terms else None, apart)
-    return losses, finite, logits_sum
+    return torch.stack(values), finite, logits_sum
 
 
 def _backward(task: Any, term: Any, apart: GradientApart | None) -> None:
@@ -239,26 +259,20 @@ def result(losses: Tensor, correct: Tensor, samples: int) -> BatchResult:
     """What `update` left on the device, in one read. Raises FloatingPointError where a loss is not finite."""
     *values, right = torch.cat([losses.double(), correct.double().view(1)]).tolist()
     for t, value in enumerate(values):
-        _raise_unless_finite(value, t, len(values))
+        raise_unless_finite(value, t, len(values))
     return BatchResult(sum(values), int(right), samples)
 
 
-def _raise_unless_finite(value: float, t: int, steps: int) -> None:
-    if not math.isfinite(value):
-        raise FloatingPointError(
-            f"loss is {value} at step {t + 1} of {steps}; no update was made with it. Look for NaN or infinity in the "
-            "input and the weights, or lower the learning rate"
-        )
-
-
-def _still_finite(finite: Any, step_loss: Tensor, t: int, steps: int) -> Any:
-    """Whether all losses so far are finite: known at once on the CPU, where another one raises before any update with
-    it; else a tensor of the device."""
-    if step_loss.device.type == "cpu":
-        _raise_unless_finite(float(step_loss.detach()), t, steps)
-        return True
-    now = step_loss.detach().isfinite()
-    return now if finite is True else now & finite
+def _finite(value: Tensor, finite: Any, t: int, steps: int) -> tuple[Tensor, Any]:
+    """A step's loss, and whether all so far are finite: known at once on the CPU, where another one raises before any
+    update with it; else a tensor of the device."""
+    if value.device.type != "cpu":
+        now = value.isfinite()
+        return value, now if finite is True else now & finite
+    if by_operators(value):
+        return finite_loss(loss=value, step=t, steps=steps), True
+    raise_unless_finite(float(value), t, steps)
+    return value, True
 
 
 def _all_accepted(finite: Any, norms: list[OSR]) -> Any:
@@ -309,11 +323,13 @@ class Trainer:
     """`train_batch` with its options kept, and state that can be saved between batches.
 
     Args: as `train_batch`; scheduler, where given, and the epoch of an `optim.STGR` step at each call of `epoch_done`.
-        graph: run a batch's whole update (all steps forward and backward, the optimizer) as one CUDA graph, the same
-        numbers without the time of Python and launches. The first three batches of a shape run eagerly; another
-        learning rate, unless it is a tensor, captures anew. What cannot be captured runs eagerly, after a warning with
-        the reason, which `graph_refusal` holds. Give Adam and the like capturable=True. Layers must not decide
-        anything in Python from one batch to the next. Default False.
+        graph: run a batch's whole update (all steps forward and backward, the optimizer) as one graph, of CUDA or, on
+        the CPU, of torch.fx: the same numbers without the time of Python, autograd and launches. The first three batches
+        of a shape run eagerly, and on the CPU the first replay is compared with the layers; other hyper-parameters and
+        settings of layers capture anew, but a learning rate that is a tensor (SGD(fused=True)). What cannot be captured
+        runs eagerly, after a warning with the reason, which `graph_refusal` holds. Give Adam and the like fused=True on
+        the CPU, capturable=True on CUDA. Layers must not decide anything else in Python from one batch to the next.
+        Default False.
     """
 
     def __init__(
@@ -338,17 +354,13 @@ class Trainer:
         frozen norms, stay as they are."""
         if not self.net.training:
             self.net.train()
-        if self._graphs is None or not self._graphs.takes(x, y, self.options):
+        if self._graphs is None:
             return train_batch(self.net, x, y, self.optimizer, **self.options)
-        _check(self.net, x, self.options.get("mode", "O"), None, self.options.get("clip"))
-        chosen = set(range(len(x)))
-        options: dict[str, Any] = {"mode": "O", "loss": mixed_loss, "clip": None}
-        options |= {name: self.options[name] for name in options.keys() & self.options.keys()}
 
         def run(x: Sequence[Tensor], y: Tensor) -> tuple[Tensor, Tensor]:
-            return update(self.net, x, y, self.optimizer, chosen, **options)
+            return checked_update(self.net, x, y, self.optimizer, **self.options)
 
-        return result(*self._graphs.run(run, x, y), predictions(y))
+        return result(*self._graphs.run(run, x, y, dict(self.options)), predictions(y))
 
     def evaluate(self, batches: Iterable[tuple[Any, Tensor]]) -> BatchResult:
         """As `evaluate`, with the training loss."""

@@ -141,6 +141,11 @@ def _learn(ctx: Any, g_y: Tensor, trace: Tensor, weight: Tensor, gradients: Grad
     return _cast(g_s, ctx.input_dtype), None, _cast(g_weight, weight.dtype), _cast(g_bias, weight.dtype)
 
 
+def _rows(x: Tensor) -> Tensor:
+    """x [*, features] as [rows, features]."""
+    return x if x.dim() == 2 else x.reshape(-1, x.shape[-1])
+
+
 def _cast(tensor: Any, dtype: torch.dtype) -> Any:
     return tensor if tensor is None else tensor.to(dtype)
 
@@ -195,9 +200,8 @@ class TracedLinear(torch.autograd.Function):
         if g_y is None:
             return (None,) * 5
         trace, weight = ctx.saved_tensors
-        flat = g_y.reshape(-1, g_y.shape[-1])
-        g_s, *others = _learn(ctx, flat, trace.reshape(-1, trace.shape[-1]), weight, _linear_gradients)
-        return None if g_s is None else g_s.view(trace.shape), *others, None
+        g_s, *others = _learn(ctx, _rows(g_y), _rows(trace), weight, _linear_gradients)
+        return g_s if g_s is None or trace.dim() == 2 else g_s.view(trace.shape), *others, None
 
 
 class TracedConv(torch.autograd.Function):

@@ -35,7 +35,8 @@ def dense(x: Tensor, sequence: bool = False) -> Tensor:
 def rows(x: Tensor) -> Tensor:
     """x [rows, *] where each row is dense, one after another, in any order of the other dimensions (channels last);
     else a contiguous copy."""
-    return x if is_dense(x) and (len(x) < 2 or x.stride(0) == x[0].numel()) else x.contiguous()
+    one_after_another = x.is_contiguous() or (is_dense(x) and (len(x) < 2 or x.stride(0) == x[0].numel()))
+    return x if one_after_another else x.contiguous()
 
 
 def like(x: Tensor, model: Any) -> Tensor:

@@ -129,10 +129,27 @@ def _refuse_repetition() -> None:
         frame = frame.f_back
 
 
+_operators: dict[Any, Operator] = {}
+
+
+def straight(op: Any) -> Callable[..., Any]:
+    """What an operator of fastsnn's runs, called as it is but not through the dispatcher: without autograd, under the
+    override of its caller."""
+    operator = _operators[op]
+    count, run, operands = len(operator.operands._fields), operator.run, operator.operands
+
+    def call(*given: Any) -> Any:
+        return run(operands(*given[:count]))
+
+    call.__name__ = operator.name
+    return call
+
+
 class Operator:
     """An operator of torch.library, called by the names of its operands, under the override of this context.
 
     op: itself, whose arguments are the operands in their order, and the backend. operands: a tuple of them by name.
+    run: what it runs, on such a tuple.
     """
 
     def __init__(self, name: str, schema: str) -> None:
@@ -143,6 +160,7 @@ class Operator:
         self.operands: Any = namedtuple(name, names, defaults=defaults)  # type: ignore[misc]
         self.name = name
         self.op: Any = None
+        self.run: Any = None
 
     def __call__(self, **operands: Any) -> Any:
         return self.op(*self.operands(**operands), _override(backends._last))
@@ -184,7 +202,8 @@ def define(name: str, schema: str, fake: Callable[[Any], Any], of_state: bool = 
             torch.library.define(f"fastsnn::{name}", schema)
             torch.library.impl(f"fastsnn::{name}", "default", calls)
             torch.library.register_fake(f"fastsnn::{name}", fakes)
-        operator.op = getattr(torch.ops.fastsnn, name).default
+        operator.op, operator.run = getattr(torch.ops.fastsnn, name).default, run
+        _operators[operator.op] = operator
         return operator
 
     return register

@@ -43,13 +43,18 @@ def compute(weight: Tensor, gain: Tensor, eps: float = EPS) -> Standardized:
     """W_hat and its statistics, outside autograd."""
     check(weight, gain)
     with torch.no_grad():
+        if by_operators(weight, gain):
+            return Standardized(*graph.standardize_forward(weight=weight, gain=gain, eps=eps))
         return Standardized(*passes.forward(backends.select("standardize", weight), weight, gain, eps))
 
 
 def gradient(weight: Tensor, gain: Tensor, done: Standardized, g_out: Tensor, eps: float = EPS) -> tuple[Tensor, ...]:
     """Of weight and gain, outside autograd; done: the result of `compute` on them."""
-    kernels = backends.select("standardize", weight)
-    return passes.gradient(kernels, weight, gain, done.mean, done.inverse, g_out, eps)
+    given = {"weight": weight, "gain": gain, "mean": done.mean, "inverse": done.inverse, "g_out": g_out, "eps": eps}
+    if by_operators(weight, gain):
+        with torch.no_grad():
+            return graph.standardize_backward(**given)
+    return passes.gradient(backends.select("standardize", weight), **given)
 
 
 class Standardize(torch.autograd.Function):

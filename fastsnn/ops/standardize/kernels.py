@@ -18,11 +18,11 @@ class StandardizeKernels(Family):
     CALLS = ("standardize_",)
 
     def _sizes(self, weight: Tensor, eps: float) -> dict[str, Any]:
-        rows, cols = len(weight), weight[0].numel()
+        rows, cols = weight.shape[0], weight.shape[1:].numel()
         return {"where": self._where(weight), "rows": rows, "cols": cols, "dtype": DTYPES[weight.dtype], "eps": eps}
 
     def forward(self, weight: Tensor, gain: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
-        out, mean = torch.empty_like(weight), weight.new_empty(len(weight), dtype=torch.float64)
+        out, mean = torch.empty_like(weight), weight.new_empty(weight.shape[0], dtype=torch.float64)
         inverse = torch.empty_like(mean)
         self._core.standardize_forward(
             **self._sizes(weight, eps), weight=weight, gain=gain, mean=mean, inverse=inverse, out=out

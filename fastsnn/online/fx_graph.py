@@ -1,0 +1,100 @@
+"""An update on the CPU as one FX graph: what torch and the kernels were called with, in one function without autograd,
+modules and their checks. Its numbers are those of the layers."""
+
+from __future__ import annotations
+
+import os
+import traceback
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from ..ops.common.library import straight
+
+Run = Callable[[Sequence[Tensor], Tensor], tuple[Tensor, Tensor]]
+
+RUNS = True  # a capture is a batch, whose values Python may have looked at: the first replay is checked
+TORCH = os.path.dirname(torch.__file__)
+SAME = (torch.ops.aten.alias.default, torch.ops.aten.detach.default)  # their input, outside autograd
+
+
+def obstacle(optimizer: Optimizer) -> str | None:
+    """Why no update can be captured; None where it may be."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        return "processes exchange gradients behind torch's operators"
+    if any({"fused", "capturable"} <= group.keys() and not group["fused"] for group in optimizer.param_groups):
+        return f"{type(optimizer).__name__} reads its numbers; construct it with fused=True"
+    return None
+
+
+def aside(call: Callable[[], Any]) -> Any:
+    """call()"""
+    return call()
+
+
+def waits(call: Callable[[], Any]) -> tuple[Any, None]:
+    """call(), which waits for no device."""
+    return call(), None
+
+
+class _Unread(TorchDispatchMode):
+    """Raises RuntimeError where a value is read: what follows from it would be fixed."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if torch.Tag.data_dependent_output in func.tags:
+            raise RuntimeError(f"{func} reads a value ({_outside_torch()})")
+        return func(*args, **(kwargs or {}))
+
+
+def _outside_torch() -> str:
+    """The innermost line of Python that is not torch's."""
+    frames = [frame for frame in traceback.extract_stack() if not frame.filename.startswith((TORCH, __file__))]
+    return f"{frames[-1].filename}, line {frames[-1].lineno}"
+
+
+def capture(run: Run, x: Sequence[Tensor], y: Tensor, pool: None) -> tuple[Run, tuple[Tensor, Tensor]]:
+    """The replay of run on batches like this one, and what it gave for this one. Raises what run raises, and
+    RuntimeError where a value is read."""
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    found: Any = None
+
+    def read(x: Sequence[Tensor], y: Tensor) -> tuple[Tensor, Tensor]:
+        nonlocal found
+        with _Unread():
+            found = run(x, y)
+        return found
+
+    module = make_fx(read)(list(x), y)
+    _strip(module.graph)
+    module.recompile()
+
+    def replay(x: Sequence[Tensor], y: Tensor) -> tuple[Tensor, Tensor]:
+        with torch.no_grad(), torch.autocast("cpu", enabled=False):
+            return module.forward(list(x), y)
+
+    return replay, found
+
+
+def _strip(graph: torch.fx.Graph) -> None:
+    """Leave out what changes nothing outside autograd, and call kernels without the dispatcher."""
+    graph.eliminate_dead_code()  # while operators tell what they write
+    for node in reversed(graph.nodes):
+        target: Any = node.target
+        if node.op != "call_function" or not isinstance(target, torch._ops.OpOverload):
+            continue
+        if target in SAME:
+            node.replace_all_uses_with(node.args[0])
+            graph.erase_node(node)
+        elif target.namespace == "profiler":
+            graph.erase_node(node)
+        elif target.namespace == "fastsnn":
+            node.target = straight(target)
+
+
+def pool() -> None:
+    """Graphs share no memory."""
