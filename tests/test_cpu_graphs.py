@@ -109,6 +109,7 @@ def test_optimizers(make):
     assert_graphed(both(network(), batches(), make))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in MODELS if not name.endswith("34")])  # those of 18, longer
 def test_networks_of_the_papers(name):
     taken = inspect.signature(MODELS[name]).parameters
@@ -120,6 +121,7 @@ def test_networks_of_the_papers(name):
     assert_graphed(trainer)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("norm", ["osr", "osr+ots", "bn"])
 def test_norms_and_their_statistics(norm):
     x, y = inputs("preact_resnet18", 2)

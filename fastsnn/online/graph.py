@@ -14,7 +14,6 @@ from torch.optim import Optimizer
 from torch.utils import _pytree as pytree
 
 from .. import backends
-from ..nn import LIF
 from ..types import LIFParams
 from . import cuda_graph, fx_graph
 
@@ -28,8 +27,8 @@ Run = Callable[[Any, Tensor], tuple[Tensor, Tensor]]
 
 @dataclass
 class Graphed:
-    """One shape of batch. setting: what the graph holds as it was. anew: captures in a row. checked: whether a replay was
-    compared with what the layers give."""
+    """One shape of batch. setting: what the graph holds as it was. anew: captures in a row. checked: whether a replay
+    was compared with what the layers give."""
 
     batches: int = 0
     replay: Run | None = None
@@ -97,9 +96,7 @@ class GraphedUpdates:
         self._pool: Any = None
         self._warned: set[str] = set()
 
-    def run(
-        self, run: Run, x: Sequence[Tensor] | Tensor, y: Tensor, options: dict[str, Any]
-    ) -> tuple[Tensor, Tensor]:
+    def run(self, run: Run, x: Sequence[Tensor] | Tensor, y: Tensor, options: dict[str, Any]) -> tuple[Tensor, Tensor]:
         """run(x, y), which is of these options, or the replay that does the same; where it is the former though a
         graph was asked for, `refusal` says why."""
         seen = look(self.net, self.optimizer)
@@ -184,7 +181,8 @@ class GraphedUpdates:
             now = Before(self.net, self.optimizer)
             torch.testing.assert_close([*replayed, *after.values], [*out, *now.values], equal_nan=True)
         except AssertionError:
-            found.replay, found.refusal = None, (
+            found.replay = None
+            found.refusal = (
                 "its graph gives other numbers than the layers: something in the network, the loss or the optimizer "
                 "decides in Python, or works past torch's operators (NumPy, an extension)"
             )

@@ -142,8 +142,10 @@ def train_batch(
     raised in step t leaves weights and optimizer as the updates before t left them, in mode "A" as they were; running
     statistics keep what they saw, as torch's batch norm does.
     """
-    options = {"mode": mode, "backward_steps": backward_steps, "loss": loss, "clip": clip, "generator": generator}
-    return result(*checked_update(net, x, y, optimizer, **options), predictions(y))
+    done = checked_update(
+        net, x, y, optimizer, mode=mode, backward_steps=backward_steps, loss=loss, clip=clip, generator=generator
+    )
+    return result(*done, predictions(y))
 
 
 def checked_update(
@@ -324,12 +326,12 @@ class Trainer:
 
     Args: as `train_batch`; scheduler, where given, and the epoch of an `optim.STGR` step at each call of `epoch_done`.
         graph: run a batch's whole update (all steps forward and backward, the optimizer) as one graph, of CUDA or, on
-        the CPU, of torch.fx: the same numbers without the time of Python, autograd and launches. The first three batches
-        of a shape run eagerly, and on the CPU the first replay is compared with the layers; other hyper-parameters and
-        settings of layers capture anew, but a learning rate that is a tensor (SGD(fused=True)). What cannot be captured
-        runs eagerly, after a warning with the reason, which `graph_refusal` holds. Give Adam and the like fused=True on
-        the CPU, capturable=True on CUDA. Layers must not decide anything else in Python from one batch to the next.
-        Default False.
+        the CPU, of torch.fx: the same numbers without the time of Python, autograd and launches. The first three
+        batches of a shape run eagerly, and on the CPU the first replay is compared with the layers; other
+        hyper-parameters and settings of layers are captured anew, but a learning rate that is a tensor
+        (SGD(fused=True)). What cannot be captured runs eagerly, after a warning with the reason, which `graph_refusal`
+        holds. Give Adam and the like fused=True on the CPU, capturable=True on CUDA. Layers must not decide anything
+        else in Python from one batch to the next. Default False.
     """
 
     def __init__(

@@ -8,8 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.library import opcheck
 
 import fastsnn
+from fastsnn.ops.stgr.graph import stgr_sgd
 from fastsnn.optim import STGR, rho
 
 from ..cases import assert_same
@@ -446,3 +449,36 @@ def stepped_alone(lr):
         p.grad = torch.full((3,), step + 1.0)
         optimizer.step()
     return p
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_fused_step_is_an_operator(dtype):
+    numbers = {"lam": 0.2, "gam": 0.1, "rho": 0.9, "lr": 0.1, "momentum": 0.9, "undamped": 1.0, "decay": 1e-3}
+    torch.manual_seed(5)
+    given = {
+        name: torch.randn(5, 7, dtype=dtype) for name in ("grad", "weight", "average", "previous", "momentum_buffer")
+    }
+    arguments = stgr_sgd.operands(**given, first=False, nesterov=True, **numbers)
+    opcheck(stgr_sgd.op, tuple(arguments))
+
+
+def test_a_trace_takes_the_fused_step():
+    """As eager, in place and bit for bit."""
+    eager, traced = weights(), weights()
+    optimizers = [STGR(torch.optim.SGD(p, LR, MOMENTUM)) for p in (eager, traced)]
+    first, then = gradients(2, eager)
+    for parameters, optimizer in zip((eager, traced), optimizers, strict=True):
+        run(optimizer, parameters, [first])
+
+    def step(*grads):
+        for p, g in zip(traced, grads, strict=True):
+            p.grad = g
+        optimizers[1].step()
+        return grads[0]
+
+    graph = make_fx(step)(*(g.clone() for g in then))
+    assert [str(n.target) for n in graph.graph.nodes].count("fastsnn.stgr_sgd.default") == len(traced)
+    run(optimizers[0], eager, [then])
+    for a, b in zip(outcome(optimizers[0], eager), outcome(optimizers[1], traced), strict=True):
+        for mine, other in zip(a, b, strict=True):
+            assert torch.equal(mine, other)

@@ -50,11 +50,12 @@ def compute(weight: Tensor, gain: Tensor, eps: float = EPS) -> Standardized:
 
 def gradient(weight: Tensor, gain: Tensor, done: Standardized, g_out: Tensor, eps: float = EPS) -> tuple[Tensor, ...]:
     """Of weight and gain, outside autograd; done: the result of `compute` on them."""
-    given = {"weight": weight, "gain": gain, "mean": done.mean, "inverse": done.inverse, "g_out": g_out, "eps": eps}
     if by_operators(weight, gain):
+        given = {"weight": weight, "gain": gain, "mean": done.mean, "inverse": done.inverse, "g_out": g_out}
         with torch.no_grad():
-            return graph.standardize_backward(**given)
-    return passes.gradient(backends.select("standardize", weight), **given)
+            return graph.standardize_backward(**given, eps=eps)
+    kernels = backends.select("standardize", weight)
+    return passes.gradient(kernels, weight, gain, done.mean, done.inverse, g_out, eps)
 
 
 class Standardize(torch.autograd.Function):
