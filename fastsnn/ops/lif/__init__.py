@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from ... import backends, graphs, surrogate
-from ...reference import mpdr as formulas
 from ...reference.lif import settled, settled_drive
 from ...rules import RULES, SLOTS, Rule
 from ...types import (
@@ -20,8 +19,6 @@ from ...types import (
     Forward,
     LIFParams,
     LIFState,
-    MPDRGradient,
-    Saved,
     cached_params,
     flag,
     new,
@@ -34,8 +31,7 @@ from ...types import (
 from ..common import layout, memory
 from ..common.autograd import of_neuron
 from ..common.dispatch import by_operators, traced_by_jit
-from . import graph
-from .moments import empty_moments
+from . import graph, passes
 
 __all__ = ["LIFResult", "lif_sequence", "lif_step", "run"]
 
@@ -70,67 +66,14 @@ def check_state(x: Tensor, state: LIFState, sequence: bool) -> None:
             )
 
 
-# what a kernel was given and computed, on its way into autograd:
-# (params, kernels, state, sequence, v_seq, out, moments, apart)
-Call = tuple[LIFParams, Any, LIFState, bool, bool, Forward, "Tensor | None", Any]
-
-
-def _keep(ctx: Any, x: Tensor, call: Call) -> tuple[Forward, Tensor | None]:
-    """Keep in ctx what the backward needs: u of a step, which lives as state; x of a sequence, or its u where the
-    kernels cannot recompute it in reverse. Returns what the kernel computed, and the moments."""
-    p, kernels, state, sequence, v_seq, out, moments, apart = call
-    ctx.kept = (p, kernels, sequence, v_seq, state.is_v, x.dtype, apart)
-    ctx.set_materialize_grads(False)
-    if sequence and not _saves_u(p, kernels):
-        ctx.save_for_backward(moments, x, state.potential, state.keep, *slots_at(p.drive, state))
-    else:
-        ctx.save_for_backward(moments, out.u, state.keep)
-    return out, moments
-
-
-def _saves_u(p: LIFParams, kernels: Any) -> bool:
-    """Whether the backward of a sequence reads u of every step."""
-    return kernels.SAVES_U and not p.online
-
-
-def _load(ctx: Any) -> tuple[Saved, Tensor | None]:
-    """What was saved, and the moments."""
-    p, _, sequence, _, is_v, dtype, _ = ctx.kept
-    saved = ctx.saved_tensors
-    # a saved-tensor hook may have laid them out anew
-    if len(saved) > 3:
-        moments, x, potential, keep, *drive = saved
-        return _saved_x(p, x, potential, keep, drive, dtype, is_v), moments
-    moments, u, keep = saved
-    if keep is not None or not u.is_contiguous():
-        u = layout.dense(u, sequence)
-        keep = layout.like_or_none(keep, u[0] if sequence else u)
-    return new(Saved, (dtype, sequence, u, None, None, False, keep, ())), moments
-
-
-def _saved_x(
-    p: LIFParams, x: Tensor, potential: Any, keep: Any, drive: Sequence[Any], dtype: torch.dtype, is_v: bool
-) -> Saved:
-    """A sequence x with the state before it, in one memory order."""
-    x, state = layout.aligned(x, state_of(p.drive, potential, is_v, drive, keep), True)
-    return Saved(dtype, True, None, x, state.potential, is_v, state.keep, slots_at(p.drive, state))
-
-
-def _mpdr_gradient(saved: Saved, moments: Any, g_moments: Any, apart: Any) -> MPDRGradient:
-    """How the gradient of the moments enters a backward."""
-    model: Any = saved.u if saved.x is None else saved.x
-    rows = formulas.coefficients(moments, g_moments, model[0].numel() if saved.sequence else model.numel())
-    return MPDRGradient(rows, apart is not None)
-
-
 class OnlineLIF(torch.autograd.Function):
     """Spikes of an online rule, and the moments of u where wanted, as functions of x; v[t-1] is detached, so g_x[t] =
     gain*(g_s[t]*sg(u[t] - th) + g_u[t]), g_u through the moments (lif.md, rptt.md). With `apart` g_u goes to
     `parameters` alone. u, the saved one, is an output for `first_order`."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, call: Call, *parameters: Tensor) -> Any:
-        out, moments = _keep(ctx, x, call)
+    def forward(ctx: Any, x: Tensor, call: passes.Call, *parameters: Tensor) -> Any:
+        out, moments = passes.save(ctx, x, call)
         return (out.spikes, out.u) if moments is None else (out.spikes, out.u, moments)
 
     @staticmethod
@@ -139,12 +82,12 @@ class OnlineLIF(torch.autograd.Function):
         if g_s is None and g_moments is None:
             return (None,) * len(ctx.needs_input_grad)
         p, kernels, sequence, _, _, _, apart = ctx.kept
-        saved, moments = _load(ctx)
+        saved, moments = passes.load(ctx)
         g_s = layout.fitted(g_s, saved, sequence)
         if moments is None:
             return kernels.backward(p, saved, g_s)[0], None
         ctx.ran = True  # which `has_run` asks of the moments
-        mpdr = None if g_moments is None else _mpdr_gradient(saved, moments, g_moments, apart)
+        mpdr = None if g_moments is None else passes.mpdr_gradient(saved, moments, g_moments, apart)
         g_x, _, _, local = kernels.backward(p, saved, g_s, mpdr=mpdr)
         if apart is None:
             return g_x, None
@@ -157,9 +100,9 @@ class BPTTLIF(torch.autograd.Function):
     gradient through time (equations/lif.md). v is that of the last step, or of every step; u as OnlineLIF's."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, v: Tensor | None, call: Call, *drive: Tensor | None) -> Any:
+    def forward(ctx: Any, x: Tensor, v: Tensor | None, call: passes.Call, *drive: Tensor | None) -> Any:
         p, _, _, sequence, *_ = call
-        out, moments = _keep(ctx, x, call)
+        out, moments = passes.save(ctx, x, call)
         return out.spikes, out.v, moments, out.u, *settled_drive(p, out, sequence)
 
     @staticmethod
@@ -168,13 +111,13 @@ class BPTTLIF(torch.autograd.Function):
         ctx: Any, g_s: Tensor | None, g_v: Tensor | None, g_moments: Tensor | None, _: None, *g_drive: Tensor | None
     ) -> Any:
         p, kernels, sequence, v_seq, *_ = ctx.kept
-        saved, moments = _load(ctx)
+        saved, moments = passes.load(ctx)
         g_v = layout.fitted(g_v, saved, v_seq)
         last, every = (None, g_v) if v_seq else (g_v, None)
         g_s = layout.fitted(g_s, saved, sequence)
         ctx.ran = True
         pulled = moments is not None and g_moments is not None
-        more: dict[str, Any] = {"mpdr": _mpdr_gradient(saved, moments, g_moments, None)} if pulled else {}
+        more: dict[str, Any] = {"mpdr": passes.mpdr_gradient(saved, moments, g_moments, None)} if pulled else {}
         if g_drive:
             more["g_drive"] = [layout.fitted(g, saved, False) for g in g_drive]
         needs = ctx.needs_input_grad
@@ -221,13 +164,13 @@ def run(
     """
     check_input(x, sequence)
     through = by_operators(x, state=state)
-    if through or not _ready(x, state, sequence):
+    if through or not passes.ready(x, state, sequence):
         check_state(x, state, sequence)
         if through:
             return _by_operators(p, x, state, sequence, v_seq, spare is not None, mpdr)
         x, state = layout.aligned(x, state, sequence)
     kernels = backends.select("mpdr" if mpdr else "lif", x)
-    moments = empty_moments(x, sequence) if mpdr else None
+    moments = passes.empty_moments(x, sequence) if mpdr else None
     try:
         if p.online:
             return _run_online(p, kernels, x, state, sequence, v_seq, spare, moments, apart)
@@ -251,7 +194,7 @@ def _run_online(
     large = spare is not None and not sequence and x.numel() >= memory.WORTH_ASKING
     into = left = EMPTY
     if large and spare is not None:
-        into, left = _memory_of_next(replaced(state, keep=None), spare, x)
+        into, left = passes.memory_of_next(replaced(state, keep=None), spare, x)
     if moments is None:
         out = kernels.forward(p, x, state, sequence, v_seq, into)
     else:
@@ -267,7 +210,7 @@ def _run_online(
     ran = _online(p, spikes, u, out, state, sequence, kernels.NAME, moments)
     if not large:
         return ran
-    # what others hold must be another tensor of the same memory for `_reusable` to see it
+    # what others hold must be another tensor of the same memory for `passes` to see it
     return ran._replace(state=ran.state.map(Tensor.detach), spare=left)
 
 
@@ -280,30 +223,13 @@ def _run_through_time(
     given = slots_at(p.drive, start)
     held = any(value is not None and value.requires_grad for value in (v_first, *given))
     differentiable = torch.is_grad_enabled() and (x.requires_grad or held)
-    u_seq = differentiable and sequence and _saves_u(p, kernels)
+    u_seq = differentiable and sequence and passes.saves_u(p, kernels)
     out = kernels.forward(p, x, start, sequence, v_seq, EMPTY, u_seq, **wanted)
     spikes, v_after, drive = out.spikes, out.v, settled_drive(p, out, sequence)
     if differentiable:
         call = (p, kernels, start, sequence, v_seq, out, moments, None)
         spikes, v_after, moments, _, *drive = BPTTLIF.apply(x, v_first, call, *given)
     return _through_time(p, spikes, v_after, drive, state, v_seq, kernels.NAME, moments)
-
-
-def _ready(x: Tensor, state: LIFState, sequence: bool) -> bool:
-    """Whether the usual holds: nothing for `check_state` and `layout.aligned` to do, but for what kernels refuse."""
-    if not x.is_contiguous():
-        return False
-    if state is EMPTY or sequence:
-        return state is EMPTY
-    shape, dtype = x.shape, state_dtype(x.dtype)
-    for value in state:
-        if value is None or value is False or value is True:
-            continue
-        if value.__class__ is not Tensor or value.dtype is not dtype:
-            return False
-        if not value.is_contiguous() or value.shape != shape:
-            return False
-    return True
 
 
 def _online(
@@ -365,27 +291,6 @@ def _check_export(state: LIFState, sequence: bool) -> None:
             "an exported program starts every call at t = 1 and keeps no state: use step_mode='m' ([T, N, *] a call), "
             "and call fastsnn.reset(net) before torch.export or torch.jit.trace"
         )
-
-
-def _memory_of_next(state: LIFState, spare: LIFState, x: Tensor) -> tuple[LIFState, LIFState]:
-    """The tensors whose memory the state after x takes, None where it needs another: of `spare`, or in place of
-    `state`; and what is left for the state after that."""
-    if not memory.is_in_place():
-        return _reusable(spare, x), state
-    own, free = _reusable(state, x), _reusable(spare, x)
-    into = new(LIFState, [other if mine is None else mine for mine, other in zip(own, free, strict=True)])
-    return into, new(LIFState, [None if mine is value else value for mine, value in zip(own, state, strict=True)])
-
-
-def _reusable(spare: LIFState, x: Tensor) -> LIFState:
-    """Those tensors whose memory the state after x may take; None for the rest."""
-    like = (x.shape, x.stride(), state_dtype(x.dtype), x.device)
-
-    def taken(tensor: Tensor) -> Tensor | None:
-        fits = (tensor.shape, tensor.stride(), tensor.dtype, tensor.device) == like
-        return tensor if fits and memory.is_free(tensor) else None
-
-    return spare.map(taken)
 
 
 class LIFResult(NamedTuple):

@@ -33,7 +33,7 @@ from ..common.library import (
     rule_of,
     slots_of,
 )
-from .moments import empty_moments
+from .passes import empty_moments
 
 __all__ = ["NAME", "forward"]
 
