@@ -11,11 +11,12 @@ of the first digits. Writes drift_speed.csv (one row a round) and drift_speed.md
 from __future__ import annotations
 
 import time
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-from fastsnn import data
+from fastsnn import data, online
 
 from .accuracy import Row, write
 from .drift import LR, STEPS, WIDTH, network, trainer
@@ -34,8 +35,9 @@ ROUNDS, SAMPLES, FIRST = 15, 100, 5
 SHOWN = {
     "graph": "fastsnn, `Trainer(graph=True)`",
     "fastsnn": "fastsnn",
+    "fastsnn compiled": "fastsnn, `net.compile()`",
     "spikingjelly": "SpikingJelly",
-    "compiled": "SpikingJelly, `net.compile()`",
+    "spikingjelly compiled": "SpikingJelly, `net.compile()`",
     "relu": "ReLU in torch: the floor of both without graphs",
 }
 
@@ -55,24 +57,25 @@ def spikingjelly() -> nn.Sequential:
     return OTTTSequential(nn.Flatten(), *hidden, nn.Linear(WIDTH, 10))
 
 
+def by_trainer(each: online.Trainer, x: Tensor, y: Tensor) -> None:
+    each.train_batch(data.direct(x, STEPS), y)
+
+
 def contenders() -> tuple[dict[str, Learn], dict[str, nn.Module]]:
     """What learns one digit, and the networks of those that learn alike, with the same weights."""
-    ours, graphed = trainer("ottt"), trainer("ottt", graph=True)
-    nets = {"fastsnn": ours.net, "graph": graphed.net, "spikingjelly": spikingjelly(), "compiled": spikingjelly()}
+    trainers = {"fastsnn": trainer("ottt"), "graph": trainer("ottt", graph=True), "fastsnn compiled": trainer("ottt")}
+    peers = {"spikingjelly": spikingjelly().train(), "spikingjelly compiled": spikingjelly().train()}
+    nets = {name: each.net for name, each in trainers.items()} | peers
     for name, net in nets.items():
-        same_weights(ours.net, net)
-        if name == "compiled":
+        same_weights(nets["fastsnn"], net)
+        if "compiled" in name:
             net.compile()
-    for each in (ours, graphed):
+    for each in trainers.values():
         each.optimizer.param_groups[0]["lr"] = LR
     floor = nn.Sequential(*(nn.ReLU() if i in (2, 4) else part for i, part in enumerate(network("ottt"))))
-    learners: dict[str, Learn] = {
-        "fastsnn": lambda x, y: ours.train_batch(data.direct(x, STEPS), y),
-        "graph": lambda x, y: graphed.train_batch(data.direct(x, STEPS), y),
-        "relu": step_by_step(floor, LR, STEPS, "O", lambda: None),
-    }
-    for name in ("spikingjelly", "compiled"):
-        learners[name] = spikingjelly_learner(nets[name].train(), LR, STEPS, "O")
+    learners: dict[str, Learn] = {"relu": step_by_step(floor, LR, STEPS, "O", lambda: None)}
+    learners |= {name: partial(by_trainer, each) for name, each in trainers.items()}
+    learners |= {name: spikingjelly_learner(net, LR, STEPS, "O") for name, net in peers.items()}
     return learners, nets
 
 

@@ -2,6 +2,7 @@
 
 import copy
 import inspect
+import random
 import warnings
 from functools import partial
 
@@ -238,18 +239,51 @@ def test_a_layer_that_changes_at_every_batch_runs_eagerly():
         both(net, batches(14))
 
 
-class Loudest(nn.Module):
-    """A decision behind torch's back."""
+class Reads(nn.Module):
+    """A decision that takes its other way for no batch of these."""
+
+    def __init__(self, read):
+        super().__init__()
+        self.read = read
 
     def forward(self, x):
-        return x * float(np.abs(x.detach().spikes.numpy() if hasattr(x, "spikes") else x.detach().numpy()).mean())
+        return x * 2 if self.read(x.detach()) > 1e9 else x
+
+
+@pytest.mark.parametrize(
+    ("read", "name"),
+    [
+        (lambda x: float(x.max()), "aten._local_scalar_dense"),
+        (lambda x: x.max().tolist(), "Tensor.tolist"),
+        (lambda x: x.numpy().max(), "Tensor.numpy"),
+        (lambda x: np.asarray(x).max(), "Tensor.__array__|Tensor.numpy"),
+        (lambda x: np.from_dlpack(x).max(), "Tensor.__dlpack__"),
+    ],
+)
+def test_what_decides_by_values_is_found_by_the_capture(read, name):
+    net = network()
+    net.insert(0, Reads(read))
+    with pytest.warns(RuntimeWarning, match=f"({name}).* reads a value \\({__file__}"):
+        both(net, batches())
+
+
+class Draws(nn.Module):
+    """Another factor for every call, by a generator that torch does not know."""
+
+    def __init__(self):
+        super().__init__()
+        self.draw = random.Random(0)
+
+    def forward(self, x):
+        return x * self.draw.random()
 
 
 def test_what_decides_behind_torch_is_found_by_the_first_replay():
     net = network()
-    net.insert(0, Loudest())
+    net.insert(0, Draws())
+    trainer = online.Trainer(net, SGD(net.parameters()), graph=True)
     with pytest.warns(RuntimeWarning, match="other numbers than the layers"):
-        both(net, batches())
+        train(trainer, batches())
 
 
 def _of_module(net, _):

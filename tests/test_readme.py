@@ -82,7 +82,7 @@ def test_the_page_of_the_papers_has_every_recipe_with_its_figure():
 @pytest.mark.parametrize(
     ("name", "script"),
     [(name, name) for name in ("drift", "drift_speed", "memory", "spikformer_digits", "vgg_speed")]
-    + [("vgg_small", "vgg_speed"), ("vgg_alone", "vgg_speed")],
+    + [(name, "vgg_speed") for name in ("vgg_speed_xeon", "vgg_small", "vgg_alone")],
 )
 def test_the_page_of_results_has_the_tables_of_the_scripts(name, script):
     page, results = (ROOT / "docs" / "results.md").read_text(), ROOT / "bench" / "results"

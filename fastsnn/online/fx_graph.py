@@ -6,11 +6,12 @@ from __future__ import annotations
 import os
 import traceback
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ..ops.common.library import straight
@@ -18,7 +19,8 @@ from ..ops.common.library import straight
 Run = Callable[[Sequence[Tensor], Tensor], tuple[Tensor, Tensor]]
 
 RUNS = True  # a capture is a batch, whose values Python may have looked at: the first replay is checked
-TORCH = os.path.dirname(torch.__file__)
+TORCH = os.path.join(os.path.dirname(torch.__file__), "")
+PAST = (Tensor.tolist, Tensor.numpy, Tensor.__array__, Tensor.__dlpack__)
 SAME = (torch.ops.aten.alias.default, torch.ops.aten.detach.default)  # their input, outside autograd
 
 
@@ -41,12 +43,26 @@ def waits(call: Callable[[], Any]) -> tuple[Any, None]:
     return call(), None
 
 
-class _Unread(TorchDispatchMode):
+def _refuse(reader: str) -> NoReturn:
     """Raises RuntimeError where a value is read: what follows from it would be fixed."""
+    raise RuntimeError(f"{reader} reads a value ({_outside_torch()})")
+
+
+class _Operators(TorchDispatchMode):
+    """Refuses those that read values."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if torch.Tag.data_dependent_output in func.tags:
-            raise RuntimeError(f"{func} reads a value ({_outside_torch()})")
+            _refuse(str(func))
+        return func(*args, **(kwargs or {}))
+
+
+class _Functions(TorchFunctionMode):
+    """Refuses those that read values past the dispatcher."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in PAST:
+            _refuse(f"Tensor.{func.__name__}")
         return func(*args, **(kwargs or {}))
 
 
@@ -65,7 +81,7 @@ def capture(run: Run, x: Sequence[Tensor], y: Tensor, pool: None) -> tuple[Run, 
 
     def read(x: Sequence[Tensor], y: Tensor) -> tuple[Tensor, Tensor]:
         nonlocal found
-        with _Unread():
+        with _Operators(), _Functions():
             found = run(x, y)
         return found
 
