@@ -190,6 +190,54 @@ def test_a_loss_that_is_not_finite_raises_before_its_update():
     assert states[0].isfinite().all()
 
 
+class Means(nn.Module):
+    def forward(self, x):
+        self.mean = x.detach().mean()
+        return x
+
+
+def test_what_the_last_step_leaves_on_a_layer_is_of_this_batch():
+    nets = [network() for _ in range(2)]
+    for net in nets:
+        net.insert(0, Means())
+    trainers = [online.Trainer(net, SGD(net.parameters()), graph=bool(i)) for i, net in enumerate(nets)]
+    for x, y in batches():
+        for trainer, net in zip(trainers, nets, strict=True):
+            train(trainer, [(x, y)])
+            assert torch.equal(net[0].mean, x[-1].mean())
+    assert_graphed(trainers[1])
+
+
+class Keeps(nn.Module):
+    def forward(self, x):
+        self.seen = [x]
+        return x
+
+
+def test_what_is_left_in_a_list_keeps_a_network_out_of_graphs():
+    net = network()
+    net.insert(2, Keeps())
+    with pytest.warns(RuntimeWarning, match="2.seen keeps a batch's tensors as list"):
+        both(net, batches())
+
+
+def test_other_layers_and_other_tensors_on_them_are_captured_anew():
+    class Masked(nn.Module):
+        mask = None
+
+        def forward(self, x):
+            return x * self.mask
+
+    def change(i, trainer):
+        if i in (0, 7):
+            trainer.net[0].mask = torch.full((), 0.5 + i)
+        if i == 13:
+            trainer.net[1] = nn.Tanh()
+
+    net = nn.Sequential(Masked(), nn.ReLU(), *network())
+    assert both(net, batches(18), before=change).graph_refusal is None
+
+
 def test_caches_of_the_weights_ask_again():
     net = network()
     trainer = online.Trainer(net, SGD(net.parameters()), graph=True)

@@ -36,7 +36,7 @@ class Rehearsed:
 
     obstacle = staticmethod(cuda_graph.obstacle)
 
-    def capture(self, run, x, y, pool):
+    def capture(self, run, x, y, net, pool):
         assert pool == "a pool"
         self.captures += 1
         before = graph.Before(self.net, self.optimizer)
@@ -51,7 +51,7 @@ class Rehearsed:
                 mine.copy_(now)
             return out
 
-        return replay, None
+        return replay, None, frozenset()
 
 
 def network(dropout=0.3):
@@ -189,7 +189,7 @@ def test_an_update_that_waits_for_the_device_is_not_captured():
 def test_a_capture_that_fails_falls_back_with_its_first_error():
     eager, graphed, device = trainers()
 
-    def capture(run, x, y, pool):
+    def capture(run, x, y, net, pool):
         try:
             raise ValueError("operation not permitted")
         except ValueError:

@@ -7,8 +7,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
+
+from .left import anew, attributes
 
 Run = Callable[[Sequence[Tensor], Tensor], tuple[Tensor, Tensor]]
 
@@ -49,9 +51,12 @@ def waits(call: Callable[[], Any]) -> tuple[Any, str | None]:
     return out, f"{found[0].filename}, line {found[0].lineno}" if found else None
 
 
-def capture(run: Run, x: Sequence[Tensor], y: Tensor, pool: Any) -> tuple[Run, None]:
-    """The replay of run on batches like this one, which is not run. Raises what the capture raises, the generator as
-    it was."""
+def capture(
+    run: Run, x: Sequence[Tensor], y: Tensor, net: nn.Module, pool: Any
+) -> tuple[Run, None, frozenset[tuple[str, str]]]:
+    """The replay of run on batches like this one, which is not run. What is left on modules lies where replays write.
+    Raises what the capture raises, the generator as it was."""
+    before = attributes(net)
     mine, target = tuple(x_t.clone() for x_t in x), y.clone()
     generator = torch.cuda.default_generators[torch.cuda.current_device()]
     state, graph = generator.get_state(), torch.cuda.CUDAGraph()
@@ -72,7 +77,7 @@ def capture(run: Run, x: Sequence[Tensor], y: Tensor, pool: Any) -> tuple[Run, N
         graph.replay()
         return out
 
-    return replay, None
+    return replay, None, frozenset(anew(before, attributes(net)))
 
 
 def pool() -> Any:

@@ -9,12 +9,13 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ..ops.common.library import straight
+from .left import anew, attributes, refuse_others
 
 Run = Callable[[Sequence[Tensor], Tensor], tuple[Tensor, Tensor]]
 
@@ -72,28 +73,36 @@ def _outside_torch() -> str:
     return f"{frames[-1].filename}, line {frames[-1].lineno}"
 
 
-def capture(run: Run, x: Sequence[Tensor], y: Tensor, pool: None) -> tuple[Run, tuple[Tensor, Tensor]]:
-    """The replay of run on batches like this one, and what it gave for this one. Raises what run raises, and
-    RuntimeError where a value is read."""
+def capture(
+    run: Run, x: Sequence[Tensor], y: Tensor, net: nn.Module, pool: None
+) -> tuple[Run, tuple[Tensor, Tensor], frozenset[tuple[str, str]]]:
+    """The replay of run on batches like this one, what it gave for this one, and which attributes it leaves anew.
+    Raises what run raises, and RuntimeError where a value is read or what is left cannot be put back."""
     from torch.fx.experimental.proxy_tensor import make_fx
 
-    found: Any = None
+    before, found, left = attributes(net), None, {}
 
-    def read(x: Sequence[Tensor], y: Tensor) -> tuple[Tensor, Tensor]:
-        nonlocal found
+    def read(x: Sequence[Tensor], y: Tensor) -> Any:
+        nonlocal found, left
         with _Operators(), _Functions():
             found = run(x, y)
-        return found
+        refuse_others(before, now := attributes(net))
+        left = anew(before, now)
+        return found, [*left.values()]
 
     module = make_fx(read)(list(x), y)
     _strip(module.graph)
     module.recompile()
+    places = [(net.get_submodule(name), key) for name, key in left]
 
     def replay(x: Sequence[Tensor], y: Tensor) -> tuple[Tensor, Tensor]:
         with torch.no_grad(), torch.autocast("cpu", enabled=False):
-            return module.forward(list(x), y)
+            out, values = module.forward(list(x), y)
+        for (holder, key), value in zip(places, values, strict=True):
+            setattr(holder, key, value)
+        return out
 
-    return replay, found
+    return replay, found, frozenset(left)  # type: ignore[return-value]
 
 
 def _strip(graph: torch.fx.Graph) -> None:

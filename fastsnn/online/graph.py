@@ -28,47 +28,57 @@ Run = Callable[[Any, Tensor], tuple[Tensor, Tensor]]
 
 @dataclass
 class Graphed:
-    """One shape of batch. setting: what the graph holds as it was. anew: captures in a row. checked: whether a replay
-    was compared with what the layers give."""
+    """One shape of batch. setting: what the graph holds as it was. left: attributes that every update leaves anew, as
+    (module's name, attribute). anew: captures in a row. checked: whether a replay was compared with what the layers
+    give."""
 
     batches: int = 0
     replay: Run | None = None
     setting: Any = None
+    left: frozenset[tuple[str, str]] = frozenset()
     anew: int = 0
     checked: bool = False
     refusal: str | None = None
 
 
 class Seen(NamedTuple):
-    """Of a network and its optimizer: parameters, buffers and the optimizer's tensors by name; what both are set to;
-    whether something has hooks."""
+    """Of a network and its optimizer: parameters, buffers and the optimizer's tensors by name; what both are set to, by
+    (module's name, attribute); whether something has hooks."""
 
     tensors: dict[str, Tensor]
-    numbers: list[Any]
+    settings: dict[tuple[str, str], Any]
     hooked: bool
 
     def addresses(self) -> dict[str, int]:
         return {name: tensor.data_ptr() for name, tensor in self.tensors.items()}
 
+    def without(self, left: frozenset[tuple[str, str]]) -> dict[tuple[str, str], Any]:
+        return {place: value for place, value in self.settings.items() if place not in left}
+
 
 def look(net: nn.Module, optimizer: Optimizer) -> Seen:
     tensors: dict[str, Any] = {}
-    numbers: list[Any] = [getattr(optimizer, "epoch", None)]
+    settings: dict[tuple[str, str], Any] = {("", "epoch"): getattr(optimizer, "epoch", None)}
     hooks: list[Any] = [optimizer._optimizer_step_pre_hooks, optimizer._optimizer_step_post_hooks]
     for prefix, module in net.named_modules():
-        numbers += [value for value in module.__dict__.values() if type(value) in NUMBERS]
+        settings[prefix, "class"] = type(module)
+        for name, value in module.__dict__.items():
+            if type(value) in NUMBERS:
+                settings[prefix, name] = value
+            elif type(value) is Tensor:
+                settings[prefix, name] = value.data_ptr()
         hooks += [module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks]
         for name, tensor in (*module._parameters.items(), *module._buffers.items()):
             if tensor is not None:
                 tensors[f"{prefix}.{name}" if prefix else name] = tensor
-                numbers.append(tensor.requires_grad)
+                settings[prefix, name] = tensor.requires_grad
                 hooks += [tensor._backward_hooks, tensor._post_accumulate_grad_hooks]
     for i, leaf in enumerate(pytree.tree_leaves(optimizer.state_dict())):
         if isinstance(leaf, Tensor):
             tensors[f"the optimizer's {i}"] = leaf
         else:
-            numbers.append(leaf)
-    return Seen(tensors, numbers, any(hooks) or _has_any_global_hook())
+            settings["the optimizer", str(i)] = leaf
+    return Seen(tensors, settings, any(hooks) or _has_any_global_hook())
 
 
 class Before:
@@ -112,9 +122,8 @@ class GraphedUpdates:
             return run(x, y)
         if found.batches < WARM_UP:
             return self._warm_up(found, run, x, y)
-        setting = (options, seen.numbers, seen.addresses())
-        if found.replay is None or found.setting != setting:
-            out = self._capture(found, seen, setting, run, x, y)
+        if found.replay is None or found.setting != (options, seen.without(found.left), seen.addresses()):
+            out = self._capture(found, seen, run, x, y, options)
             if out is not None:
                 return out
         else:
@@ -138,7 +147,13 @@ class GraphedUpdates:
         return out
 
     def _capture(
-        self, found: Graphed, seen: Seen, setting: Any, run: Run, x: Sequence[Tensor] | Tensor, y: Tensor
+        self,
+        found: Graphed,
+        seen: Seen,
+        run: Run,
+        x: Sequence[Tensor] | Tensor,
+        y: Tensor,
+        options: dict[str, Any],
     ) -> tuple[Tensor, Tensor] | None:
         """A graph for `found`, or why there is none; what the batch gave where it was run."""
         if found.replay is not None:
@@ -151,10 +166,10 @@ class GraphedUpdates:
             )
             return None
         self._pool = self._pool or self._device.pool()
-        found.setting, there = setting, seen.addresses()
+        there = seen.addresses()
         before = Before(self.net, self.optimizer) if self._device.RUNS else None
         try:
-            found.replay, out = self._device.capture(run, x, y, self._pool)
+            found.replay, out, found.left = self._device.capture(run, x, y, self.net, self._pool)
         except FloatingPointError:
             raise
         except Exception as error:
@@ -163,6 +178,7 @@ class GraphedUpdates:
             found.refusal = f"it cannot be captured: {type(error).__name__}: {_first(error)}"
             self.optimizer.zero_grad()
             return None
+        found.setting = (options, seen.without(found.left), there)
         moved = sorted(look(self.net, self.optimizer).addresses().items() - there.items())
         if moved:
             found.replay, found.refusal = None, f"{', '.join(dict(moved[:3]))} is another tensor after every batch"

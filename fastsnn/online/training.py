@@ -330,8 +330,8 @@ class Trainer:
         batches of a shape run eagerly, and on the CPU the first replay is compared with the layers; other
         hyper-parameters and settings of layers are captured anew, but a learning rate that is a tensor
         (SGD(fused=True)). What cannot be captured runs eagerly, after a warning with the reason, which `graph_refusal`
-        holds. Give Adam and the like fused=True on the CPU, capturable=True on CUDA. Layers must not decide anything
-        else in Python from one batch to the next. Default False.
+        holds. Give Adam and the like fused=True on the CPU, capturable=True on CUDA. Layers and the loss must not
+        decide anything else in Python from one batch to the next. Default False.
     """
 
     def __init__(
