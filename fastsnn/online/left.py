@@ -1,4 +1,4 @@
-"""Tensors that an update leaves on modules, such as the moments of MPDR's last step."""
+"""Tensors that an update leaves on modules as plain attributes: what a layer keeps of its last call."""
 
 from __future__ import annotations
 
