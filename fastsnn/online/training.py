@@ -142,29 +142,8 @@ def train_batch(
     raised in step t leaves weights and optimizer as the updates before t left them, in mode "A" as they were; running
     statistics keep what they saw, as torch's batch norm does.
     """
-    done = checked_update(
-        net, x, y, optimizer, mode=mode, backward_steps=backward_steps, loss=loss, clip=clip, generator=generator
-    )
-    return result(*done, predictions(y))
-
-
-def checked_update(
-    net: nn.Module,
-    x: Sequence[Tensor] | Tensor,
-    y: Tensor,
-    optimizer: Optimizer,
-    *,
-    mode: str = "O",
-    backward_steps: int | None = None,
-    loss: Loss = mixed_loss,
-    clip: float | None = None,
-    generator: torch.Generator | None = None,
-) -> tuple[Tensor, Tensor]:
-    """`update`, of the steps that backward_steps draws. Raises ValueError as `train_batch`."""
-    _check(net, x, mode, backward_steps, clip)
-    steps = len(x)
-    kept = range(steps) if backward_steps is None else torch.randperm(steps, generator=generator)[:backward_steps]
-    return update(net, x, y, optimizer, {int(t) for t in kept}, mode=mode, loss=loss, clip=clip)
+    options: dict[str, Any] = {"backward_steps": backward_steps, "loss": loss, "clip": clip, "generator": generator}
+    return result(*update(net, x, y, optimizer, mode=mode, **options), predictions(y))
 
 
 def update(
@@ -172,15 +151,19 @@ def update(
     x: Sequence[Tensor] | Tensor,
     y: Tensor,
     optimizer: Optimizer,
-    chosen: set[int],
-    *,
-    mode: str,
-    loss: Loss,
-    clip: float | None,
+    mode: str = "O",
+    backward_steps: int | None = None,
+    loss: Loss = mixed_loss,
+    clip: float | None = None,
+    generator: torch.Generator | None = None,
 ) -> tuple[Tensor, Tensor]:
     """All steps of a batch and their updates: the loss of each step [T] and the correct predictions, on the device.
     Nothing is read from a device before the last step is done: a loss that is not finite, or a step that a strict norm
-    refuses, makes the gradients of every update after it zero."""
+    refuses, makes the gradients of every update after it zero. Raises as `train_batch`, but for such a loss there."""
+    _check(net, x, mode, backward_steps, clip)
+    steps = len(x)
+    kept = range(steps) if backward_steps is None else torch.randperm(steps, generator=generator)[:backward_steps]
+    chosen = {int(t) for t in kept}
     apart = GradientApart(net) if _regularised(net) and isinstance(optimizer, STGR) else None
     reset(net)
     optimizer.zero_grad()
@@ -360,7 +343,7 @@ class Trainer:
             return train_batch(self.net, x, y, self.optimizer, **self.options)
 
         def run(x: Sequence[Tensor], y: Tensor) -> tuple[Tensor, Tensor]:
-            return checked_update(self.net, x, y, self.optimizer, **self.options)
+            return update(self.net, x, y, self.optimizer, **self.options)
 
         return result(*self._graphs.run(run, x, y, dict(self.options)), predictions(y))
 
